@@ -1,0 +1,23 @@
+"""Feature matrices of networks and kernel machines: the neural feature ansatz, measured.
+
+``audit`` measures every layer of a network; ``agop`` and ``neural_feature_matrix`` give the dense
+matrices; ``FeaturePair`` computes every statistic from a weight and a sensitivity.
+"""
+
+from nfa.audit import AnsatzReport, agop, audit, input_agop, neural_feature_matrix
+from nfa.errors import NfaError
+from nfa.pairs import FeaturePair
+from nfa.rows import AnsatzRow
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AnsatzReport",
+    "AnsatzRow",
+    "FeaturePair",
+    "NfaError",
+    "agop",
+    "audit",
+    "input_agop",
+    "neural_feature_matrix",
+]

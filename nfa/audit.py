@@ -1,0 +1,333 @@
+"""``audit(model, batches)`` says in which layers of a network the ansatz holds, and by more than chance."""
+
+import copy
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nfa.accumulate import Sensitivity
+from nfa.batches import Batch
+from nfa.errors import NfaError
+from nfa.maps import LinearMap, SkippedModule, find_maps, weight_blocks
+from nfa.pairs import FeaturePair, weight_cosine
+from nfa.rows import AnsatzRow
+from nfa.sensitivity import Sweep, all_reduce, built, measure_sensitivities
+
+_REPLICATES = 8
+
+
+@dataclass
+class AnsatzReport:
+    """What an audit found.
+
+    Attributes:
+        rows: one a layer, in the order of the network; see `nfa.rows.AnsatzRow` for the columns.
+        weights: for each measured layer its weight at the time, (groups, out, in).
+        null_draws: for each measured layer how many random rotations its null was drawn from.
+        meta: samples, outputs, probes, seconds of the sweep and of the statistics, seed.
+    """
+
+    rows: list[AnsatzRow] = field(default_factory=list)
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    null_draws: dict[str, int] = field(default_factory=dict)
+    meta: dict[str, Any] = field(default_factory=dict)
+    _pairs: dict[str, FeaturePair] = field(default_factory=dict, repr=False)
+
+    def pair(self, layer: str) -> FeaturePair:
+        """The measured pair of one layer.
+
+        Where the layer has more outputs than inputs, weight and sensitivity come in an orthonormal basis
+        of the range of the weight, which changes no statistic and neither of the feature matrices.
+
+        Raises:
+            NfaError: no such layer was measured.
+        """
+        if layer not in self._pairs:
+            raise NfaError(f"no measured layer {layer!r}; measured: {', '.join(self._pairs) or 'none'}")
+        return self._pairs[layer]
+
+    def row(self, layer: str) -> AnsatzRow:
+        """The row of one layer."""
+        for row in self.rows:
+            if row.layer == layer:
+                return row
+        raise NfaError(f"no layer {layer!r}; layers: {', '.join(row.layer for row in self.rows)}")
+
+
+def audit(
+    model: nn.Module,
+    batches: Iterable[Batch] | Tensor,
+    layers: str | Sequence[str] | None = None,
+    power: float = 0.5,
+    probes: int | None = None,
+    max_samples: int | None = None,
+    initial_state: Mapping[str, Tensor] | AnsatzReport | None = None,
+    nulls: int = 32,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    *,
+    distributed: bool = False,
+    replicates: int = _REPLICATES,
+    **sweep_options: Any,
+) -> AnsatzReport:
+    """Measure ``WᵀW`` against the AGOP in every linear map of a network, each number with its null.
+
+    The model is left exactly as it was (see `nfa.untouched.untouched`).
+
+    Args:
+        model: any module that maps a batch to outputs.
+        batches: see `nfa.sensitivity.measure_sensitivities`; a list or loader is read once, and twice
+            when ``initial_state`` is a state dict.
+        layers: glob pattern or patterns of layer names; None measures all.
+        power: exponent α in ``N ∝ G^α``; 1/2 and 1 are the published choices.
+        probes: None for the exact AGOP, or the number of random output combinations a sample.
+        max_samples: use at most so many samples.
+        initial_state: the state dict at initialisation, or the report of an audit made then; fills the
+            columns ``cnfc`` and ``init_*``.
+        nulls: random rotations of C behind ``null_mean`` and ``null_std``; fewer for layers wider than
+            128, whose null hardly varies (see `AnsatzReport.null_draws`).
+        seed: of the probes and the nulls.
+        device: where to run; None means where the model is.
+        distributed: each rank brings its own part of the samples and all get the report of the whole.
+        replicates: partial sums kept for ``stderr``; 1 leaves it out.
+        **sweep_options: ``output``, ``output_fn``, ``chunk``, ``centered`` of `measure_sensitivities`.
+
+    Returns:
+        The report; its rows have the status ``skipped: reason`` where nothing could be measured.
+
+    Raises:
+        NfaError: bad arguments, data or outputs; the message says what to do.
+    """
+    _check_arguments(power, nulls)
+    if initial_state is not None and not isinstance(initial_state, AnsatzReport):
+        batches = [batches] if isinstance(batches, Tensor) else list(batches)
+    batches = built(model, batches)
+    maps, skipped = find_maps(model, layers)
+    options = {"probes": probes, "max_samples": max_samples, "seed": seed, "device": device, **sweep_options}
+    initial = _initial_report(model, batches, maps, initial_state, layers, power, options)
+    start = time.perf_counter()
+    sweep = measure_sensitivities(
+        model, batches, maps, replicates=replicates, bases=_bases(maps, initial), **options
+    )
+    if distributed:
+        all_reduce(sweep)
+    middle = time.perf_counter()
+    report = AnsatzReport(weights={m.name: m.weight().clone() for m in maps})
+    for entry in _in_order(model, maps, skipped):
+        report.rows.append(_row(entry, sweep, report, initial, power, nulls, seed))
+    report.meta = {
+        "samples": sweep.samples,
+        "outputs": sweep.outputs,
+        "mode": "exact" if probes is None else f"{probes} probes",
+        "power": power,
+        "seed": seed,
+        "sweep_seconds": round(middle - start, 3),
+        "statistics_seconds": round(time.perf_counter() - middle, 3),
+    }
+    return report
+
+
+def agop(
+    model: nn.Module,
+    batches: Iterable[Batch] | Tensor,
+    layers: str | Sequence[str] | None = None,
+    **sweep_options: Any,
+) -> dict[str, Tensor]:
+    """Dense average gradient outer products of a network with respect to its layers' inputs.
+
+    Args:
+        model: any module.
+        batches: see `nfa.sensitivity.measure_sensitivities`.
+        layers: glob pattern or patterns of layer names; None takes all.
+        **sweep_options: any keyword of `nfa.sensitivity.measure_sensitivities`.
+
+    Returns:
+        Layer name -> ``G = WᵀCW``, float64 (in, in), or (groups, in, in) for a grouped convolution; for a
+        convolution ``in`` is a patch, ordered (channel, *kernel).
+    """
+    batches = built(model, batches)
+    maps, _ = find_maps(model, layers)
+    sweep = measure_sensitivities(model, batches, maps, bases=_bases(maps, None), **sweep_options)
+    return {
+        m.name: _pair(sweep.sensitivities[m.name], m.weight()).agop()
+        for m in maps
+        if m.name in sweep.sensitivities
+    }
+
+
+def neural_feature_matrix(module: nn.Module) -> Tensor:
+    """Dense ``WᵀW`` of one linear map, float64: (in, in), or (groups, in, in) for a grouped convolution."""
+    W = weight_blocks(module).double()
+    N = W.mT @ W
+    return N if W.shape[0] > 1 else N[0]
+
+
+def input_agop(model: nn.Module, batches: Iterable[Batch] | Tensor, **sweep_options: Any) -> Tensor:
+    """AGOP of a network with respect to its whole (flattened) input, float64 (d, d).
+
+    Args:
+        model: a module of one tensor argument.
+        batches: tensors or pairs (x, target).
+        **sweep_options: any keyword of `nfa.sensitivity.measure_sensitivities`.
+    """
+    first = next(iter([batches] if isinstance(batches, Tensor) else batches))
+    x = first if isinstance(first, Tensor) else first[0]
+    tap = _InputTap("input", nn.Identity(), "flat", x[0].numel())
+    sweep = measure_sensitivities(nn.Sequential(tap.module, model), batches, [tap], **sweep_options)
+    return sweep.sensitivities["input"].matrix[0]
+
+
+@dataclass(frozen=True)
+class _InputTap:
+    """The identity on the flattened input, in the place of a linear map."""
+
+    name: str
+    module: nn.Module
+    kind: str
+    out_features: int
+    groups: int = 1
+
+
+# ---- one row ----------------------------------------------------------------------------------------------
+
+
+def _row(
+    entry: LinearMap | SkippedModule,
+    sweep: Sweep,
+    report: AnsatzReport,
+    initial: AnsatzReport | None,
+    power: float,
+    nulls: int,
+    seed: int,
+) -> AnsatzRow:
+    if isinstance(entry, SkippedModule):
+        out, *rest = entry.shape
+        return AnsatzRow(entry.name, entry.kind, math.prod(rest), out, status=f"skipped: {entry.reason}")
+    shape = (entry.name, entry.kind, entry.in_features, entry.out_features, entry.groups)
+    sensitivity = sweep.sensitivities.get(entry.name)
+    reason = _unusable(sensitivity, report.weights[entry.name])
+    if reason:
+        return AnsatzRow(*shape, status=f"skipped: {reason}")
+    pair = report._pairs[entry.name] = _pair(sensitivity, report.weights[entry.name])
+    draws = report.null_draws[entry.name] = null_draws(pair, nulls)
+    null = pair.null_cosines(power, draws, seed)
+    alpha, alpha_r = pair.alpha_fit()
+    row = AnsatzRow(
+        *shape,
+        power=power,
+        alignment=pair.alignment,
+        z=pair.z,
+        alpha_fit=alpha,
+        alpha_r=alpha_r,
+        cosine=pair.cosine(power),
+        null_mean=float(null.mean()) if draws else math.nan,
+        null_std=float(null.std()) if draws > 1 else math.nan,
+        null_isotropic=pair.null_isotropic(power),
+        pearson=pair.pearson(power),
+        offdiag=pair.offdiag(power),
+        stderr=pair.jackknife(sensitivity.replicates, power),
+    )
+    return row if initial is None else _with_initial(row, report, sensitivity, initial)
+
+
+def _with_initial(
+    row: AnsatzRow, report: AnsatzReport, sensitivity: Sensitivity, initial: AnsatzReport
+) -> AnsatzRow:
+    """Fill the columns that compare with initialisation."""
+    if row.layer not in initial.weights:
+        return row
+    W = report.weights[row.layer]
+    W0 = initial.weights[row.layer].to(W)
+    change = sensitivity.reduce(W.double() - W0.double())
+    before = initial.row(row.layer)
+    return replace(
+        row,
+        cnfc=FeaturePair(change, sensitivity.matrix).cosine(1.0),
+        init_nfm_cosine=weight_cosine(W, W0),
+        init_cosine=before.cosine,
+        init_alignment=before.alignment,
+    )
+
+
+def _unusable(sensitivity: Sensitivity | None, weight: Tensor) -> str | None:
+    if sensitivity is None:
+        return "not called in the forward pass"
+    if not sensitivity.reached:
+        return "the output does not depend on it"
+    if not bool(torch.isfinite(sensitivity.sums).all()):
+        return "its gradients are not finite"
+    if not bool(torch.isfinite(weight).all()):
+        return "its weight is not finite"
+    return None
+
+
+def _pair(sensitivity: Sensitivity, weight: Tensor) -> FeaturePair:
+    W = sensitivity.reduce(weight)
+    pair = (W, sensitivity.matrix) if len(W) > 1 else (W[0], sensitivity.matrix[0])
+    return FeaturePair(*pair, resolution=torch.finfo(weight.dtype).eps)
+
+
+def null_draws(pair: FeaturePair, nulls: int) -> int:
+    """Random rotations worth drawing: a draw costs r³ and its spread falls as 1/r."""
+    if nulls == 0:
+        return 0
+    width = min(pair.weight.shape[1:])
+    return nulls if width <= 128 else min(nulls, max(4, round(nulls * (128 / width) ** 2)))
+
+
+# ---- what goes in -----------------------------------------------------------------------------------------
+
+
+def _initial_report(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    maps: Sequence[LinearMap],
+    initial_state: Mapping[str, Tensor] | AnsatzReport | None,
+    layers: str | Sequence[str] | None,
+    power: float,
+    options: dict[str, Any],
+) -> AnsatzReport | None:
+    if initial_state is None or isinstance(initial_state, AnsatzReport):
+        return initial_state
+    twin = copy.deepcopy(model)
+    try:
+        twin.load_state_dict(initial_state)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1:3]
+        raise NfaError(
+            f"initial_state does not fit the model: {' '.join(line.strip() for line in first)}"
+        ) from None
+    return audit(twin, batches, layers, power, nulls=0, replicates=1, **options)
+
+
+def _bases(maps: Sequence[LinearMap], initial: AnsatzReport | None) -> dict[str, Tensor]:
+    """Orthonormal bases of range([W, W₀]) for the maps in which that makes C clearly smaller."""
+    bases = {}
+    for lmap in maps:
+        if lmap.module._forward_pre_hooks:  # the weight may be made anew by the forward (weight_norm)
+            continue
+        W = lmap.weight().double()
+        if initial is not None and lmap.name in initial.weights:
+            W = torch.cat([W, initial.weights[lmap.name].to(W)], 2)
+        if W.shape[2] <= 0.6 * W.shape[1] and bool(torch.isfinite(W).all()):
+            bases[lmap.name] = torch.linalg.qr(W).Q
+    return bases
+
+
+def _in_order(
+    model: nn.Module, maps: Sequence[LinearMap], skipped: Sequence[SkippedModule]
+) -> list[LinearMap | SkippedModule]:
+    position = {name: i for i, (name, _) in enumerate(model.named_modules())}
+    return sorted((*maps, *skipped), key=lambda entry: position[entry.name])
+
+
+def _check_arguments(power: float, nulls: int) -> None:
+    if not (power > 0 and math.isfinite(power)):
+        raise NfaError(f"power must be a positive number, got {power}")
+    if nulls < 0:
+        raise NfaError(f"nulls must be 0 or more, got {nulls}")

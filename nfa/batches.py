@@ -1,0 +1,158 @@
+"""What goes into a model and what comes out: batches, inputs, targets, and the tensor of outputs."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nfa.errors import NfaError
+
+Batch = Tensor | Sequence[Any] | Mapping[str, Any]
+OutputFn = Callable[[Any], Tensor]
+OUTPUTS = ("logits", "softmax", "log_softmax", "loss")
+
+
+def split(batch: Batch) -> tuple[Any, Any]:
+    """(inputs, target) of a batch; inputs are a tensor, a tuple of arguments, or keyword arguments."""
+    if isinstance(batch, Tensor):
+        return batch, None
+    if isinstance(batch, Mapping):
+        inputs = {k: v for k, v in batch.items() if k not in ("labels", "label", "target")}
+        targets = [v for k, v in batch.items() if k not in inputs]
+        return inputs, targets[0] if targets else None
+    if isinstance(batch, Sequence) and 1 <= len(batch) <= 2:
+        inputs = batch[0]
+        return tuple(inputs) if isinstance(inputs, list) else inputs, batch[1] if len(batch) == 2 else None
+    raise NfaError(
+        "a batch must be a tensor, a pair (inputs, target) or a dictionary of keyword arguments, "
+        f"got {type(batch).__name__}"
+    )
+
+
+def _tensors(inputs: Any) -> list[Tensor]:
+    values = (
+        inputs.values() if isinstance(inputs, Mapping) else inputs if isinstance(inputs, tuple) else [inputs]
+    )
+    return [v for v in values if isinstance(v, Tensor)]
+
+
+def map_tensors(inputs: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """Apply a function to every tensor of the inputs, whatever holds them."""
+    if isinstance(inputs, Tensor):
+        return function(inputs)
+    if isinstance(inputs, Mapping):
+        return {k: map_tensors(v, function) for k, v in inputs.items()}
+    if isinstance(inputs, tuple):
+        return tuple(map_tensors(v, function) for v in inputs)
+    return inputs
+
+
+def length(inputs: Any) -> int:
+    """Samples in the inputs of one batch."""
+    tensors = _tensors(inputs)
+    if not tensors or tensors[0].dim() == 0:
+        raise NfaError("a batch holds no tensor whose first dimension counts samples")
+    return tensors[0].shape[0]
+
+
+def peek(batches: Iterable[Batch]) -> tuple[Batch, Iterator[Batch]]:
+    """The first batch, and all batches including it."""
+    iterator = iter(batches)
+    try:
+        first = next(iterator)
+    except StopIteration:
+        raise NfaError("no samples to measure on: the batches are empty") from None
+
+    def again() -> Iterator[Batch]:
+        yield first
+        yield from iterator
+
+    return first, again()
+
+
+def limited(batches: Iterable[Batch], max_samples: int | None) -> Iterator[tuple[Any, Any]]:
+    """Pairs (inputs, target) until ``max_samples`` samples have come; empty batches are passed over."""
+    left = math.inf if max_samples is None else max_samples
+    for batch in batches:
+        inputs, target = split(batch)
+        n = length(inputs)
+        if n > left:
+            inputs = map_tensors(inputs, lambda t, k=int(left): t[:k])
+            target = target[: int(left)] if isinstance(target, Tensor) else target
+        if n:
+            yield inputs, target
+        left -= n
+        if left <= 0:
+            return
+
+
+def prepare(model: nn.Module, inputs: Any, device: torch.device) -> Any:
+    """Inputs on the device, in the model's dtype, usable by autograd, and checked to be finite."""
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+
+    def ready(t: Tensor) -> Tensor:
+        t = t.detach().to(device)
+        if t.is_floating_point():
+            if not bool(torch.isfinite(t).all()):
+                raise NfaError("the inputs have values that are not finite (NaN or infinity)")
+            t = t.to(dtype or t.dtype)
+        return t.clone() if t.is_inference() else t
+
+    return map_tensors(inputs, ready)
+
+
+def call(model: nn.Module, inputs: Any) -> Any:
+    """Call the model with a tensor, a tuple of arguments, or keyword arguments."""
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+
+
+def outputs(raw: Any, output: str, output_fn: OutputFn | None, target: Any, samples: int) -> Tensor:
+    """What the model returned as (samples, k) floating outputs."""
+    out = output_fn(raw) if output_fn is not None else pick_tensor(raw)
+    if not isinstance(out, Tensor) or not out.is_floating_point():
+        raise NfaError(f"the outputs must be one floating tensor, got {_describe(out)}; pass output_fn=")
+    if out.dim() == 0 or out.shape[0] != samples:
+        raise NfaError(
+            f"the first dimension of the outputs must count the {samples} samples of the batch, "
+            f"got shape {tuple(out.shape)}; pass output_fn="
+        )
+    if output == "softmax":
+        out = out.softmax(-1)
+    elif output == "log_softmax":
+        out = out.log_softmax(-1)
+    elif output == "loss":
+        out = _loss(out, target)
+    return out.reshape(samples, -1)
+
+
+def _loss(out: Tensor, target: Any) -> Tensor:
+    if not isinstance(target, Tensor):
+        raise NfaError("output='loss' needs batches of pairs (inputs, target)")
+    if target.is_floating_point():
+        return (out - target.reshape(out.shape)).square().flatten(1).mean(1)
+    return nn.functional.cross_entropy(out, target, reduction="none").flatten(1 if out.dim() > 2 else 0)
+
+
+def pick_tensor(raw: Any) -> Any:
+    """The outputs in what a model returned: itself, the first of a tuple, or ``logits`` / ``out``."""
+    if isinstance(raw, Mapping) or hasattr(raw, "keys"):
+        for key in ("logits", "out"):
+            if key in raw:
+                return raw[key]
+        tensors = [raw[key] for key in raw if isinstance(raw[key], Tensor)]
+        return tensors[0] if len(tensors) == 1 else raw
+    if isinstance(raw, tuple | list) and raw:
+        return raw[0]
+    logits = getattr(raw, "logits", None)
+    return raw if logits is None else logits
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{value.dtype} of shape {tuple(value.shape)}"
+    keys = f" with keys {', '.join(map(str, value))}" if isinstance(value, Mapping) else ""
+    return type(value).__name__ + keys

@@ -1,0 +1,9 @@
+"""The one exception that stands for a mistake the user can mend."""
+
+
+class NfaError(ValueError):
+    """Bad input: the message says what was expected, what came, and what to do about it.
+
+    ``train.py`` and the ``nfa`` command print the message as one line and exit with a non-zero status;
+    every other exception is a defect and keeps its traceback.
+    """

@@ -1,0 +1,110 @@
+"""One row a layer and measurement: the columns of ``ansatz.csv`` and ``audit.csv``, and nothing else."""
+
+import csv
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+NAN = math.nan
+
+
+@dataclass(frozen=True)
+class AnsatzRow:
+    """What was measured in one linear map. Numbers that are undefined or were not asked for are NaN.
+
+    Attributes:
+        layer: dotted module name.
+        kind: ``linear``, ``conv1d``, ``conv2d``, ``conv3d``, or the class name of a skipped module.
+        in_features: length of the vectors the map acts on, per group (a patch for a convolution).
+        out_features: outputs of the map, all groups together.
+        groups: number of independent blocks of the map.
+        power: exponent α of ``N ∝ G^α`` used by `cosine`, `pearson`, `offdiag` and the nulls.
+        alignment: cosine of the traceless parts of C and WWᵀ on the range of W; 0 on average by chance.
+        z: alignment over its closed-form standard deviation under a Haar-rotated C.
+        alpha_fit: exponent fitted to ``C ∝ (WWᵀ)^(1/α - 1)`` over W's left singular directions.
+        alpha_r: correlation of that fit.
+        cosine: cosine of the neural feature matrix N with ``G^α``, the published NFA / CNFA correlation.
+        null_mean: mean of `cosine` when C is rotated at random.
+        null_std: its standard deviation.
+        null_isotropic: `cosine` when C is the identity.
+        pearson: Pearson correlation of the entries of N and ``G^α``.
+        offdiag: the same without the diagonal.
+        cnfc: cosine of ``ΔWᵀΔW`` with ``ΔWᵀCΔW``, ``ΔW = W - W₀`` (arXiv 2402.05271).
+        init_nfm_cosine: cosine of the neural feature matrix with the one at initialisation.
+        init_cosine: `cosine` at initialisation.
+        init_alignment: `alignment` at initialisation.
+        stderr: standard error of `cosine` (probes: over probes; exact: over groups of samples).
+        status: ``ok``, or ``skipped: reason``.
+        epoch: epochs trained when measured; NaN outside training.
+    """
+
+    layer: str
+    kind: str
+    in_features: int
+    out_features: int
+    groups: int = 1
+    power: float = NAN
+    alignment: float = NAN
+    z: float = NAN
+    alpha_fit: float = NAN
+    alpha_r: float = NAN
+    cosine: float = NAN
+    null_mean: float = NAN
+    null_std: float = NAN
+    null_isotropic: float = NAN
+    pearson: float = NAN
+    offdiag: float = NAN
+    cnfc: float = NAN
+    init_nfm_cosine: float = NAN
+    init_cosine: float = NAN
+    init_alignment: float = NAN
+    stderr: float = NAN
+    status: str = "ok"
+    epoch: float = NAN
+
+    @property
+    def measured(self) -> bool:
+        """Whether the row carries numbers (its status is ``ok``)."""
+        return self.status == "ok"
+
+
+AUDIT_COLUMNS = tuple(f.name for f in fields(AnsatzRow) if f.name != "epoch")
+TRAIN_COLUMNS = ("epoch", *AUDIT_COLUMNS)
+_TEXT = {"layer", "kind", "status"}
+_WHOLE = {"in_features", "out_features", "groups"}
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.10g}"
+    return str(value)
+
+
+def write_csv(path: str | os.PathLike, rows: Iterable[AnsatzRow], *, with_epoch: bool = False) -> None:
+    """Write rows to ``path``, whole or not at all; an undefined number is an empty cell."""
+    columns = TRAIN_COLUMNS if with_epoch else AUDIT_COLUMNS
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(columns)
+        writer.writerows([_cell(getattr(row, column)) for column in columns] for row in rows)
+    os.replace(partial, path)
+
+
+def read_csv(path: str | os.PathLike) -> list[AnsatzRow]:
+    """Read what `write_csv` wrote, with or without the ``epoch`` column."""
+    with Path(path).open(newline="") as handle:
+        return [
+            AnsatzRow(**{k: _parse(k, v) for k, v in record.items()}) for record in csv.DictReader(handle)
+        ]
+
+
+def _parse(column: str, text: str) -> str | int | float:
+    if column in _TEXT:
+        return text
+    if column in _WHOLE:
+        return int(text)
+    return float(text) if text else NAN
