@@ -1,11 +1,14 @@
 """One row a layer and measurement: the columns of ``ansatz.csv`` and ``audit.csv``, and nothing else."""
 
 import csv
+import io
 import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
+
+from nfa.files import write_whole
 
 NAN = math.nan
 
@@ -85,18 +88,16 @@ def _cell(value: object) -> str:
 def write_csv(path: str | os.PathLike, rows: Iterable[AnsatzRow], *, with_epoch: bool = False) -> None:
     """Write rows to ``path``, whole or not at all; an undefined number is an empty cell."""
     columns = TRAIN_COLUMNS if with_epoch else AUDIT_COLUMNS
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", newline="") as handle:
-        writer = csv.writer(handle)
-        writer.writerow(columns)
-        writer.writerows([_cell(getattr(row, column)) for column in columns] for row in rows)
-    os.replace(partial, path)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_cell(getattr(row, column)) for column in columns] for row in rows)
+    write_whole(path, text.getvalue())
 
 
 def read_csv(path: str | os.PathLike) -> list[AnsatzRow]:
     """Read what `write_csv` wrote, with or without the ``epoch`` column."""
-    with Path(path).open(newline="") as handle:
+    with Path(path).open(newline="", encoding="utf-8") as handle:
         return [
             AnsatzRow(**{k: _parse(k, v) for k, v in record.items()}) for record in csv.DictReader(handle)
         ]

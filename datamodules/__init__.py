@@ -1,0 +1,17 @@
+"""Data sets that fit in memory, as Lightning datamodules that yield batches of whole tensors."""
+
+from datamodules.base import Split, TensorBatches, TensorDataModule
+from datamodules.digits import Digits
+from datamodules.image_folder import ImageFolderData
+from datamodules.synthetic import LowRank
+from datamodules.torchvision_sets import TorchvisionSet
+
+__all__ = [
+    "Digits",
+    "ImageFolderData",
+    "LowRank",
+    "Split",
+    "TensorBatches",
+    "TensorDataModule",
+    "TorchvisionSet",
+]

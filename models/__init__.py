@@ -1,0 +1,11 @@
+"""Lightning modules: one base for metrics and logging, and the networks to train."""
+
+from models.base import LabModule
+from models.build import build_model
+from models.cnn import CNN
+from models.mlp import MLP
+from models.neural import NeuralModule
+from models.resnet import ResNet
+from models.vgg import VGG
+
+__all__ = ["CNN", "MLP", "VGG", "LabModule", "NeuralModule", "ResNet", "build_model"]

@@ -1,0 +1,87 @@
+"""What every model of the lab shares, nets and kernel machines alike: the metrics, and how they are logged."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanSquaredError, Metric, MetricCollection, R2Score
+from torchmetrics.classification import MulticlassAccuracy
+
+from nfa import NfaError
+
+TASKS = ("classification", "regression")
+
+
+class LabModule(pl.LightningModule):
+    """A model whose ``network`` maps a batch x (n, *input_shape) to outputs (n, num_outputs).
+
+    Logged by epoch as ``train/…``, ``val/…`` and ``test/…``: ``loss``, and ``accuracy`` for
+    classification or ``mse`` and ``r2`` for regression.
+
+    Attributes:
+        network: the module an audit measures.
+        task: ``classification`` (targets (n,) int64) or ``regression`` (targets (n, num_outputs) float).
+
+    Raises:
+        NfaError: unknown task.
+    """
+
+    network: nn.Module
+
+    def __init__(self, task: str, num_outputs: int):
+        super().__init__()
+        if task not in TASKS:
+            raise NfaError(f"task must be one of {', '.join(TASKS)}, got {task!r}")
+        self.task = task
+        self.metrics = nn.ModuleDict(
+            {f"{stage}_metrics": _metrics(task, num_outputs, stage) for stage in ("train", "val", "test")}
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs (n, num_outputs) of inputs (n, *input_shape)."""
+        return self.network(x)
+
+    def log_outputs(self, stage: str, outputs: Tensor, target: Tensor, loss: Tensor) -> None:
+        """Update and log the metrics of a stage (``train``, ``val`` or ``test``) with one batch."""
+        metrics = self.metrics[f"{stage}_metrics"]
+        metrics.update(outputs.detach(), target)
+        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(target)}
+        self.log(f"{stage}/loss", loss.detach(), prog_bar=stage == "train", sync_dist=True, **options)
+        self.log_dict(metrics, prog_bar=stage != "test", **options)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse the checkpoint of another model with the first names that do not fit."""
+        mine, theirs = self.state_dict(), checkpoint["state_dict"]
+        shapes = [
+            f"{k}: {tuple(theirs[k].shape)} in the file, {tuple(mine[k].shape)} here"
+            for k in mine
+            if k in theirs and theirs[k].shape != mine[k].shape
+        ]
+        missing = [f"{k}: missing in the file" for k in mine if k not in theirs]
+        unknown = [f"{k}: only in the file" for k in theirs if k not in mine]
+        mismatches = [*shapes, *missing, *unknown]
+        if mismatches:
+            raise NfaError(
+                f"the checkpoint is of another model ({len(mismatches)} tensors differ): "
+                + "; ".join(mismatches[:3])
+                + ". Give the model and data options it was trained with"
+            )
+
+
+def _metrics(task: str, num_outputs: int, stage: str) -> MetricCollection:
+    metrics: dict[str, Metric]
+    if task == "classification":
+        metrics = {"accuracy": MulticlassAccuracy(num_outputs, average="micro")}
+    else:
+        metrics = {"mse": MeanSquaredError(), "r2": R2Score()}
+    return MetricCollection(metrics, prefix=f"{stage}/")
+
+
+def check_finite(value: Tensor, what: str, epoch: int, step: int) -> None:
+    """Raise NfaError when a training quantity is no longer finite."""
+    if not bool(torch.isfinite(value)):
+        raise NfaError(
+            f"{what} became {float(value)} in epoch {epoch}, step {step}: lower training.lr, or look for "
+            "extreme values in the data. The checkpoint of the last whole epoch is kept"
+        )

@@ -1,0 +1,50 @@
+"""From a ``_target_`` configuration and a datamodule to a Lightning module ready to train."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import hydra.utils
+import pytorch_lightning as pl
+
+from models.base import LabModule
+from models.neural import NeuralModule
+from nfa import NfaError
+
+
+def build_model(model: Mapping[str, Any], training: Mapping[str, Any], data: Any) -> LabModule:
+    """Build the model of a run.
+
+    A ``_target_`` that is a Lightning module is built as it is. Any other ``nn.Module``, a user's own
+    among them, is trained by `NeuralModule` with the options of ``training``. What the data decide is
+    passed to whatever asks for it by name: ``input_shape``, ``num_outputs``, ``task``.
+
+    Args:
+        model: ``_target_`` and keyword arguments, plain types.
+        training: keyword arguments of `NeuralModule` beside the network.
+        data: a datamodule after ``setup``.
+
+    Raises:
+        NfaError: no or unknown ``_target_``, or arguments it does not take.
+    """
+    if not isinstance(model.get("_target_"), str):
+        raise NfaError("the model configuration needs a _target_: the dotted path of an nn.Module")
+    target = _locate(model["_target_"])
+    known = {"input_shape": list(data.input_shape), "num_outputs": data.num_outputs, "task": data.task}
+    spec = {**{k: v for k, v in known.items() if _takes(target, k)}, **model}
+    if inspect.isclass(target) and issubclass(target, pl.LightningModule):
+        return hydra.utils.instantiate(spec, _convert_="all")
+    return NeuralModule(net=spec, task=data.task, num_outputs=data.num_outputs, **training)
+
+
+def _locate(path: str) -> Any:
+    try:
+        return hydra.utils.get_object(path)
+    except Exception as error:
+        cause = error.__cause__ or error
+        raise NfaError(f"cannot import model._target_={path}: {cause}") from None
+
+
+def _takes(target: Any, name: str) -> bool:
+    """Whether the callable has a parameter of that name (``**kwargs`` asks for nothing)."""
+    return name in inspect.signature(target).parameters

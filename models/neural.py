@@ -1,0 +1,162 @@
+"""Train any ``nn.Module`` by gradient descent inside the lab."""
+
+from typing import Any
+
+import hydra.utils
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.base import LabModule, check_finite
+from nfa import NfaError
+from nfa.batches import pick_tensor
+from nfa.maps import map_kind
+
+LOSSES = ("auto", "cross_entropy", "mse")
+OPTIMIZERS = ("sgd", "adam", "adamw")
+SCHEDULES = ("constant", "cosine", "one_cycle")
+
+
+class NeuralModule(LabModule):
+    """A network with a loss, an optimizer and a schedule.
+
+    Args:
+        net: what to build, plain types only so that a checkpoint can rebuild it: ``_target_`` (dotted
+            path of a class or function that returns an ``nn.Module``) and its keyword arguments.
+        task: ``classification`` or ``regression``.
+        num_outputs: classes, or regression targets.
+        loss: ``cross_entropy``; ``mse`` (for classes on one-hot targets, mean over outputs); ``auto``
+            takes cross-entropy for classification and mse for regression.
+        optimizer: ``sgd``, ``adam`` or ``adamw``.
+        lr: learning rate.
+        momentum: of sgd.
+        weight_decay: of the optimizer, on all parameters.
+        schedule: of the learning rate over the whole run: ``constant``, ``cosine`` to zero, or
+            ``one_cycle`` (up to ``lr`` and down to zero).
+        init_scale: factor on the initial weights of all linear maps.
+
+    Raises:
+        NfaError: an unknown name, or a loss that does not go with the task.
+    """
+
+    def __init__(
+        self,
+        net: dict[str, Any],
+        task: str,
+        num_outputs: int,
+        loss: str = "auto",
+        optimizer: str = "sgd",
+        lr: float = 0.05,
+        momentum: float = 0.9,
+        weight_decay: float = 5e-4,
+        schedule: str = "cosine",
+        init_scale: float = 1.0,
+    ):
+        super().__init__(task, num_outputs)
+        self.save_hyperparameters()
+        for name, value, known in (
+            ("loss", loss, LOSSES),
+            ("optimizer", optimizer, OPTIMIZERS),
+            ("schedule", schedule, SCHEDULES),
+        ):
+            if value not in known:
+                raise NfaError(f"training.{name} must be one of {', '.join(known)}, got {value!r}")
+        if loss == "cross_entropy" and task == "regression":
+            raise NfaError("training.loss=cross_entropy needs class targets; use mse for regression")
+        self.loss_name = (
+            {"classification": "cross_entropy", "regression": "mse"}[task] if loss == "auto" else loss
+        )
+        self.num_outputs = num_outputs
+        self.network = build_network(net)
+        scale_weights(self.network, init_scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs (n, num_outputs) of inputs (n, *input_shape)."""
+        return pick_tensor(self.network(x))
+
+    def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Mean loss of outputs (n, num_outputs) against targets (n,) int64 or (n, num_outputs) float."""
+        if self.loss_name == "cross_entropy":
+            return F.cross_entropy(outputs, target)
+        if self.task == "classification":
+            target = F.one_hot(target, self.num_outputs).to(outputs.dtype)
+        return F.mse_loss(outputs, target.reshape(outputs.shape))
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Loss of one batch; stops the run when it is not finite."""
+        outputs, loss = self._step(batch, "train")
+        check_finite(loss, "the training loss", self.current_epoch, batch_idx)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Validation metrics of one batch."""
+        self._step(batch, "val")
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Test metrics of one batch."""
+        self._step(batch, "test")
+
+    def _step(self, batch: tuple[Tensor, Tensor], stage: str) -> tuple[Tensor, Tensor]:
+        x, target = batch
+        try:
+            outputs = self(x)
+        except ValueError as error:
+            if "more than 1 value per channel" in str(error):
+                raise NfaError(
+                    f"BatchNorm cannot train on a batch of {len(x)} sample with one position: "
+                    "raise data.batch_size"
+                ) from None
+            raise
+        if outputs.shape != (len(x), self.num_outputs):
+            raise NfaError(
+                f"the network must return ({len(x)}, {self.num_outputs}) outputs for this data, "
+                f"got {tuple(outputs.shape)}"
+            )
+        loss = self.loss(outputs, target)
+        self.log_outputs(stage, outputs, target, loss)
+        return outputs, loss
+
+    def configure_optimizers(self) -> Any:
+        """Optimizer, and a schedule by step over the whole run."""
+        h = self.hparams
+        parameters = [p for p in self.network.parameters() if p.requires_grad]
+        options: dict[str, Any] = {"lr": h.lr, "weight_decay": h.weight_decay}
+        if h.optimizer == "sgd":
+            optimizer = torch.optim.SGD(parameters, momentum=h.momentum, **options)
+        else:
+            optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[h.optimizer](
+                parameters, **options
+            )
+        if h.schedule == "constant":
+            return optimizer
+        steps = max(int(self.trainer.estimated_stepping_batches), 1)
+        if h.schedule == "cosine":
+            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        else:
+            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, h.lr, total_steps=steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def build_network(net: dict[str, Any]) -> nn.Module:
+    """Build the module that a ``_target_`` dictionary describes.
+
+    Raises:
+        NfaError: the target cannot be imported or called so, or is no ``nn.Module``.
+    """
+    try:
+        network = hydra.utils.instantiate(net, _convert_="all")
+    except hydra.errors.InstantiationException as error:
+        raise NfaError(f"cannot build model {net.get('_target_')}: {' '.join(str(error).split())}") from error
+    if not isinstance(network, nn.Module):
+        raise NfaError(f"{net['_target_']} must return an nn.Module, got {type(network).__name__}")
+    return network
+
+
+def scale_weights(network: nn.Module, factor: float) -> None:
+    """Multiply the weights of all linear maps by a factor, in place."""
+    if factor == 1.0:
+        return
+    with torch.no_grad():
+        for module in network.modules():
+            if map_kind(module) is not None:
+                module.weight.mul_(factor)

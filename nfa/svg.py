@@ -1,0 +1,378 @@
+"""Line charts as inline SVG: a depth plot, an epoch curve or a spectrum, without a plotting library.
+
+Colours are CSS variables with a fallback and text takes the colour around it, so that one chart serves light
+and dark pages as well as a file of its own. Widths and heights are in px.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import groupby
+
+from nfa.report import abbreviate, finite
+
+# Okabe and Ito's colours, told apart by colour-blind eyes; a page may lighten them for a dark background.
+BLUE = "var(--blue, #0072B2)"
+VERMILLION = "var(--vermillion, #D55E00)"
+GREEN = "var(--green, #009E73)"
+PURPLE = "var(--purple, #CC79A7)"
+ORANGE = "var(--orange, #E69F00)"
+SKY = "var(--sky, #56B4E9)"
+GREY = "var(--grey, #8A939B)"
+PALETTE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
+# For an order, like depth: of medium luminance throughout, to show on light and on dark.
+_RAMP = ((0x3B, 0x7D, 0xD8), (0x85, 0x68, 0xD0), (0xC7, 0x50, 0x9B), (0xE0, 0x60, 0x5A), (0xE8, 0x96, 0x2E))
+
+_FONT = 12
+_NARROW, _NARROW_CHARACTER, _CHARACTER = frozenset("fijlrt1I.,:;/|()[] "), 4.2, 7.2  # px wide in that font
+_MOST_MARKERS = 600
+_TICK_FONT = 11
+_TICK_CHARACTER = 5.9
+_LONGEST_TICK = 16
+_TURN = 50  # degrees by which crowded names are rotated
+_MINUS = "\u2212"
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of a chart. NaN is a gap.
+
+    Attributes:
+        label: its name, in the legend and in the points' tooltips.
+        x: positions; indices of ``x_names`` where the chart has names.
+        y: values, as many.
+        color: any CSS colour.
+        line: connect the points.
+        hollow: draw the points as rings.
+        in_legend: of many ordered series only some need an entry.
+    """
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    color: str = BLUE
+    line: bool = True
+    hollow: bool = False
+    in_legend: bool = True
+
+
+@dataclass(frozen=True)
+class Band:
+    """A shaded area between two curves; over named positions, one step for each. NaN is a gap."""
+
+    label: str
+    x: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+    color: str = GREY
+
+
+def ramp(count: int) -> list[str]:
+    """So many colours for series that have an order, first to last."""
+    return [_ramp_color(i / max(count - 1, 1)) for i in range(count)]
+
+
+def _ramp_color(position: float) -> str:
+    left = min(int(position * (len(_RAMP) - 1)), len(_RAMP) - 2)
+    weight = position * (len(_RAMP) - 1) - left
+    mixed = (round(a + weight * (b - a)) for a, b in zip(_RAMP[left], _RAMP[left + 1], strict=True))
+    return "#" + "".join(f"{channel:02x}" for channel in mixed)
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """Values ``low … high`` on pixels ``start … stop``; what lies outside is drawn at the edge."""
+
+    low: float
+    high: float
+    start: float
+    stop: float
+    log: bool = False
+
+    def __call__(self, value: float) -> float:
+        low, high, value = (math.log10(v) if self.log else v for v in (self.low, self.high, value))
+        return self.start + min(max((value - low) / (high - low), 0.0), 1.0) * (self.stop - self.start)
+
+    def defines(self, value: float) -> bool:
+        return math.isfinite(value) and (value > 0 or not self.log)
+
+    def ticks(self, spacing: float, *, whole: bool = False) -> list[float]:
+        """Round values about ``spacing`` pixels apart."""
+        count = max(abs(self.stop - self.start) / spacing, 1.0)
+        return (_log_ticks if self.log else _linear_ticks)(self.low, self.high, count, whole)
+
+
+def _linear_ticks(low: float, high: float, count: float, whole: bool) -> list[float]:
+    rough = (high - low) / count
+    unit = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * unit for m in (1, 2, 2.5, 5, 10) if m * unit >= rough * 0.999)
+    step = max(round(step), 1) if whole else step
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(i * step, 12 - math.floor(math.log10(step))) for i in range(first, last + 1)]
+
+
+def _log_ticks(low: float, high: float, count: float, whole: bool) -> list[float]:
+    first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
+    if last - first < 2:
+        grid = [m * 10.0**e for e in range(first - 1, last + 1) for m in (1, 2, 5)]
+        return [value for value in grid if low <= value <= high]
+    step = math.ceil((last - first) / count)
+    return [10.0**e for e in range(first, last + 1) if e % step == 0]
+
+
+def _tick_text(value: float, axis: _Axis) -> str:
+    if axis.log and not (axis.low > 0.005 and axis.high < 20_000) and value not in (1.0, 10.0):
+        exponent = str(round(math.log10(value)))
+        return "10" + exponent.translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{value:.6g}".replace("-", _MINUS)
+
+
+# -- layout ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Plot:
+    """Where the data go."""
+
+    x: _Axis
+    y: _Axis
+    names: Sequence[str] | None
+    radius: float  # of a marker; 0 where there are too many to draw
+
+    @property
+    def slot(self) -> float:
+        """Pixels from one named position to the next."""
+        return abs(self.x.stop - self.x.start) / max(len(self.names or ()), 1)
+
+
+def line_chart(
+    series: Sequence[Series],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    bands: Sequence[Band] = (),
+    rules: Sequence[float] = (),
+    x_names: Sequence[str] | None = None,
+    y_range: tuple[float, float] | None = None,
+    x_log: bool = False,
+    y_log: bool = False,
+    width: int = 1080,
+    plot_height: int = 240,
+) -> str:
+    """Draw lines over shaded bands, with a legend, ticks, and a tooltip on every point.
+
+    Series without a single value to draw are left out; a chart without any says so.
+
+    Args:
+        series: the lines, the first one on top.
+        title: also its name for screen readers.
+        x_label: what runs along.
+        y_label: what runs up.
+        bands: areas behind the lines.
+        rules: heights of dashed horizontal lines.
+        x_names: names of the positions 0, 1, …, like layers; abbreviated, turned, thinned as space demands.
+        y_range: limits of the y axis, by default those of the data; a point beyond is drawn at the edge, and
+            its tooltip has its value.
+        x_log: logarithmic x axis; what is not positive is left out.
+        y_log: the same for y.
+        width: of the chart, which shrinks and grows with what it stands in.
+        plot_height: of the area of the data; legend and ticks come on top.
+
+    Returns:
+        An ``<svg>`` element.
+    """
+    series = [s for s in series if finite(s.y)]
+    bands = [b for b in bands if finite(b.low)]
+    legend, top = _legend([*series, *bands], width)
+    x_limits = _limits([v for s in (*series, *bands) for v in s.x], x_log, 0.0)
+    drawn = [v for s in series for v in s.y] + [v for b in bands for v in (*b.low, *b.high)]
+    y_limits = y_range or _limits([*drawn, *rules], y_log, 0.05)
+    plot = _Plot(
+        _Axis(*((-0.5, len(x_names) - 0.5) if x_names else x_limits), 58, width - 14, x_log),
+        _Axis(*y_limits, top + plot_height, top, y_log),
+        x_names,
+        _radius(series, width),
+    )
+    ticks, bottom = _x_ticks(plot, whole=all(float(v).is_integer() for s in series for v in s.x))
+    body = [
+        f'<text x="0" y="15" font-size="15" font-weight="600">{escape(title)}</text>',
+        *legend,
+        *(_draw_band(plot, band) for band in bands),
+        *_y_ticks(plot, y_label),
+        *(_level(plot, y, 'opacity=".55" stroke-dasharray="4 4"') for y in rules),
+        *ticks,
+        _text((plot.x.start + plot.x.stop) / 2, bottom + 18, x_label, anchor="middle", muted=True),
+        *(_draw_series(plot, s) for s in reversed(series)),
+    ]
+    if not drawn:
+        middle = (plot.x.start + plot.x.stop) / 2
+        body.append(_text(middle, top + plot_height / 2, "nothing to draw", anchor="middle", muted=True))
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {bottom + 24:.0f}" role="img" '
+        f'aria-label="{escape(title)}" font-family="system-ui, sans-serif" font-size="{_FONT}" '
+        f'fill="currentColor">{"".join(body)}</svg>'
+    )
+
+
+def _radius(series: Sequence[Series], width: float) -> float:
+    """Large markers where there is room, small ones where there is less, else lines alone."""
+    counts = [len(s.x) for s in series] or [0]
+    if sum(counts) > _MOST_MARKERS:
+        return 0.0
+    return 2.0 if len(series) > len(PALETTE) or 10 * max(counts) > width else 3.5
+
+
+def _limits(values: Iterable[float], log: bool, padding: float) -> tuple[float, float]:
+    """Range of the values, widened by a share of it, and never empty."""
+    known = [math.log10(v) if log else v for v in finite(values) if v > 0 or not log] or [0.0, 1.0]
+    low, high = min(known), max(known)
+    if high - low <= 1e-9 * max(abs(low), abs(high), 1e-300):
+        pad = 0.5 if log else 0.5 * abs(low) or 0.5
+    else:
+        pad = padding * (high - low)
+    return (10 ** (low - pad), 10 ** (high + pad)) if log else (low - pad, high + pad)
+
+
+def _text(
+    x: float, y: float, text: str, *, anchor: str = "start", muted: bool = False, size: int = _FONT
+) -> str:
+    looks = f' font-size="{size}"' if size != _FONT else ""
+    looks += ' opacity=".72"' if muted else ""
+    looks += f' text-anchor="{anchor}"' if anchor != "start" else ""
+    return f'<text x="{x:.1f}" y="{y:.1f}"{looks}>{escape(text)}</text>'
+
+
+def _legend(entries: Sequence[Series | Band], width: float) -> tuple[list[str], float]:
+    """Lay out samples with their labels, in as many lines as needed; and say where the plot begins below."""
+    x, y, parts = 0.0, 38.0, []
+    for entry in entries:
+        if isinstance(entry, Series) and not entry.in_legend:
+            continue
+        label = abbreviate(entry.label, int((width - 26) / _CHARACTER))
+        sample = 12 if isinstance(entry, Series) and not entry.line else 20
+        needed = sample + 6 + sum(_NARROW_CHARACTER if c in _NARROW else _CHARACTER for c in label)
+        if x and x + needed > width:
+            x, y = 0.0, y + 19
+        parts.append(f'<g style="color:{entry.color}">{_sample(entry, x, y - 4, sample)}</g>')
+        parts.append(_text(x + sample + 6, y, label))
+        x += needed + 16
+    return parts, y + 16 if parts else 32.0
+
+
+def _sample(entry: Series | Band, x: float, y: float, width: float) -> str:
+    if isinstance(entry, Band):
+        place = f'x="{x:.1f}" y="{y - 6:.1f}" width="{width}" height="12"'
+        return f'<rect {place} fill="currentColor" opacity=".22"/>'
+    line = _path([(x, y), (x + width, y)]) if entry.line else ""
+    return line + _markers([f'cx="{x + width / 2:.1f}" cy="{y:.1f}" r="3.5"/>'], entry.hollow)
+
+
+def _y_ticks(plot: _Plot, label: str) -> Iterable[str]:
+    for value in plot.y.ticks(46):
+        yield _level(plot, value, 'opacity=".14"')
+        text = _tick_text(value, plot.y)
+        yield _text(plot.x.start - 8, plot.y(value) + 4, text, anchor="end", muted=True, size=_TICK_FONT)
+    middle = (plot.y.start + plot.y.stop) / 2
+    yield (
+        f'<text transform="translate(12 {middle:.0f}) rotate(-90)" text-anchor="middle" opacity=".72">'
+        f"{escape(label)}</text>"
+    )
+
+
+def _x_ticks(plot: _Plot, *, whole: bool) -> tuple[list[str], float]:
+    """Tick labels, and how far down they reach."""
+    base = plot.y.start
+    if plot.names:
+        return _name_ticks(plot, base)
+    ticks = [
+        _text(plot.x(v), base + 18, _tick_text(v, plot.x), anchor="middle", muted=True, size=_TICK_FONT)
+        for v in plot.x.ticks(64, whole=whole)
+    ]
+    return ticks, base + 22
+
+
+def _name_ticks(plot: _Plot, base: float) -> tuple[list[str], float]:
+    names = [abbreviate(name, _LONGEST_TICK) for name in plot.names or ()]
+    longest = _TICK_CHARACTER * max(map(len, names))
+    if longest + 8 <= plot.slot:
+        level = [
+            _text(plot.x(i), base + 18, name, anchor="middle", muted=True, size=_TICK_FONT)
+            for i, name in enumerate(names)
+        ]
+        return level, base + 22
+    every = math.ceil(16 / plot.slot)
+    turned = [_turned(plot.x(i) + 4, base + 14, names[i]) for i in range(0, len(names), every)]
+    return turned, base + 20 + longest * math.sin(math.radians(_TURN))
+
+
+def _turned(x: float, y: float, text: str) -> str:
+    return (
+        f'<text transform="translate({x:.1f} {y:.1f}) rotate({-_TURN})" text-anchor="end" opacity=".72" '
+        f'font-size="{_TICK_FONT}">{escape(text)}</text>'
+    )
+
+
+# -- data ------------------------------------------------------------------------------------------
+
+
+def _path(points: Sequence[tuple[float, float]]) -> str:
+    commands = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+    looks = 'fill="none" stroke="currentColor" stroke-width="1.75" stroke-linejoin="round"'
+    return f'<path d="M{commands}" {looks}/>'
+
+
+def _markers(circles: Sequence[str], hollow: bool) -> str:
+    """Circles with a transparent rim, or a wide ring, so that a pointer finds them."""
+    style = (
+        "fill:var(--page, #fff);stroke:currentColor;stroke-width:1.5"
+        if hollow
+        else "fill:currentColor;stroke:transparent;stroke-width:8"
+    )
+    return f'<g style="{style}">{"".join("<circle " + circle for circle in circles)}</g>'
+
+
+def _level(plot: _Plot, value: float, looks: str) -> str:
+    path = f"M{plot.x.start:.1f} {plot.y(value):.1f}H{plot.x.stop:.1f}"
+    return f'<path d="{path}" stroke="currentColor" {looks}/>'
+
+
+def _draw_series(plot: _Plot, series: Series) -> str:
+    points = list(zip(series.x, series.y, strict=True))
+    runs = _runs(points, lambda p: plot.x.defines(p[0]) and plot.y.defines(p[1]))
+    lines = [_path([(plot.x(x), plot.y(y)) for x, y in run]) for run in runs if len(run) > 1]
+    circles = [_circle(plot, series.label, x, y) for run in runs for x, y in run] if plot.radius else []
+    tooltip = "" if plot.radius else f"<title>{escape(series.label)}</title>"
+    body = (f"<g>{tooltip}{''.join(lines)}</g>" if series.line else "") + _markers(circles, series.hollow)
+    return f'<g style="color:{series.color}">{body}</g>'
+
+
+def _circle(plot: _Plot, label: str, x: float, y: float) -> str:
+    where = plot.names[int(x)] if plot.names else f"{x:g}"
+    tooltip = f"{label}\n{where}: {y:.4g}"
+    position = f'cx="{plot.x(x):.1f}" cy="{plot.y(y):.1f}" r="{plot.radius:g}"'
+    return f"{position}><title>{escape(tooltip)}</title></circle>"
+
+
+def _draw_band(plot: _Plot, band: Band) -> str:
+    points = list(zip(band.x, band.low, band.high, strict=True))
+    runs = _runs(points, lambda p: all(map(plot.y.defines, p[1:])))
+    areas = []
+    for run in runs:
+        edges = [edge for p in run for edge in _band_edges(plot, *p)]
+        outline = [(x, low) for x, low, _ in edges] + [(x, high) for x, _, high in reversed(edges)]
+        areas.append("M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in outline) + "Z")
+    return f'<path style="color:{band.color}" d="{"".join(areas)}" fill="currentColor" opacity=".22"/>'
+
+
+def _band_edges(plot: _Plot, x: float, low: float, high: float) -> list[tuple[float, float, float]]:
+    """Pixels of one position: a step as wide as its slot where positions have names, else one point."""
+    half = plot.slot / 2 if plot.names else 0.0
+    offsets = (-half, half) if plot.names else (0.0,)
+    return [(plot.x(x) + offset, plot.y(low), plot.y(high)) for offset in offsets]
+
+
+def _runs(points: Sequence[tuple], defined: Callable[[tuple], bool]) -> list[list[tuple]]:
+    """Stretches of consecutive points that are defined."""
+    return [list(run) for known, run in groupby(points, defined) if known]
