@@ -81,19 +81,25 @@ class FeaturePair:
 
     # ---- dense matrices, for heatmaps and small layers -------------------------------------------------
 
-    def nfm(self) -> Tensor:
-        """Neural feature matrix ``WᵀW``: (in, in), or (groups, in, in) for a grouped weight; float64."""
-        return self._ungroup(self.weight.mT @ self.weight)
+    def nfm(self, max_size: int | None = None) -> Tensor:
+        """Neural feature matrix ``WᵀW``: (in, in), or (groups, in, in) for a grouped weight; float64.
 
-    def agop(self, power: float = 1.0) -> Tensor:
+        Args:
+            max_size: average blocks of entries so that no side is longer; the full matrix is not formed.
+        """
+        W = _pooled(self.weight, max_size)
+        return self._ungroup(W.mT @ W)
+
+    def agop(self, power: float = 1.0, max_size: int | None = None) -> Tensor:
         """``(WᵀCW)^power``, in the shapes of `nfm`; float64.
 
         The power is taken on the r-dimensional range, so null directions stay exactly null.
         """
         if power == 1.0:
-            return self._ungroup(self.weight.mT @ self.sensitivity @ self.weight)
+            W = _pooled(self.weight, max_size)
+            return self._ungroup(W.mT @ self.sensitivity @ W)
         values, vectors = self._power_basis(power)
-        Vq = self._right_vectors(vectors, slice(None))
+        Vq = _pooled(self._W, max_size).mT @ self._lift(vectors)
         scale = (_positive(self.weight.abs().amax()) ** 2 * _positive(self.sensitivity.abs().amax())) ** power
         return self._ungroup(scale * (Vq * values[:, None, :]) @ Vq.mT)
 
@@ -161,7 +167,7 @@ class FeaturePair:
             )
         D = D / _positive(D.abs().amax())
         values, vectors = self._power_basis(power)
-        cross = D @ self._W.mT @ (self._core.U @ self._over_sigma(vectors))
+        cross = D @ self._W.mT @ self._lift(vectors)
         inner = (values * cross.square().sum(-2)).sum()
         return _ratio(inner, _gram(D).norm() * values.norm())
 
@@ -233,22 +239,22 @@ class FeaturePair:
         scale = _positive(self.weight.abs().amax()) ** 2
         return (self._core.sigma2.flatten() * scale).sort(descending=True).values
 
-    def agop_spectrum(self) -> Tensor:
-        """Eigenvalues of G, descending, all groups together: (groups · r,) float64."""
+    def agop_spectrum(self, power: float = 1.0) -> Tensor:
+        """Eigenvalues of ``G^power``, descending, all groups together: (groups · r,) float64."""
         scale = _positive(self.weight.abs().amax()) ** 2 * _positive(self.sensitivity.abs().amax())
-        return (self._power_basis(1.0)[0].flatten() * scale).sort(descending=True).values
+        return (self._power_basis(power)[0].flatten() * scale**power).sort(descending=True).values
 
     def nfm_eigenvectors(self, k: int) -> Tensor:
         """The k leading eigenvectors of N as rows, (k, in); of the first group for a grouped weight."""
         k = min(k, self._core.sigma2.shape[1])
-        identity = torch.eye(self._core.C.shape[-1], k).to(self._core.C)
-        return self._right_vectors(identity.expand(len(self._core.C), -1, -1), slice(None))[0].mT
+        leading = torch.eye(self._core.C.shape[-1], k).to(self._core.C)
+        return (self._W.mT @ self._lift(leading))[0].mT
 
     def agop_eigenvectors(self, k: int) -> Tensor:
         """The k leading eigenvectors of G as rows, (k, in); of the first group for a grouped weight."""
         values, vectors = self._power_basis(1.0)
         order = values[0].argsort(descending=True)[:k]
-        return self._right_vectors(vectors, slice(None))[0][:, order].mT
+        return (self._W.mT @ self._lift(vectors))[0][:, order].mT
 
     # ---- machinery ---------------------------------------------------------------------------------------
 
@@ -289,13 +295,10 @@ class FeaturePair:
             self._bases[power] = _power_of(self._core.H, power)
         return self._bases[power]
 
-    def _over_sigma(self, vectors: Tensor) -> Tensor:
+    def _lift(self, vectors: Tensor) -> Tensor:
+        """``U diag(1/σ) q`` (g, out, k), so that ``Wᵀ`` times it is ``V q`` in the space of inputs."""
         sigma = self._core.sigma2.sqrt()
-        return torch.where(self._core.keep, 1 / _positive(sigma), 0)[:, :, None] * vectors
-
-    def _right_vectors(self, vectors: Tensor, columns: slice) -> Tensor:
-        """``V q`` for q given in the coordinates of V: rows ``columns`` of a (g, in, k) matrix."""
-        return self._W[:, :, columns].mT @ (self._core.U @ self._over_sigma(vectors))
+        return self._core.U @ (torch.where(self._core.keep, 1 / _positive(sigma), 0)[:, :, None] * vectors)
 
     def _entry_sums(self, power: float) -> "_EntrySums":
         """Sums over the entries of N and ``G^power`` and over their diagonals, in blocks of columns."""
@@ -305,7 +308,7 @@ class FeaturePair:
 
     def _sum_entries(self, power: float) -> "_EntrySums":
         values, vectors = self._power_basis(power)
-        lift = self._core.U @ self._over_sigma(vectors)
+        lift = self._lift(vectors)
         row_sum = self._W.sum(-1)
         sums = _EntrySums(
             count=self.weight.shape[0] * self.in_features**2,
@@ -385,6 +388,13 @@ def _blocks(matrix: Tensor, what: str) -> Tensor:
         raise NfaError(f"{what} has entries that are not finite")
     blocks = matrix.detach().double()
     return blocks if blocks.dim() == 3 else blocks[None]
+
+
+def _pooled(W: Tensor, max_size: int | None) -> Tensor:
+    """Columns of (g, out, in) averaged in at most ``max_size`` blocks."""
+    if max_size is None or W.shape[2] <= max_size:
+        return W
+    return torch.nn.functional.adaptive_avg_pool1d(W, max_size)
 
 
 def _gram(A: Tensor) -> Tensor:

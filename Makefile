@@ -1,0 +1,32 @@
+# make demo    train a ResNet on the bundled digits and print how well the ansatz holds in every layer
+# make test    run the tests            make lint    check style
+# make bench   measure the claims of benchmarks/
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint bench clean
+
+demo: $(READY)
+	$(RUN) train.py model=resnet
+
+test: $(READY)
+	$(RUN) -m pytest -n 2
+
+lint: $(READY)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+bench: $(READY)
+	$(RUN) benchmarks/agop.py
+
+# torch and torchvision are resolved together: a build of one does not go with any build of the other
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable ".[lab,dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,209 @@
+"""Measure the ansatz in every layer while a model trains, without changing the training by one bit."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+
+from callbacks.features import write_features
+from callbacks.loggers import LabWandbLogger
+from nfa import AnsatzReport, AnsatzRow, NfaError, audit, wandb_sink
+from nfa.maps import find_maps, has_unbuilt
+from nfa.pictures import layer_pictures
+from nfa.report import LayerPicture
+from nfa.rows import write_csv
+
+
+class AnsatzMonitor(Callback):
+    """Audit ``pl_module.network`` at initialisation, every few epochs or steps, and at the end.
+
+    The samples are a fixed, stratified subset of the training data, normalised and never augmented. Under
+    DDP each rank measures its share and the sums are added up. Writes ``ansatz.csv`` after every
+    measurement, logs ``nfa/<statistic>/<layer>`` to every logger, pictures and the table of all rows to
+    W&B, and ``features.safetensors`` at the end.
+
+    Args:
+        every_n_epochs: measure after every so many epochs; 0 for only the beginning and the end.
+        every_n_steps: also measure after every so many optimizer steps; None for not.
+        samples: training samples to measure on.
+        batch_size: samples a forward of the measurement.
+        layers: glob pattern or patterns of layer names; None for all.
+        power: exponent α in ``N ∝ G^α``.
+        probes: random output combinations a sample; None differentiates every output.
+        nulls: random rotations behind each null.
+        chunk: outputs carried by one batched backward.
+        pictures: layers drawn in the report and on W&B.
+        seed: of the samples, probes and nulls.
+
+    Attributes:
+        history: the rows of all measurements, in order.
+        report: the last measurement.
+        seconds: time spent measuring.
+
+    Raises:
+        NfaError: numbers out of range (at once), unknown layers (when training starts).
+    """
+
+    def __init__(
+        self,
+        every_n_epochs: int = 1,
+        every_n_steps: int | None = None,
+        samples: int = 256,
+        batch_size: int = 64,
+        layers: str | Sequence[str] | None = None,
+        power: float = 0.5,
+        probes: int | None = None,
+        nulls: int = 32,
+        chunk: int = 1,
+        pictures: int = 8,
+        seed: int = 0,
+    ):
+        for name, value, least in (
+            ("samples", samples, 1),
+            ("batch_size", batch_size, 1),
+            ("every_n_epochs", every_n_epochs, 0),
+            ("every_n_steps", every_n_steps, 1),
+            ("pictures", pictures, 0),
+        ):
+            if value is not None and value < least:
+                raise NfaError(f"callbacks.ansatz.{name} must be at least {least}, got {value}")
+        self.every_n_epochs, self.every_n_steps = every_n_epochs, every_n_steps
+        self.samples, self.batch_size, self.pictures, self.seed = samples, batch_size, pictures, seed
+        self.options = {"layers": layers, "power": power, "probes": probes, "nulls": nulls, "chunk": chunk}
+        self.history: list[AnsatzRow] = []
+        self.initial: AnsatzReport | None = None
+        self.report: AnsatzReport | None = None
+        self.seconds = 0.0
+        self._measured_at: int | None = None
+        self._probe: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def power(self) -> float:
+        """Exponent α in ``N ∝ G^α``."""
+        return self.options["power"]
+
+    def drawn(self, pl_module: pl.LightningModule, input_shape: Sequence[int]) -> list[LayerPicture]:
+        """Pictures of some layers as last measured."""
+        if self.report is None or not self.pictures:
+            return []
+        return layer_pictures(
+            self.report, pl_module.network, power=self.power, count=self.pictures, input_shape=input_shape
+        )
+
+    # ---- when ----------------------------------------------------------------------------------------------
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measure the initial network, unless a checkpoint brought that along."""
+        self._probe = trainer.datamodule.probe(self.samples, seed=self.seed)
+        if len(self._probe[0]) < trainer.world_size:
+            raise NfaError(
+                f"callbacks.ansatz.samples={len(self._probe[0])} cannot be shared by {trainer.world_size} "
+                "processes: raise it"
+            )
+        if not has_unbuilt(pl_module.network):
+            find_maps(
+                pl_module.network, self.options["layers"]
+            )  # unknown layers: say so before anything runs
+        for logger in trainer.loggers:
+            if isinstance(logger, LabWandbLogger) and trainer.is_global_zero:
+                logger.send(wandb_sink.define_axes)
+        if self.initial is None:
+            self._measure(trainer, pl_module, 0.0)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Measure every ``every_n_steps`` steps."""
+        step = trainer.global_step
+        if self.every_n_steps and step % self.every_n_steps == 0 and step != self._measured_at:
+            within = (batch_idx + 1) / max(int(trainer.num_training_batches), 1)
+            self._measure(trainer, pl_module, trainer.current_epoch + within)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measure every ``every_n_epochs`` epochs."""
+        epoch = trainer.current_epoch + 1
+        due = self.every_n_epochs and epoch % self.every_n_epochs == 0
+        if (due or epoch == trainer.max_epochs) and trainer.global_step != self._measured_at:
+            self._measure(trainer, pl_module, float(epoch))
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measure the final network if that was not just done; pictures, table and features."""
+        if self._measured_at != trainer.global_step or self.report is None:
+            self._measure(trainer, pl_module, float(trainer.current_epoch))
+        if not trainer.is_global_zero:
+            return
+        start = time.perf_counter()
+        shape = trainer.datamodule.input_shape
+        for logger in trainer.loggers:
+            if isinstance(logger, LabWandbLogger):
+                pictures = self.drawn(pl_module, shape)
+                logger.send(lambda run, p=pictures: wandb_sink.log_pictures(run, p, self.history[-1].epoch))
+                logger.send(lambda run: wandb_sink.log_table(run, self.history))
+        path = Path(trainer.default_root_dir) / "features.safetensors"
+        write_features(path, pl_module.network, self.report, self._probe[0].split(self.batch_size))
+        self.seconds += time.perf_counter() - start
+
+    # ---- what ----------------------------------------------------------------------------------------------
+
+    def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: float) -> None:
+        start = time.perf_counter()
+        distributed = trainer.world_size > 1
+        x, y = (part[trainer.global_rank :: trainer.world_size] for part in self._probe)
+        batches = list(zip(x.split(self.batch_size), y.split(self.batch_size), strict=True))
+        self.report = audit(
+            pl_module.network,
+            batches,
+            initial_state=self.initial,
+            seed=self.seed,
+            distributed=distributed,
+            **self.options,
+        )
+        if self.initial is None:
+            self.initial = self.report
+        rows = [dataclasses.replace(row, epoch=epoch) for row in self.report.rows]
+        self.history.extend(rows)
+        self._measured_at = trainer.global_step
+        if trainer.is_global_zero:
+            write_csv(Path(trainer.default_root_dir) / "ansatz.csv", self.history, with_epoch=True)
+            self._log(trainer, rows, epoch)
+        self.seconds += time.perf_counter() - start
+
+    def _log(self, trainer: pl.Trainer, rows: list[AnsatzRow], epoch: float) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, LabWandbLogger):
+                logger.send(lambda run: wandb_sink.log_measurement(run, rows, epoch))
+            else:
+                logger.log_metrics(wandb_sink.metrics_of(rows), step=trainer.global_step)
+
+    # ---- resume --------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Rows so far, and the weights at initialisation; plain types and tensors."""
+        return {
+            "history": [dataclasses.asdict(row) for row in self.history],
+            "initial_rows": [dataclasses.asdict(row) for row in self.initial.rows] if self.initial else None,
+            "initial_weights": self.initial.weights if self.initial else {},
+            "seconds": self.seconds,
+            "measured_at": self._measured_at,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the rows and the initial weights of a checkpoint."""
+        self.history = [AnsatzRow(**row) for row in state_dict["history"]]
+        if state_dict["initial_rows"] is not None:
+            rows = [AnsatzRow(**row) for row in state_dict["initial_rows"]]
+            self.initial = AnsatzReport(rows=rows, weights=dict(state_dict["initial_weights"]))
+        self.seconds = state_dict["seconds"]
+        self._measured_at = state_dict["measured_at"]
+
+    def mean(self, column: str) -> float:
+        """Mean of a column over the layers of the last measurement, undefined values left out."""
+        values = [getattr(row, column) for row in self.report.rows] if self.report else []
+        values = [value for value in values if math.isfinite(value)]
+        return sum(values) / len(values) if values else math.nan

@@ -1,0 +1,188 @@
+"""The files of a run folder that do not depend on what was asked for: metrics, summary and report."""
+
+import csv
+import io
+import json
+import math
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+
+import nfa
+from callbacks.ansatz import AnsatzMonitor
+from nfa.files import write_whole
+from nfa.page import write_html
+
+_STEP_COLUMNS = ("epoch", "step", "seconds", "lr")
+
+
+class RunFolder(Callback):
+    """Write ``metrics.csv`` (a row an epoch), ``summary.json`` and ``report.html`` into the run folder.
+
+    Args:
+        dirpath: the run folder.
+        description: plain values for the summary: ``model``, ``data``, ``seed``, ….
+        command: the command line, for the report.
+
+    Attributes:
+        rows: one dictionary a finished epoch, and one with the test metrics.
+        summary: what ``summary.json`` holds.
+    """
+
+    def __init__(self, dirpath: str | os.PathLike, description: dict[str, Any], command: str = ""):
+        self.path = Path(dirpath)
+        self.description, self.command = description, command
+        self.rows: list[dict[str, float]] = []
+        self.summary: dict[str, Any] = {}
+        self.fit_seconds = 0.0
+        self._start = 0.0
+        self._measuring = 0.0
+
+    # ---- during training -----------------------------------------------------------------------------------
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        self._start, self._measuring = time.perf_counter(), _measuring_seconds(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Append the epoch to ``metrics.csv``."""
+        row: dict[str, float] = {
+            "epoch": trainer.current_epoch + 1,
+            "step": trainer.global_step,
+            "seconds": round(self._training_seconds(trainer), 3),
+        }
+        if trainer.optimizers:
+            row["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
+        row |= {k: float(v) for k, v in sorted(trainer.callback_metrics.items())}
+        self.rows.append(row)
+        self._write_metrics(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop the clock."""
+        self.fit_seconds = self._training_seconds(trainer)
+
+    def _training_seconds(self, trainer: pl.Trainer) -> float:
+        """Seconds of training, earlier sessions included and measuring left out."""
+        measuring = _measuring_seconds(trainer) - self._measuring
+        return self.fit_seconds + time.perf_counter() - self._start - measuring
+
+    def state_dict(self) -> dict[str, Any]:
+        """Rows and seconds so far."""
+        seconds = self.rows[-1]["seconds"] if self.rows else 0.0
+        return {"rows": [dict(row) for row in self.rows], "fit_seconds": seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the rows of a checkpoint."""
+        self.rows, self.fit_seconds = list(state_dict["rows"]), state_dict["fit_seconds"]
+
+    # ---- after the test ------------------------------------------------------------------------------------
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the test metrics, the summary and the report."""
+        test = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("test/")}
+        self.rows = [row for row in self.rows if not any(k.startswith("test/") for k in row)]
+        last = self.rows[-1] if self.rows else {"epoch": 0, "step": 0, "seconds": 0.0}
+        self.rows.append({**{k: last[k] for k in ("epoch", "step", "seconds")}, **test})
+        self._write_metrics(trainer)
+        if not trainer.is_global_zero:
+            return
+        monitor = find_monitor(trainer)
+        self.summary = {
+            **self.description,
+            **test,
+            "epochs": trainer.current_epoch,
+            "fit_seconds": round(self.fit_seconds, 3),
+            "peak_memory_mb": round(peak_memory_mb(), 1),
+            "num_parameters": sum(p.numel() for p in pl_module.network.parameters()),
+            **_ansatz_summary(monitor),
+            **versions(),
+        }
+        plain = {
+            k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in self.summary.items()
+        }
+        write_whole(self.path / "summary.json", json.dumps(plain, indent=2) + "\n")
+        self._write_report(trainer, pl_module, monitor)
+
+    def _write_report(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, monitor: AnsatzMonitor | None
+    ) -> None:
+        curves: dict[str, list[tuple[float, float]]] = {}
+        for row in self.rows:
+            for name, value in row.items():
+                if name not in _STEP_COLUMNS and not name.startswith("test/"):
+                    curves.setdefault(name, []).append((row["epoch"], value))
+        measured = monitor is not None and monitor.report is not None
+        last = monitor.history[-1].epoch if measured else math.nan
+        write_html(
+            self.path / "report.html",
+            title=f"{self.description.get('model')} on {self.description.get('data')}",
+            rows=[row for row in monitor.history if row.epoch == last] if measured else [],
+            history=monitor.history if measured else (),
+            curves=curves,
+            pictures=monitor.drawn(pl_module, trainer.datamodule.input_shape) if measured else (),
+            meta={
+                "command": self.command,
+                **self.summary,
+                **(monitor.report.meta if measured else {}),
+                **({"null draws": monitor.report.null_draws} if measured else {}),
+                "data": trainer.datamodule.summary(),
+            },
+        )
+
+    def _write_metrics(self, trainer: pl.Trainer) -> None:
+        if not trainer.is_global_zero:
+            return
+        names = [k for k in _STEP_COLUMNS if any(k in row for row in self.rows)]
+        names += sorted({k for row in self.rows for k in row} - set(names))
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_whole(self.path / "metrics.csv", text.getvalue())
+
+
+def find_monitor(trainer: pl.Trainer) -> AnsatzMonitor | None:
+    """The trainer's `AnsatzMonitor`, if it has one."""
+    return next((c for c in trainer.callbacks if isinstance(c, AnsatzMonitor)), None)
+
+
+def peak_memory_mb() -> float:
+    """Most memory in use so far: of the GPU where there is one, else of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    return {
+        "nfa": nfa.__version__,
+        "torch": torch.__version__,
+        "pytorch_lightning": pl.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _measuring_seconds(trainer: pl.Trainer) -> float:
+    monitor = find_monitor(trainer)
+    return monitor.seconds if monitor else 0.0
+
+
+def _ansatz_summary(monitor: AnsatzMonitor | None) -> dict[str, Any]:
+    if monitor is None or monitor.report is None:
+        return {}
+    columns: Sequence[str] = ("alignment", "z", "alpha_fit", "cosine", "null_mean")
+    means = {f"ansatz/mean_{name}": round(monitor.mean(name), 6) for name in columns}
+    return {**means, "ansatz_seconds": round(monitor.seconds, 3)}

@@ -1,0 +1,195 @@
+"""Train a network and measure, layer by layer, how well the neural feature ansatz holds.
+
+python train.py model=resnet data=digits
+python train.py --help
+"""
+
+import logging
+import os
+import secrets
+import shlex
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+ROOT = Path(__file__).resolve().parent
+RUNS = "runs"
+
+
+def train(cfg: DictConfig) -> dict[str, Any]:
+    """Run one job: build data, model and trainer, fit, test, and show what was found.
+
+    Returns:
+        What ``summary.json`` holds.
+    """
+    import pytorch_lightning as pl
+
+    from callbacks import LastCheckpoint, RunFolder, progress_options
+    from callbacks.loggers import LabWandbLogger, finish_wandb
+    from callbacks.run_folder import find_monitor
+    from models import build_model
+
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    choices = HydraConfig.get().runtime.choices
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    if cfg.seed is not None:
+        pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    datamodule = _instantiate(cfg.data)
+    datamodule.prepare_data()
+    datamodule.setup()
+    model = build_model(_plain(cfg.model), _plain(cfg.training), datamodule)
+    logger = _instantiate(cfg.logger) if cfg.logger else False
+    description = {"model": choices.model, "data": choices.data, "seed": cfg.seed}
+    folder = RunFolder(run_dir, description, command=shlex.join(["python", "train.py", *sys.argv[1:]]))
+    callbacks = [_instantiate(callback) for callback in (cfg.callbacks or {}).values()]
+    progress = progress_options()
+    progress["callbacks"] += [*callbacks, folder, LastCheckpoint(run_dir / "checkpoints")]
+    trainer = _instantiate(cfg.trainer, logger=logger, **progress)
+    if logger:
+        logger.log_hyperparams(_plain(cfg))
+    try:
+        trainer.fit(model, datamodule=datamodule, ckpt_path=_checkpoint(cfg.ckpt_path, run_dir))
+        trainer.test(model, datamodule=datamodule, verbose=False)
+        if trainer.is_global_zero:
+            sync = logger.sync_command if isinstance(logger, LabWandbLogger) else None
+            _show(folder, find_monitor(trainer), sync)
+    except (KeyboardInterrupt, SystemExit):
+        _say_how_to_resume(run_dir)
+        raise
+    finally:
+        finish_wandb()
+    return folder.summary
+
+
+def _instantiate(config: DictConfig, **extra: Any) -> Any:
+    """Build what a ``_target_`` names; a mistake of the user keeps its own one-line message."""
+    from nfa import NfaError
+
+    try:
+        return hydra.utils.instantiate(config, _convert_="all", **extra)
+    except hydra.errors.InstantiationException as error:
+        if isinstance(error.__cause__, NfaError):
+            raise error.__cause__ from None
+        raise
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    return OmegaConf.to_container(config, resolve=True)
+
+
+def _checkpoint(ckpt_path: str | None, run_dir: Path) -> str | None:
+    """Path of the checkpoint to go on from."""
+    from nfa import NfaError
+
+    if ckpt_path is None:
+        return None
+    path = run_dir / "checkpoints" / "last.ckpt" if ckpt_path == "last" else Path(ckpt_path)
+    if not path.is_file():
+        raise NfaError(f"no checkpoint at {path}: give ckpt_path the path of a file, or run without it")
+    return str(path)
+
+
+def _show(folder: Any, monitor: Any, sync_command: str | None) -> None:
+    """Print the table, the sentence, the test metrics and where everything is."""
+    from nfa.report import format_table, summary_sentence
+
+    if monitor is not None and monitor.report is not None:
+        print(f"\n{format_table(monitor.report.rows)}\n\n{summary_sentence(monitor.report.rows)}")
+    test = "  ".join(f"{k} {v:.4f}" for k, v in folder.summary.items() if k.startswith("test/"))
+    print(f"\n{test}  ({folder.summary['fit_seconds']:.1f} s of training)")
+    print(f"report   {_relative(folder.path / 'report.html')}")
+    if sync_command:
+        print(f"upload   {sync_command}")
+
+
+def _say_how_to_resume(run_dir: Path) -> None:
+    if (run_dir / "checkpoints" / "last.ckpt").is_file():
+        command = f"python train.py ckpt_path=last hydra.run.dir={shlex.quote(str(_relative(run_dir)))}"
+        print(f"\nstopped; go on with: {command}", file=sys.stderr)
+
+
+def _relative(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+# ---- the command line -------------------------------------------------------------------------------------
+
+
+@hydra.main(version_base="1.3", config_path="configs", config_name="train")
+def _job(cfg: DictConfig) -> float | None:
+    from nfa import NfaError
+
+    try:
+        summary = train(cfg)
+    except NfaError as error:
+        _fail(str(error))
+    except OSError as error:
+        if error.errno is None:
+            raise
+        _fail(f"cannot write or read {error.filename or 'a file'}: {error.strerror}")
+    return summary.get("test/accuracy", summary.get("test/mse"))
+
+
+def _fail(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(1)
+
+
+def _resume_arguments(arguments: list[str]) -> list[str]:
+    """``ckpt_path=last`` goes on in the folder and with the options of the newest run, or of the one named.
+
+    What is given on the command line wins over what that run was started with.
+    """
+    if "ckpt_path=last" not in arguments:
+        return arguments
+    named = [a.split("=", 1)[1] for a in arguments if a.startswith("hydra.run.dir=")]
+    folder = Path(named[-1].strip("'\"")) if named else _newest_run()
+    if folder is None:
+        _fail(f"ckpt_path=last found no run with a checkpoint below {RUNS}/: start one without ckpt_path")
+    saved = folder / ".hydra" / "overrides.yaml"
+    earlier = list(OmegaConf.load(saved)) if saved.is_file() else []
+    given = {a.split("=", 1)[0].lstrip("+~") for a in arguments}
+    kept = [a for a in earlier if a.split("=", 1)[0].lstrip("+~") not in given]
+    return [*kept, *arguments, *([] if named else [f"hydra.run.dir={folder}"])]
+
+
+def _newest_run() -> Path | None:
+    found = sorted(Path(RUNS).glob("**/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
+    return found[-1].parent.parent if found else None
+
+
+def _check_writable(arguments: list[str]) -> None:
+    """Say in one line that the run folder cannot be made, before Hydra says it in fifty."""
+    named = [a.split("=", 1)[1].strip("'\"") for a in arguments if a.startswith("hydra.run.dir=")]
+    folder = Path(named[-1]) if named and "$" not in named[-1] else Path(RUNS)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".writable-{secrets.token_hex(4)}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        _fail(
+            f"cannot write to the run folder {folder} ({error.strerror}): "
+            "choose another with hydra.run.dir=PATH"
+        )
+
+
+def main() -> None:
+    """Entry point of ``python train.py``."""
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # torch 2.15 in Lightning
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # the loaders need none
+    sys.path[:0] = [path for path in (str(ROOT), os.getcwd()) if path not in sys.path]
+    OmegaConf.register_new_resolver("uid", lambda: secrets.token_hex(3), use_cache=True)
+    if not {"-h", "--help", "--hydra-help", "--cfg", "-c", "--info", "-i"} & set(sys.argv[1:]):
+        sys.argv[1:] = _resume_arguments(sys.argv[1:])
+        _check_writable(sys.argv[1:])
+    _job()
+
+
+if __name__ == "__main__":
+    main()
