@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 import shlex
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -19,6 +20,9 @@ from omegaconf import DictConfig, OmegaConf
 
 ROOT = Path(__file__).resolve().parent
 RUNS = "runs"
+_OPTIONS_WITH_VALUE = (
+    "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--cfg", "-c",
+)  # fmt: skip
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:
@@ -28,6 +32,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         What ``summary.json`` holds.
     """
     import pytorch_lightning as pl
+    from pytorch_lightning.utilities.exceptions import SIGTERMException
 
     from callbacks import LastCheckpoint, RunFolder, progress_options
     from callbacks.loggers import LabWandbLogger, finish_wandb
@@ -58,7 +63,10 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         if trainer.is_global_zero:
             sync = logger.sync_command if isinstance(logger, LabWandbLogger) else None
             _show(folder, find_monitor(trainer), sync)
-    except (KeyboardInterrupt, SystemExit):
+    except SIGTERMException:
+        _say_how_to_resume(run_dir)
+        raise SystemExit(128 + signal.SIGTERM) from None
+    except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into SystemExit(1)
         _say_how_to_resume(run_dir)
         raise
     finally:
@@ -109,7 +117,9 @@ def _show(folder: Any, monitor: Any, sync_command: str | None) -> None:
 
 def _say_how_to_resume(run_dir: Path) -> None:
     if (run_dir / "checkpoints" / "last.ckpt").is_file():
-        command = f"python train.py ckpt_path=last hydra.run.dir={shlex.quote(str(_relative(run_dir)))}"
+        options = " ".join(map(shlex.quote, _split_options(sys.argv[1:])[0]))
+        target = f"ckpt_path=last hydra.run.dir={shlex.quote(str(_relative(run_dir)))}"
+        command = " ".join(filter(None, ["python train.py", options, target]))
         print(f"\nstopped; go on with: {command}", file=sys.stderr)
 
 
@@ -120,7 +130,7 @@ def _relative(path: Path) -> Path:
 # ---- the command line -------------------------------------------------------------------------------------
 
 
-@hydra.main(version_base="1.3", config_path="configs", config_name="train")
+@hydra.main(version_base="1.3", config_path=str(ROOT / "configs"), config_name="train")
 def _job(cfg: DictConfig) -> float | None:
     from nfa import NfaError
 
@@ -140,7 +150,21 @@ def _fail(message: str) -> None:
     raise SystemExit(1)
 
 
-def _resume_arguments(arguments: list[str]) -> list[str]:
+def _split_options(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Options (``--config-dir PATH``, ``-m``) and overrides (``key=value``), in any order on the command line."""
+    options, overrides = [], []
+    rest = iter(arguments)
+    for argument in rest:
+        if not argument.startswith("-"):
+            overrides.append(argument)
+            continue
+        options.append(argument)
+        if argument in _OPTIONS_WITH_VALUE:
+            options += [value for value in [next(rest, None)] if value is not None]
+    return options, overrides
+
+
+def _resume_overrides(arguments: list[str]) -> list[str]:
     """``ckpt_path=last`` goes on in the folder and with the options of the newest run, or of the one named.
 
     What is given on the command line wins over what that run was started with.
@@ -182,12 +206,14 @@ def _check_writable(arguments: list[str]) -> None:
 def main() -> None:
     """Entry point of ``python train.py``."""
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # torch 2.15 in Lightning
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # the loaders need none
+    warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")  # no validation
     sys.path[:0] = [path for path in (str(ROOT), os.getcwd()) if path not in sys.path]
-    OmegaConf.register_new_resolver("uid", lambda: secrets.token_hex(3), use_cache=True)
-    if not {"-h", "--help", "--hydra-help", "--cfg", "-c", "--info", "-i"} & set(sys.argv[1:]):
-        sys.argv[1:] = _resume_arguments(sys.argv[1:])
-        _check_writable(sys.argv[1:])
+    OmegaConf.register_new_resolver("uid", lambda: secrets.token_hex(3), use_cache=True, replace=True)
+    options, overrides = _split_options(sys.argv[1:])
+    if not {"-h", "--help", "--hydra-help", "--cfg", "-c", "--info", "-i"} & set(options):
+        overrides = _resume_overrides(overrides)
+        _check_writable(overrides)
+    sys.argv[1:] = [*options, *overrides]
     _job()
 
 

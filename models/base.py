@@ -1,4 +1,4 @@
-"""What every model of the lab shares, nets and kernel machines alike: the metrics, and how they are logged."""
+"""What every model of the lab shares, nets and kernel machines alike: metrics, and how they are logged."""
 
 from typing import Any
 

@@ -61,7 +61,7 @@ class CNN(nn.Sequential):
             height, side = _size_after(height, conv), _size_after(side, conv)
             if min(height, side) < 1:
                 raise NfaError(
-                    f"convolution {i} of {depth} has no position left on inputs of shape {tuple(input_shape)}: "
+                    f"convolution {i} of {depth} has no position left on inputs {tuple(input_shape)}: "
                     "lower model.depth or model.patch_size, or use padding=zeros and downsample=none"
                 )
             if batch_norm:

@@ -84,7 +84,7 @@ class NeuralModule(LabModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Loss of one batch; stops the run when it is not finite."""
-        outputs, loss = self._step(batch, "train")
+        loss = self._step(batch, "train")
         check_finite(loss, "the training loss", self.current_epoch, batch_idx)
         return loss
 
@@ -96,7 +96,7 @@ class NeuralModule(LabModule):
         """Test metrics of one batch."""
         self._step(batch, "test")
 
-    def _step(self, batch: tuple[Tensor, Tensor], stage: str) -> tuple[Tensor, Tensor]:
+    def _step(self, batch: tuple[Tensor, Tensor], stage: str) -> Tensor:
         x, target = batch
         try:
             outputs = self(x)
@@ -114,7 +114,7 @@ class NeuralModule(LabModule):
             )
         loss = self.loss(outputs, target)
         self.log_outputs(stage, outputs, target, loss)
-        return outputs, loss
+        return loss
 
     def configure_optimizers(self) -> Any:
         """Optimizer, and a schedule by step over the whole run."""
