@@ -40,7 +40,6 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     from models import build_model
 
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    choices = HydraConfig.get().runtime.choices
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     if cfg.seed is not None:
         pl.seed_everything(cfg.seed, workers=True, verbose=False)
@@ -48,17 +47,17 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     datamodule.prepare_data()
     datamodule.setup()
     model = build_model(_plain(cfg.model), _plain(cfg.training), datamodule)
-    logger = _instantiate(cfg.logger) if cfg.logger else False
-    description = {"model": choices.model, "data": choices.data, "seed": cfg.seed}
-    folder = RunFolder(run_dir, description, command=shlex.join(["python", "train.py", *sys.argv[1:]]))
-    callbacks = [_instantiate(callback) for callback in (cfg.callbacks or {}).values()]
-    progress = progress_options()
-    progress["callbacks"] += [*callbacks, folder, LastCheckpoint(run_dir / "checkpoints")]
-    trainer = _instantiate(cfg.trainer, logger=logger, **progress)
-    if logger:
-        logger.log_hyperparams(_plain(cfg))
+    folder = RunFolder(run_dir, _description(cfg), shlex.join(["python", "train.py", *sys.argv[1:]]))
+    measuring = [_instantiate(callback) for callback in (cfg.callbacks or {}).values()]
+    checkpoint = _checkpoint(cfg.ckpt_path, run_dir)
     try:
-        trainer.fit(model, datamodule=datamodule, ckpt_path=_checkpoint(cfg.ckpt_path, run_dir))
+        logger = _instantiate(cfg.logger) if cfg.logger else False
+        progress = progress_options()
+        progress["callbacks"] += [*measuring, folder, LastCheckpoint(run_dir / "checkpoints")]
+        trainer = _instantiate(cfg.trainer, logger=logger, **progress)
+        if logger:
+            logger.log_hyperparams(_plain(cfg))
+        trainer.fit(model, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
         trainer.test(model, datamodule=datamodule, verbose=False)
         if trainer.is_global_zero:
             sync = logger.sync_command if isinstance(logger, LabWandbLogger) else None
@@ -72,6 +71,11 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     finally:
         finish_wandb()
     return folder.summary
+
+
+def _description(cfg: DictConfig) -> dict[str, Any]:
+    choices = HydraConfig.get().runtime.choices
+    return {"model": choices.model, "data": choices.data, "seed": cfg.seed}
 
 
 def _instantiate(config: DictConfig, **extra: Any) -> Any:
@@ -91,7 +95,9 @@ def _plain(config: DictConfig) -> dict[str, Any]:
 
 
 def _checkpoint(ckpt_path: str | None, run_dir: Path) -> str | None:
-    """Path of the checkpoint to go on from."""
+    """Path of the checkpoint to go on from, known to be one."""
+    import torch
+
     from nfa import NfaError
 
     if ckpt_path is None:
@@ -99,6 +105,12 @@ def _checkpoint(ckpt_path: str | None, run_dir: Path) -> str | None:
     path = run_dir / "checkpoints" / "last.ckpt" if ckpt_path == "last" else Path(ckpt_path)
     if not path.is_file():
         raise NfaError(f"no checkpoint at {path}: give ckpt_path the path of a file, or run without it")
+    try:
+        keys = torch.load(path, map_location="cpu", weights_only=True, mmap=True).keys()
+    except Exception as error:
+        raise NfaError(f"{path} cannot be read as a checkpoint ({str(error).splitlines()[0]})") from None
+    if not {"state_dict", "loops"} <= set(keys):
+        raise NfaError(f"{path} is no training checkpoint of this lab: it has no loops or no state_dict")
     return str(path)
 
 
@@ -151,7 +163,7 @@ def _fail(message: str) -> None:
 
 
 def _split_options(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Options (``--config-dir PATH``, ``-m``) and overrides (``key=value``), in any order on the command line."""
+    """Part options (``--config-dir PATH``, ``-m``) from overrides (``key=value``), in whatever order."""
     options, overrides = [], []
     rest = iter(arguments)
     for argument in rest:

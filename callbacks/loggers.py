@@ -1,5 +1,6 @@
 """Weights & Biases for the lab: offline without an account, and never a reason for a run to fail."""
 
+import contextlib
 import netrc
 import os
 import sys
@@ -31,7 +32,7 @@ class LabWandbLogger(WandbLogger):
         if mode == "auto":
             mode = "online" if _logged_in() else "offline"
         settings = wandb.Settings(
-            silent=True, init_timeout=30, finish_timeout=60, finish_timeout_raises=False
+            silent=True, init_timeout=20, finish_timeout=60, finish_timeout_raises=False
         )
         super().__init__(project=project, save_dir=save_dir, mode=mode, settings=settings, **options)
         self._wandb_init.pop("anonymous", None)  # passed by Lightning, deprecated by wandb
@@ -46,6 +47,7 @@ class LabWandbLogger(WandbLogger):
             except Exception as error:
                 warnings.warn(f"W&B cannot be reached ({_first_line(error)}); logging offline", stacklevel=2)
                 self._wandb_init["mode"] = "offline"
+                finish_wandb()
         return super().experiment
 
     @rank_zero_only
@@ -78,7 +80,7 @@ class LabWandbLogger(WandbLogger):
         run = self._experiment
         if run is None or not getattr(run, "offline", False):
             return None
-        return f"wandb sync {os.path.dirname(run.dir)}"
+        return f"wandb sync {os.path.relpath(os.path.dirname(run.dir))}"
 
 
 def _logged_in() -> bool:
@@ -105,3 +107,6 @@ def finish_wandb() -> None:
         wandb.finish()
     except Exception as error:
         warnings.warn(f"W&B could not close its run ({_first_line(error)})", stacklevel=2)
+        with contextlib.suppress(Exception):
+            wandb.teardown()
+        wandb.run = None  # the next job of a multirun starts a run of its own

@@ -1,7 +1,9 @@
 """Callbacks that disturb a run at a chosen step, as a user or a cluster would."""
 
 import os
+import shutil
 import signal
+from pathlib import Path
 
 import torch
 from pytorch_lightning.callbacks import Callback
@@ -38,8 +40,27 @@ class LoseWandb(Callback):
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if trainer.global_step == self.step:
-            import psutil
+            (service,) = (p for p in Path("/proc").glob("[0-9]*/cmdline") if _is_own_wandb(p))
+            os.kill(int(service.parent.name), signal.SIGKILL)
 
-            for child in psutil.Process().children(recursive=True):
-                if "wandb" in child.name():
-                    child.kill()
+
+def _is_own_wandb(cmdline):
+    """Whether a process is the W&B service that this process started."""
+    try:
+        words = cmdline.read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return words[0].endswith(b"wandb-core") and str(os.getpid()).encode() in words
+
+
+class ReplaceFolder(Callback):
+    """Put a file where a folder was, in the middle of training."""
+
+    def __init__(self, path, step):
+        self.path, self.step = path, step
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step == self.step:
+            shutil.rmtree(self.path)
+            with open(self.path, "w") as handle:
+                handle.write("in the way")

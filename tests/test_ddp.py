@@ -1,0 +1,57 @@
+"""Two CPU processes measure what one process measures on the same data."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nfa.rows import read_csv
+
+ROOT = Path(__file__).parent.parent
+COMMON = (
+    "model=mlp", "model.width=24", "logger=csv", "data.n_train=300", "data.n_test=100", "data.val_fraction=0.2",
+    "trainer.max_epochs=2", "callbacks.ansatz.samples=51", "training.momentum=0", "seed=0",
+)  # fmt: skip
+
+
+def train(folder, *overrides):
+    done = subprocess.run(
+        [sys.executable, "train.py", *COMMON, f"hydra.run.dir={folder}", *overrides],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return read_csv(folder / "ansatz.csv"), done
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    base = tmp_path_factory.mktemp("ddp")
+    one, _ = train(base / "one", "data.batch_size=40")
+    two, done = train(base / "two", "trainer=ddp", "trainer.accelerator=cpu", "data.batch_size=20")
+    return base, one, two, done
+
+
+def test_two_processes_report_what_one_does(runs):
+    _, one, two, _ = runs
+    assert [(row.epoch, row.layer) for row in two] == [(row.epoch, row.layer) for row in one]
+    for a, b in zip(one, two, strict=True):
+        for column in ("alignment", "cosine", "pearson", "offdiag", "null_mean", "alpha_fit"):
+            assert getattr(b, column) == pytest.approx(getattr(a, column), rel=1e-5, abs=1e-8, nan_ok=True)
+
+
+def test_one_run_folder_and_one_table(runs):
+    base, _, _, done = runs
+    assert {p.name for p in (base / "two").iterdir()} >= {
+        "ansatz.csv",
+        "metrics.csv",
+        "summary.json",
+        "report.html",
+    }
+    assert done.stdout.count("alignment     z") == 1
