@@ -82,6 +82,6 @@ def check_finite(value: Tensor, what: str, epoch: int, step: int) -> None:
     """Raise NfaError when a training quantity is no longer finite."""
     if not bool(torch.isfinite(value)):
         raise NfaError(
-            f"{what} became {float(value.detach())} in epoch {epoch}, step {step}: lower training.lr, or look for "
-            "extreme values in the data. The checkpoint of the last whole epoch is kept"
+            f"{what} became {float(value.detach())} in epoch {epoch}, step {step}: lower training.lr, or "
+            "look for extreme values in the data. The checkpoint of the last whole epoch is kept"
         )

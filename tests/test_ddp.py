@@ -11,8 +11,9 @@ from nfa.rows import read_csv
 
 ROOT = Path(__file__).parent.parent
 COMMON = (
-    "model=mlp", "model.width=24", "logger=csv", "data.n_train=300", "data.n_test=100", "data.val_fraction=0.2",
-    "trainer.max_epochs=2", "callbacks.ansatz.samples=51", "training.momentum=0", "seed=0",
+    "model=mlp", "model.width=24", "logger=csv", "data.n_train=300", "data.n_test=100",
+    "data.val_fraction=0.2", "trainer.max_epochs=2", "callbacks.ansatz.samples=51",
+    "training.momentum=0", "seed=0",
 )  # fmt: skip
 
 

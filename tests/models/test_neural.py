@@ -1,0 +1,83 @@
+"""Losses, building, checkpoints of `NeuralModule`."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+import nfa
+from models import NeuralModule, build_model
+from models.neural import build_network, scale_weights
+
+NET = {"_target_": "models.MLP", "input_shape": [4], "num_outputs": 3, "depth": 1, "width": 5}
+DATA = SimpleNamespace(input_shape=(4,), num_outputs=3, task="classification")
+
+
+def test_losses():
+    outputs, classes = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
+    cross = NeuralModule(NET, "classification", 3)
+    assert torch.equal(cross.loss(outputs, classes), F.cross_entropy(outputs, classes))
+    squares = NeuralModule(NET, "classification", 3, loss="mse")
+    assert torch.allclose(squares.loss(outputs, classes), ((outputs - torch.eye(3)[classes]) ** 2).mean())
+    regression = NeuralModule(NET, "regression", 3)
+    target = torch.randn(6, 3)
+    assert torch.allclose(regression.loss(outputs, target), ((outputs - target) ** 2).mean())
+
+
+def test_init_scale_multiplies_the_weights_and_nothing_else():
+    torch.manual_seed(0)
+    net = build_network(NET)
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    scale_weights(net, 0.1)
+    for name, value in net.state_dict().items():
+        factor = 0.1 if name.endswith("weight") else 1.0
+        assert torch.equal(value, before[name] * factor)
+
+
+def test_build_model_passes_what_the_data_decide():
+    model = build_model({"_target_": "models.MLP", "width": 6, "depth": 1}, {"lr": 0.3}, DATA)
+    assert model.network.hidden1.in_features == 4
+    assert model.network.output.out_features == 3
+    assert model.hparams.lr == 0.3
+
+
+def test_given_arguments_win_over_the_data():
+    model = build_model({"_target_": "models.MLP", "num_outputs": 3, "input_shape": [2, 2]}, {}, DATA)
+    assert model.network.hidden1.in_features == 4
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({}, "needs a _target_"),
+        ({"_target_": "models.Missing"}, "cannot import"),
+        ({"_target_": "tests.nets.not_a_module"}, "must return an nn.Module, got int"),
+        ({"_target_": "tests.nets.Picky", "depth": 3}, "cannot build model"),
+    ],
+)
+def test_bad_targets(config, message):
+    with pytest.raises(nfa.NfaError, match=message):
+        build_model(config, {}, DATA)
+
+
+def test_wrong_number_of_outputs_is_told():
+    model = build_model(
+        {"_target_": "tests.nets.Picky"}, {}, SimpleNamespace(**{**vars(DATA), "num_outputs": 4})
+    )
+    with pytest.raises(nfa.NfaError, match=r"must return \(2, 4\) outputs for this data, got \(2, 3\)"):
+        model.training_step((torch.ones(2, 3), torch.tensor([0, 1])), 0)
+
+
+def test_checkpoint_rebuilds_the_model(tmp_path):
+    import pytorch_lightning as pl
+
+    model = NeuralModule(NET, "classification", 3, lr=0.2)
+    trainer = pl.Trainer(
+        logger=False, enable_checkpointing=False, accelerator="cpu", default_root_dir=tmp_path
+    )
+    trainer.strategy.connect(model)
+    trainer.save_checkpoint(tmp_path / "model.ckpt")
+    again = NeuralModule.load_from_checkpoint(tmp_path / "model.ckpt", weights_only=True)
+    assert again.hparams.lr == 0.2
+    assert torch.equal(again.network.hidden1.weight, model.network.hidden1.weight)
