@@ -16,7 +16,7 @@ from nfa.errors import NfaError
 from nfa.maps import LinearMap, SkippedModule, find_maps, weight_blocks
 from nfa.pairs import FeaturePair, weight_cosine
 from nfa.rows import AnsatzRow
-from nfa.sensitivity import Sweep, all_reduce, built, measure_sensitivities
+from nfa.sensitivity import all_reduce, built, measure_sensitivities
 
 _REPLICATES = 8
 
@@ -36,7 +36,7 @@ class AnsatzReport:
     weights: dict[str, Tensor] = field(default_factory=dict)
     null_draws: dict[str, int] = field(default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
-    _pairs: dict[str, FeaturePair] = field(default_factory=dict, repr=False)
+    _sensitivities: dict[str, Sensitivity] = field(default_factory=dict, repr=False)
 
     def pair(self, layer: str) -> FeaturePair:
         """The measured pair of one layer.
@@ -47,9 +47,10 @@ class AnsatzReport:
         Raises:
             NfaError: no such layer was measured.
         """
-        if layer not in self._pairs:
-            raise NfaError(f"no measured layer {layer!r}; measured: {', '.join(self._pairs) or 'none'}")
-        return self._pairs[layer]
+        if layer not in self._sensitivities:
+            measured = ", ".join(self._sensitivities) or "none"
+            raise NfaError(f"no measured layer {layer!r}; measured: {measured}")
+        return _pair(self._sensitivities[layer], self.weights[layer])
 
     def row(self, layer: str) -> AnsatzRow:
         """The row of one layer."""
@@ -119,7 +120,8 @@ def audit(
     middle = time.perf_counter()
     report = AnsatzReport(weights={m.name: m.weight().clone() for m in maps})
     for entry in _in_order(model, maps, skipped):
-        report.rows.append(_row(entry, sweep, report, initial, power, nulls, seed))
+        sensitivity = sweep.sensitivities.pop(entry.name, None)  # its replicates are not needed any longer
+        report.rows.append(_row(entry, sensitivity, report, initial, power, nulls, seed))
     report.meta = {
         "samples": sweep.samples,
         "outputs": sweep.outputs,
@@ -198,7 +200,7 @@ class _InputTap:
 
 def _row(
     entry: LinearMap | SkippedModule,
-    sweep: Sweep,
+    sensitivity: Sensitivity | None,
     report: AnsatzReport,
     initial: AnsatzReport | None,
     power: float,
@@ -209,11 +211,10 @@ def _row(
         out, *rest = entry.shape
         return AnsatzRow(entry.name, entry.kind, math.prod(rest), out, status=f"skipped: {entry.reason}")
     shape = (entry.name, entry.kind, entry.in_features, entry.out_features, entry.groups)
-    sensitivity = sweep.sensitivities.get(entry.name)
     reason = _unusable(sensitivity, report.weights[entry.name])
     if reason:
         return AnsatzRow(*shape, status=f"skipped: {reason}")
-    pair = report._pairs[entry.name] = _pair(sensitivity, report.weights[entry.name])
+    pair = _pair(sensitivity, report.weights[entry.name])
     draws = report.null_draws[entry.name] = null_draws(pair, nulls)
     null = pair.null_cosines(power, draws, seed)
     alpha, alpha_r = pair.alpha_fit()
@@ -232,6 +233,7 @@ def _row(
         offdiag=pair.offdiag(power),
         stderr=pair.jackknife(sensitivity.replicates, power),
     )
+    sensitivity = report._sensitivities[entry.name] = sensitivity.merged()
     return row if initial is None else _with_initial(row, report, sensitivity, initial)
 
 
@@ -243,11 +245,12 @@ def _with_initial(
         return row
     W = report.weights[row.layer]
     W0 = initial.weights[row.layer].to(W)
-    change = sensitivity.reduce(W.double() - W0.double())
+    C = sensitivity.matrix
+    change = sensitivity.reduce(W.to(C) - W0.to(C))
     before = initial.row(row.layer)
     return replace(
         row,
-        cnfc=FeaturePair(change, sensitivity.matrix).cosine(1.0),
+        cnfc=FeaturePair(change, C).cosine(1.0),
         init_nfm_cosine=weight_cosine(W, W0),
         init_cosine=before.cosine,
         init_alignment=before.alignment,
@@ -259,7 +262,7 @@ def _unusable(sensitivity: Sensitivity | None, weight: Tensor) -> str | None:
         return "not called in the forward pass"
     if not sensitivity.reached:
         return "the output does not depend on it"
-    if not bool(torch.isfinite(sensitivity.sums).all()):
+    if not all(bool(torch.isfinite(total).all()) for total in sensitivity.sums.values()):
         return "its gradients are not finite"
     if not bool(torch.isfinite(weight).all()):
         return "its weight is not finite"
@@ -267,9 +270,14 @@ def _unusable(sensitivity: Sensitivity | None, weight: Tensor) -> str | None:
 
 
 def _pair(sensitivity: Sensitivity, weight: Tensor) -> FeaturePair:
-    W = sensitivity.reduce(weight)
-    pair = (W, sensitivity.matrix) if len(W) > 1 else (W[0], sensitivity.matrix[0])
-    return FeaturePair(*pair, resolution=torch.finfo(weight.dtype).eps)
+    W = sensitivity.reduce(weight.to(next(iter(sensitivity.sums.values())).device))
+    C = sensitivity.matrix
+    resolution = torch.finfo(weight.dtype).eps
+    return (
+        FeaturePair(W, C, resolution=resolution)
+        if len(W) > 1
+        else FeaturePair(W[0], C[0], resolution=resolution)
+    )
 
 
 def null_draws(pair: FeaturePair, nulls: int) -> int:

@@ -79,13 +79,29 @@ def limited(batches: Iterable[Batch], max_samples: int | None) -> Iterator[tuple
         inputs, target = split(batch)
         n = length(inputs)
         if n > left:
-            inputs = map_tensors(inputs, lambda t, k=int(left): t[:k])
-            target = target[: int(left)] if isinstance(target, Tensor) else target
+            inputs, target = _cut(inputs, slice(int(left))), _cut(target, slice(int(left)))
         if n:
             yield inputs, target
         left -= n
         if left <= 0:
             return
+
+
+def pieces(inputs: Any, target: Any, size: Callable[[], int | None]) -> Iterator[tuple[Any, Any]]:
+    """A batch in pieces of at most ``size()`` samples, asked for before each piece; None means the rest."""
+    n, start = length(inputs), 0
+    while start < n:
+        stop = n if (limit := size()) is None else min(start + limit, n)
+        if stop - start == n:
+            yield inputs, target
+        else:
+            part = slice(start, stop)
+            yield _cut(inputs, part), _cut(target, part)
+        start = stop
+
+
+def _cut(value: Any, part: slice) -> Any:
+    return map_tensors(value, lambda t: t[part])
 
 
 def prepare(model: nn.Module, inputs: Any, device: torch.device) -> Any:

@@ -8,6 +8,7 @@ have been scaled to order one; no matrix larger than the smaller side of W is fo
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from nfa.errors import NfaError
 
 NAN = math.nan
-_COLUMNS = 4096  # columns of V formed at a time
+_COLUMNS = 4096  # columns of W in float64 at a time
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,9 @@ class FeaturePair:
         self.grouped = weight.dim() == 3
         self.resolution = torch.finfo(weight.dtype).eps if resolution is None else resolution
         self.weight = W
-        self.sensitivity = (C + C.mT) / 2
-        self._W = W / _positive(W.abs().amax())
-        self._C = self.sensitivity / _positive(C.abs().amax())
+        self.sensitivity = (C.double() + C.double().mT) / 2
+        self._W_scale = _positive(W.abs().amax().double())
+        self._C_scale = _positive(self.sensitivity.abs().amax())
         self._bases: dict[float, tuple[Tensor, Tensor]] = {}
         self._sums: dict[float, _EntrySums] = {}
 
@@ -87,7 +88,7 @@ class FeaturePair:
         Args:
             max_size: average blocks of entries so that no side is longer; the full matrix is not formed.
         """
-        W = _pooled(self.weight, max_size)
+        W = _pooled(self.weight.double(), max_size)
         return self._ungroup(W.mT @ W)
 
     def agop(self, power: float = 1.0, max_size: int | None = None) -> Tensor:
@@ -96,11 +97,11 @@ class FeaturePair:
         The power is taken on the r-dimensional range, so null directions stay exactly null.
         """
         if power == 1.0:
-            W = _pooled(self.weight, max_size)
+            W = _pooled(self.weight.double(), max_size)
             return self._ungroup(W.mT @ self.sensitivity @ W)
         values, vectors = self._power_basis(power)
-        Vq = _pooled(self._W, max_size).mT @ self._lift(vectors)
-        scale = (_positive(self.weight.abs().amax()) ** 2 * _positive(self.sensitivity.abs().amax())) ** power
+        Vq = _pooled(self._scaled(self.weight), max_size).mT @ self._lift(vectors)
+        scale = (self._W_scale**2 * self._C_scale) ** power
         return self._ungroup(scale * (Vq * values[:, None, :]) @ Vq.mT)
 
     # ---- the ansatz on the left side: nothing shared by construction -----------------------------------
@@ -165,9 +166,9 @@ class FeaturePair:
             raise NfaError(
                 f"expected the shape of the weight, {tuple(self.weight.shape)}, got {tuple(D.shape)}"
             )
-        D = D / _positive(D.abs().amax())
+        D = D.double() / _positive(D.abs().amax().double())
         values, vectors = self._power_basis(power)
-        cross = D @ self._W.mT @ self._lift(vectors)
+        cross = D @ self._scaled(self.weight).mT @ self._lift(vectors)
         inner = (values * cross.square().sum(-2)).sum()
         return _ratio(inner, _gram(D).norm() * values.norm())
 
@@ -236,41 +237,50 @@ class FeaturePair:
 
     def nfm_spectrum(self) -> Tensor:
         """Eigenvalues of N, descending, all groups together: (groups · r,) float64."""
-        scale = _positive(self.weight.abs().amax()) ** 2
-        return (self._core.sigma2.flatten() * scale).sort(descending=True).values
+        return (self._core.sigma2.flatten() * self._W_scale**2).sort(descending=True).values
 
     def agop_spectrum(self, power: float = 1.0) -> Tensor:
         """Eigenvalues of ``G^power``, descending, all groups together: (groups · r,) float64."""
-        scale = _positive(self.weight.abs().amax()) ** 2 * _positive(self.sensitivity.abs().amax())
+        scale = self._W_scale**2 * self._C_scale
         return (self._power_basis(power)[0].flatten() * scale**power).sort(descending=True).values
 
     def nfm_eigenvectors(self, k: int) -> Tensor:
         """The k leading eigenvectors of N as rows, (k, in); of the first group for a grouped weight."""
         k = min(k, self._core.sigma2.shape[1])
         leading = torch.eye(self._core.C.shape[-1], k).to(self._core.C)
-        return (self._W.mT @ self._lift(leading))[0].mT
+        return (self._scaled(self.weight).mT @ self._lift(leading))[0].mT
 
     def agop_eigenvectors(self, k: int) -> Tensor:
         """The k leading eigenvectors of G as rows, (k, in); of the first group for a grouped weight."""
         values, vectors = self._power_basis(1.0)
         order = values[0].argsort(descending=True)[:k]
-        return (self._W.mT @ self._lift(vectors))[0][:, order].mT
+        return (self._scaled(self.weight).mT @ self._lift(vectors))[0][:, order].mT
 
     # ---- machinery ---------------------------------------------------------------------------------------
 
     @cached_property
     def _core(self) -> _Core:
-        W, C = self._W, self._C
+        C = self.sensitivity / self._C_scale
         basis = None
-        if W.shape[1] > W.shape[2]:  # more outputs than inputs: only the range of W matters
-            basis, W = torch.linalg.qr(W)
+        if self.weight.shape[1] > self.weight.shape[2]:  # more outputs than inputs: the range of W matters
+            basis, R = torch.linalg.qr(self._scaled(self.weight))
             C = basis.mT @ C @ basis
-        values, U = torch.linalg.eigh(W @ W.mT)
+            S = R @ R.mT
+        else:
+            S = sum(W @ W.mT for W in self._column_blocks())
+        values, U = torch.linalg.eigh(S)
         sigma2, U = values.flip(-1).clamp_min(0), U.flip(-1)
-        floor = max(W.shape[1:]) * torch.finfo(W.dtype).eps
+        floor = max(self.weight.shape[1:]) * torch.finfo(S.dtype).eps
         keep = sigma2 > floor * sigma2[:, :1]
         C = (U.mT @ C @ U) * (keep[:, :, None] & keep[:, None, :])
         return _Core(sigma2 * keep, (C + C.mT) / 2, U if basis is None else basis @ U, keep)
+
+    def _scaled(self, weight: Tensor) -> Tensor:
+        return weight.double() / self._W_scale
+
+    def _column_blocks(self) -> Iterator[Tensor]:
+        """The scaled weight in blocks of columns, (g, out, at most 4096): a copy of all is never held."""
+        return map(self._scaled, self.weight.split(_COLUMNS, 2))
 
     @property
     def _noise(self) -> float:
@@ -309,7 +319,7 @@ class FeaturePair:
     def _sum_entries(self, power: float) -> "_EntrySums":
         values, vectors = self._power_basis(power)
         lift = self._lift(vectors)
-        row_sum = self._W.sum(-1)
+        row_sum = self.weight.sum(-1, dtype=torch.float64) / self._W_scale
         sums = _EntrySums(
             count=self.weight.shape[0] * self.in_features**2,
             n=float(row_sum.square().sum()),
@@ -318,8 +328,7 @@ class FeaturePair:
             gg=float(values.square().sum()),
             ng=float(((self._core.sigma2[:, :, None] * vectors.square()).sum(1) * values).sum()),
         )
-        for start in range(0, self.in_features, _COLUMNS):
-            W = self._W[:, :, start : start + _COLUMNS]
+        for W in self._column_blocks():
             n = W.square().sum(1)
             g = ((W.mT @ lift).square() * values[:, None, :]).sum(-1)
             sums.add_diagonal(n, g)
@@ -361,7 +370,7 @@ def haar(count: int, size: int, generator: torch.Generator) -> Tensor:
 def weight_cosine(first: Tensor, second: Tensor) -> float:
     """Cosine of ``AᵀA`` and ``BᵀB`` for weights A (g, o, i) and B (g, p, i), in the smaller dimension."""
     A, B = _blocks(first, "weight"), _blocks(second, "weight")
-    A, B = A / _positive(A.abs().amax()), B / _positive(B.abs().amax())
+    A, B = (X.double() / _positive(X.abs().amax().double()) for X in (A, B))
     if A.shape[2] < A.shape[1]:
         N, M = A.mT @ A, B.mT @ B
         return _ratio((N * M).sum(), N.norm() * M.norm())
@@ -386,8 +395,7 @@ def _blocks(matrix: Tensor, what: str) -> Tensor:
         )
     if not bool(torch.isfinite(matrix).all()):
         raise NfaError(f"{what} has entries that are not finite")
-    blocks = matrix.detach().double()
-    return blocks if blocks.dim() == 3 else blocks[None]
+    return matrix.detach() if matrix.dim() == 3 else matrix.detach()[None]
 
 
 def _pooled(W: Tensor, max_size: int | None) -> Tensor:

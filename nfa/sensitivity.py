@@ -17,10 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from nfa.accumulate import Accumulator, Sensitivity
-from nfa.batches import OUTPUTS, Batch, OutputFn, call, length, limited, outputs, peek, prepare, split
+from nfa.batches import OUTPUTS, Batch, OutputFn, call, length, limited, outputs, peek, pieces, prepare, split
 from nfa.errors import NfaError
 from nfa.maps import LinearMap, has_unbuilt
 from nfa.untouched import untouched
+
+_CACHED_BYTES = 2**22
+_FIRST_PIECE, _FEWEST = 16, 8
 
 
 @dataclass
@@ -93,16 +96,17 @@ def measure_sensitivities(
         recorder = _Recorder(maps, bases or {}, replicates, centered, target_device)
         generator = torch.Generator().manual_seed(seed)
         sweep = Sweep(probes=probes)
-        for index, (inputs, target) in enumerate(limited(batches, max_samples)):
-            inputs = prepare(model, inputs, target_device)
-            target = target.to(target_device) if isinstance(target, Tensor) else target
-            with recorder.recording():
-                out = outputs(call(model, inputs), output, output_fn, target, length(inputs))
-                _check_finite(out, index)
-                recorder.start_batch(len(out), [index] if probes is None else list(range(probes)))
-                _backward(out, recorder, probes, chunk, generator)
-            sweep.samples += len(out)
-            sweep.outputs = out.shape[1]
+        for index, batch in enumerate(limited(batches, max_samples)):
+            for inputs, target in pieces(*batch, recorder.piece_size):
+                inputs = prepare(model, inputs, target_device)
+                target = target.to(target_device) if isinstance(target, Tensor) else target
+                with recorder.recording():
+                    out = outputs(call(model, inputs), output, output_fn, target, length(inputs))
+                    _check_finite(out, index)
+                    recorder.start(len(out), [index] if probes is None else list(range(probes)))
+                    _backward(out, recorder, probes, chunk, generator)
+                sweep.samples += len(out)
+                sweep.outputs = out.shape[1]
         if not sweep.samples:
             raise NfaError("no samples to measure on: the batches are empty")
         sweep.sensitivities = recorder.results(sweep.samples)
@@ -121,17 +125,17 @@ def built(model: nn.Module, batches: Iterable[Batch]) -> Iterable[Batch]:
 
 def all_reduce(sweep: Sweep) -> None:
     """Add up the sweeps of all ranks of the default process group, in place; each rank gets the sum."""
-    samples = torch.tensor(float(sweep.samples), dtype=torch.float64)
-    first = next(iter(sweep.sensitivities.values()), None)
-    if first is not None:
-        samples = samples.to(first.sums.device)
-    torch.distributed.all_reduce(samples)
-    sweep.samples = int(samples)
     for sensitivity in sweep.sensitivities.values():
-        counts = torch.tensor(sensitivity.counts, dtype=torch.float64, device=sensitivity.sums.device)
-        torch.distributed.all_reduce(sensitivity.sums)
+        some = next(iter(sensitivity.sums.values()))
+        counts = torch.tensor(sensitivity.counts, dtype=torch.float64, device=some.device)
         torch.distributed.all_reduce(counts)
         sensitivity.counts = [int(count) for count in counts]
+        mine, sensitivity.sums = sensitivity.sums, {}
+        for slot, count in enumerate(sensitivity.counts):
+            if count:  # another rank may have had more batches, and so more replicates
+                sensitivity.sums[slot] = mine[slot] if slot in mine else torch.zeros_like(some)
+                torch.distributed.all_reduce(sensitivity.sums[slot])
+        sweep.samples = sum(sensitivity.counts) // (sweep.probes or 1)
 
 
 # ---- one backward after another ---------------------------------------------------------------------------
@@ -218,14 +222,16 @@ class _Recorder:
         self.accumulators = {
             m.name: Accumulator(m, bases.get(m.name), replicates, centered, device) for m in maps
         }
-        self.maps = maps
+        self.maps, self.device = maps, device
+        self.widest = 0.0  # bytes a sample of the largest output seen
+        self.most_bytes = 0
         self.leaves: list[Tensor] = []
         self.lines: list[int] = []  # the outputs or probes that the backward under way carries
 
     @contextmanager
     def recording(self) -> Iterator[None]:
         """Hooks in place for one forward and its backwards, removed also when the model raises."""
-        self.leaves = []
+        self.leaves, self.most_bytes = [], 0
         handles = [m.module.register_forward_hook(self._forward_hook(m.name)) for m in self.maps]
         try:
             yield
@@ -234,10 +240,17 @@ class _Recorder:
                 handle.remove()
             self.leaves = []
 
-    def start_batch(self, samples: int, replicates: list[int]) -> None:
-        """Announce a batch and the replicates it adds to: its own one, or one for each probe."""
+    def piece_size(self) -> int | None:
+        """Samples to take at a time: on a CPU as many as keep the largest gradient in its cache."""
+        if self.device.type != "cpu":
+            return None
+        return max(_FEWEST, int(_CACHED_BYTES // self.widest)) if self.widest else _FIRST_PIECE
+
+    def start(self, samples: int, replicates: list[int]) -> None:
+        """Announce samples and the replicates they add to: that of their batch, or one for each probe."""
+        self.widest = max(self.widest, self.most_bytes / samples)
         for accumulator in self.accumulators.values():
-            accumulator.start_batch(samples, replicates)
+            accumulator.start(samples, replicates)
 
     def results(self, samples: int) -> dict[str, Sensitivity]:
         return {n: a.result(samples) for n, a in self.accumulators.items() if a.called}
@@ -250,10 +263,14 @@ class _Recorder:
 
         def gradient_hook(grad: Tensor) -> None:
             with torch.no_grad():
-                _Tap.apply(grad, collect)
+                if len(self.lines) == 1:
+                    collect(grad[None])
+                else:
+                    _Tap.apply(grad, collect)
 
         def forward_hook(module: nn.Module, inputs: tuple, z: Tensor) -> Tensor:
             accumulator.note_call(z)
+            self.most_bytes = max(self.most_bytes, z.nbytes)
             if not z.requires_grad:  # nothing below needs a gradient: the graph starts here
                 leaf = z.detach().requires_grad_()
                 self.leaves.append(leaf)
