@@ -80,12 +80,14 @@ def _description(cfg: DictConfig) -> dict[str, Any]:
 
 def _instantiate(config: DictConfig, **extra: Any) -> Any:
     """Build what a ``_target_`` names; a mistake of the user keeps its own one-line message."""
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
     from nfa import NfaError
 
     try:
         return hydra.utils.instantiate(config, _convert_="all", **extra)
     except hydra.errors.InstantiationException as error:
-        if isinstance(error.__cause__, NfaError):
+        if isinstance(error.__cause__, NfaError | MisconfigurationException):
             raise error.__cause__ from None
         raise
 
@@ -144,12 +146,14 @@ def _relative(path: Path) -> Path:
 
 @hydra.main(version_base="1.3", config_path=str(ROOT / "configs"), config_name="train")
 def _job(cfg: DictConfig) -> float | None:
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
     from nfa import NfaError
 
     try:
         summary = train(cfg)
-    except NfaError as error:
-        _fail(str(error))
+    except (NfaError, MisconfigurationException) as error:
+        _fail(" ".join(str(error).split()))
     except OSError as error:
         if error.errno is None:
             raise

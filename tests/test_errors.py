@@ -37,6 +37,11 @@ MLP = ("model=mlp", "model.width=8")
             ("model=resnet", "model.width=2", "data.batch_size=1"),
             "BatchNorm cannot train on a batch of 1 sample",
         ),
+        pytest.param(
+            (*MLP, "trainer=gpu", "trainer.accelerator=gpu"),
+            "error: No supported gpu backend found",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+        ),
         ((*MLP, "ckpt_path=nowhere.ckpt"), "no checkpoint at nowhere.ckpt"),
         ((*MLP, "data=cifar10", "data.root=nodata", "data.download=false"), "nodata"),
     ],
