@@ -23,29 +23,32 @@ class Sensitivity:
         basis: None, or (groups, out, q) with orthonormal columns that span what was asked for, when that
             is smaller than the output; C is then stored as ``basisᵀ C basis``.
         mean_outer: (groups, q, q), what centring removes from C; None when not asked for.
+        called: whether the module was called.
         reached: whether any gradient arrived.
+        resolution: relative rounding of the gradients.
     """
 
     sums: dict[int, Tensor]
     counts: list[int]
     basis: Tensor | None = None
     mean_outer: Tensor | None = None
+    called: bool = True
     reached: bool = True
+    resolution: float = 0.0
 
     @property
     def matrix(self) -> Tensor:
         """C as (groups, q, q) float64, centred when that was asked for."""
         C = sum(self.sums.values()) / max(sum(self.counts), 1)
-        return C if self.mean_outer is None else C - self.mean_outer
-
-    @property
-    def replicates(self) -> Tensor:
-        """Independent estimates of C, (R, groups, q, q)."""
-        return torch.stack([total / self.counts[slot] for slot, total in self.sums.items()])
+        if self.mean_outer is None:
+            return C
+        centered = C - self.mean_outer
+        # A network that is linear from here on has no gradient but the mean: what is left is rounding.
+        return centered if float(centered.norm()) > 8 * self.resolution * float(C.norm()) else C * 0
 
     def merged(self) -> "Sensitivity":
         """The same C without its replicates."""
-        return Sensitivity({0: self.matrix}, [1], self.basis, reached=self.reached)
+        return Sensitivity({0: self.matrix}, [1], self.basis)
 
     def reduce(self, weight: Tensor) -> Tensor:
         """A weight (groups, out, in) in the coordinates of C, (groups, q, in)."""
@@ -132,6 +135,7 @@ class Accumulator:
         self.line_sums: dict[int, Tensor] | None = {} if centered else None
         self.row_count = 0  # samples × positions × calls
         self.called = self.reached = False
+        self.resolution = 0.0
         self.wide = False  # products in float64 because float32 squares would leave the range of float32
         self.fresh = True  # the range of these samples' gradients is not known yet
         self.targets: list[int] = []
@@ -153,6 +157,7 @@ class Accumulator:
     def add(self, delta: Tensor, lines: list[int]) -> None:
         """Add the gradients (m, batch, …) of the m outputs or probes ``lines``."""
         self.reached = True
+        self.resolution = torch.finfo(delta.dtype).eps
         rows = self._rows(delta)
         if self.line_sums is not None:
             self._add_means(rows, lines)
@@ -166,11 +171,15 @@ class Accumulator:
     def result(self, samples: int) -> Sensitivity:
         """The sensitivity over all ``samples`` seen."""
         sums = {slot: self.sums[slot].flush() for slot in sorted(self.sums)}
+        if not sums:  # no batch came: an empty sum, for other ranks to add to
+            sums[0] = OuterSum(self.groups, self.size, self.device).total
         mean_outer = None
         if self.line_sums:
             scale = self.row_count * samples
             mean_outer = sum(m[:, :, None] * m[:, None, :] for m in self.line_sums.values()) / scale
-        return Sensitivity(sums, self.counts, self.basis, mean_outer, self.reached)
+        return Sensitivity(
+            sums, self.counts, self.basis, mean_outer, self.called, self.reached, self.resolution
+        )
 
     def _rows(self, delta: Tensor) -> Tensor:
         """(m, batch, …) gradients as (m, B, groups, q, P): P positions of B samples, in the basis."""
@@ -186,7 +195,10 @@ class Accumulator:
             rows = delta.reshape(m, delta.shape[1], self.groups, delta.shape[2] // self.groups, -1)
         rows = self._in_safe_dtype(rows)
         if self.basis is not None:
-            rows = self.basis.mT.to(rows.dtype) @ rows
+            basis = self.basis.to(rows.dtype)
+            if rows.shape[-1] == 1:  # one product for all rows, not one a row
+                return torch.einsum("mbgo,goq->mbgq", rows[..., 0], basis)[..., None]
+            rows = basis.mT @ rows
         return rows
 
     def _in_safe_dtype(self, rows: Tensor) -> Tensor:

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from nfa.accumulate import Sensitivity
-from nfa.batches import Batch
+from nfa.batches import Batch, limited, peek, split
 from nfa.errors import NfaError
 from nfa.maps import LinearMap, SkippedModule, find_maps, weight_blocks
 from nfa.pairs import FeaturePair, weight_cosine
 from nfa.rows import AnsatzRow
 from nfa.sensitivity import all_reduce, built, measure_sensitivities
+from nfa.untouched import same_random_states
 
 _REPLICATES = 8
 
@@ -104,17 +105,22 @@ def audit(
     Raises:
         NfaError: bad arguments, data or outputs; the message says what to do.
     """
-    _check_arguments(power, nulls)
-    if initial_state is not None and not isinstance(initial_state, AnsatzReport):
-        batches = [batches] if isinstance(batches, Tensor) else list(batches)
-    batches = built(model, batches)
-    maps, skipped = find_maps(model, layers)
+    _check_arguments(power, nulls, replicates, batches)
+    if distributed and sweep_options.get("centered"):
+        raise NfaError("centered=True cannot be measured over several processes")
     options = {"probes": probes, "max_samples": max_samples, "seed": seed, "device": device, **sweep_options}
-    initial = _initial_report(model, batches, maps, initial_state, layers, power, options)
-    start = time.perf_counter()
-    sweep = measure_sensitivities(
-        model, batches, maps, replicates=replicates, bases=_bases(maps, initial), **options
-    )
+    with same_random_states():  # loaders and lazy modules draw numbers
+        if initial_state is not None and not isinstance(initial_state, AnsatzReport):
+            # read twice, and no further than needed
+            batches = list(limited([batches] if isinstance(batches, Tensor) else batches, max_samples))
+        batches = built(model, batches)
+        maps, skipped = find_maps(model, layers)
+        initial = _initial_report(model, batches, initial_state, layers, power, distributed, options)
+        _check_initial(maps, initial)
+        start = time.perf_counter()
+        sweep = measure_sensitivities(
+            model, batches, maps, replicates=replicates, bases=_bases(maps, initial), **options
+        )
     if distributed:
         all_reduce(sweep)
     middle = time.perf_counter()
@@ -152,13 +158,14 @@ def agop(
         Layer name -> ``G = WᵀCW``, float64 (in, in), or (groups, in, in) for a grouped convolution; for a
         convolution ``in`` is a patch, ordered (channel, *kernel).
     """
-    batches = built(model, batches)
-    maps, _ = find_maps(model, layers)
-    sweep = measure_sensitivities(model, batches, maps, bases=_bases(maps, None), **sweep_options)
+    with same_random_states():
+        batches = built(model, batches)
+        maps, _ = find_maps(model, layers)
+        sweep = measure_sensitivities(model, batches, maps, bases=_bases(maps, None), **sweep_options)
     return {
         m.name: _pair(sweep.sensitivities[m.name], m.weight()).agop()
         for m in maps
-        if m.name in sweep.sensitivities
+        if sweep.sensitivities[m.name].called
     }
 
 
@@ -177,10 +184,13 @@ def input_agop(model: nn.Module, batches: Iterable[Batch] | Tensor, **sweep_opti
         batches: tensors or pairs (x, target).
         **sweep_options: any keyword of `nfa.sensitivity.measure_sensitivities`.
     """
-    first = next(iter([batches] if isinstance(batches, Tensor) else batches))
-    x = first if isinstance(first, Tensor) else first[0]
-    tap = _InputTap("input", nn.Identity(), "flat", x[0].numel())
-    sweep = measure_sensitivities(nn.Sequential(tap.module, model), batches, [tap], **sweep_options)
+    with same_random_states():
+        first, batches = peek([batches] if isinstance(batches, Tensor) else batches)
+        x = split(first)[0]
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            raise NfaError("input_agop needs one floating tensor as the model's input")
+        tap = _InputTap("input", nn.Identity(), "flat", x[0].numel())
+        sweep = measure_sensitivities(nn.Sequential(tap.module, model), batches, [tap], **sweep_options)
     return sweep.sensitivities["input"].matrix[0]
 
 
@@ -231,10 +241,18 @@ def _row(
         null_isotropic=pair.null_isotropic(power),
         pearson=pair.pearson(power),
         offdiag=pair.offdiag(power),
-        stderr=pair.jackknife(sensitivity.replicates, power),
+        stderr=_stderr(pair, sensitivity, power),
     )
     sensitivity = report._sensitivities[entry.name] = sensitivity.merged()
     return row if initial is None else _with_initial(row, report, sensitivity, initial)
+
+
+def _stderr(pair: FeaturePair, sensitivity: Sensitivity, power: float) -> float:
+    """Standard error of the cosine; not known for a centred C, whose replicates are not centred."""
+    if sensitivity.mean_outer is not None:
+        return math.nan
+    counts = [sensitivity.counts[slot] for slot in sensitivity.sums]
+    return pair.jackknife(list(sensitivity.sums.values()), counts, power)
 
 
 def _with_initial(
@@ -257,8 +275,8 @@ def _with_initial(
     )
 
 
-def _unusable(sensitivity: Sensitivity | None, weight: Tensor) -> str | None:
-    if sensitivity is None:
+def _unusable(sensitivity: Sensitivity, weight: Tensor) -> str | None:
+    if not sensitivity.called:
         return "not called in the forward pass"
     if not sensitivity.reached:
         return "the output does not depend on it"
@@ -285,7 +303,8 @@ def null_draws(pair: FeaturePair, nulls: int) -> int:
     if nulls == 0:
         return 0
     width = min(pair.weight.shape[1:])
-    return nulls if width <= 128 else min(nulls, max(4, round(nulls * (128 / width) ** 2)))
+    fewest = 4 if width <= 1024 else 2
+    return nulls if width <= 128 else min(nulls, max(fewest, round(nulls * (128 / width) ** 2)))
 
 
 # ---- what goes in -----------------------------------------------------------------------------------------
@@ -294,15 +313,19 @@ def null_draws(pair: FeaturePair, nulls: int) -> int:
 def _initial_report(
     model: nn.Module,
     batches: Iterable[Batch],
-    maps: Sequence[LinearMap],
     initial_state: Mapping[str, Tensor] | AnsatzReport | None,
     layers: str | Sequence[str] | None,
     power: float,
+    distributed: bool,
     options: dict[str, Any],
 ) -> AnsatzReport | None:
     if initial_state is None or isinstance(initial_state, AnsatzReport):
         return initial_state
-    twin = copy.deepcopy(model)
+    try:
+        twin = copy.deepcopy(model)
+    except RuntimeError as error:
+        reason = str(error).split(".")[0]
+        raise NfaError(f"the model cannot be copied ({reason}); pass a report made at the start") from None
     try:
         twin.load_state_dict(initial_state)
     except RuntimeError as error:
@@ -310,7 +333,17 @@ def _initial_report(
         raise NfaError(
             f"initial_state does not fit the model: {' '.join(line.strip() for line in first)}"
         ) from None
-    return audit(twin, batches, layers, power, nulls=0, replicates=1, **options)
+    return audit(twin, batches, layers, power, nulls=0, replicates=1, distributed=distributed, **options)
+
+
+def _check_initial(maps: Sequence[LinearMap], initial: AnsatzReport | None) -> None:
+    for lmap in maps:
+        before = initial.weights.get(lmap.name) if initial is not None else None
+        if before is not None and before.shape != lmap.weight().shape:
+            raise NfaError(
+                f"initial_state is of another model: {lmap.name} was {tuple(before.shape)}, "
+                f"is {tuple(lmap.weight().shape)}"
+            )
 
 
 def _bases(maps: Sequence[LinearMap], initial: AnsatzReport | None) -> dict[str, Tensor]:
@@ -319,10 +352,12 @@ def _bases(maps: Sequence[LinearMap], initial: AnsatzReport | None) -> dict[str,
     for lmap in maps:
         if lmap.module._forward_pre_hooks:  # the weight may be made anew by the forward (weight_norm)
             continue
-        W = lmap.weight().double()
+        parts = [lmap.weight()]
         if initial is not None and lmap.name in initial.weights:
-            W = torch.cat([W, initial.weights[lmap.name].to(W)], 2)
-        if W.shape[2] <= 0.6 * W.shape[1] and bool(torch.isfinite(W).all()):
+            parts.append(initial.weights[lmap.name])
+        out, inputs = parts[0].shape[1], sum(part.shape[2] for part in parts)
+        if inputs <= 0.6 * out and all(bool(torch.isfinite(part).all()) for part in parts):
+            W = torch.cat([part.to(parts[0].device, torch.float64) for part in parts], 2)
             bases[lmap.name] = torch.linalg.qr(W).Q
     return bases
 
@@ -334,7 +369,12 @@ def _in_order(
     return sorted((*maps, *skipped), key=lambda entry: position[entry.name])
 
 
-def _check_arguments(power: float, nulls: int) -> None:
+def _check_arguments(power: float, nulls: int, replicates: int, batches: object) -> None:
+    if replicates < 1:
+        raise NfaError(f"replicates must be at least 1, got {replicates}")
+    pair = isinstance(batches, tuple) and len(batches) == 2 and all(isinstance(b, Tensor) for b in batches)
+    if pair and batches[0].is_floating_point() and not batches[1].is_floating_point():
+        raise NfaError("batches is a pair (inputs, targets); pass a list of such pairs: [(inputs, targets)]")
     if not (power > 0 and math.isfinite(power)):
         raise NfaError(f"power must be a positive number, got {power}")
     if nulls < 0:

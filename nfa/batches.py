@@ -79,7 +79,7 @@ def limited(batches: Iterable[Batch], max_samples: int | None) -> Iterator[tuple
         inputs, target = split(batch)
         n = length(inputs)
         if n > left:
-            inputs, target = _cut(inputs, slice(int(left))), _cut(target, slice(int(left)))
+            inputs, target = _cut(inputs, slice(int(left)), n), _cut(target, slice(int(left)), n)
         if n:
             yield inputs, target
         left -= n
@@ -96,12 +96,19 @@ def pieces(inputs: Any, target: Any, size: Callable[[], int | None]) -> Iterator
             yield inputs, target
         else:
             part = slice(start, stop)
-            yield _cut(inputs, part), _cut(target, part)
+            yield _cut(inputs, part, n), _cut(target, part, n)
         start = stop
 
 
-def _cut(value: Any, part: slice) -> Any:
-    return map_tensors(value, lambda t: t[part])
+def _cut(value: Any, part: slice, samples: int) -> Any:
+    """The part of whatever has one entry a sample; what is shared by all samples stays whole."""
+    if isinstance(value, Tensor):
+        return value[part] if value.dim() and len(value) == samples else value
+    if isinstance(value, Mapping):
+        return {k: _cut(v, part, samples) for k, v in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_cut(v, part, samples) for v in value)
+    return value[part] if isinstance(value, list) and len(value) == samples else value
 
 
 def prepare(model: nn.Module, inputs: Any, device: torch.device) -> Any:
@@ -111,10 +118,10 @@ def prepare(model: nn.Module, inputs: Any, device: torch.device) -> Any:
     def ready(t: Tensor) -> Tensor:
         t = t.detach().to(device)
         if t.is_floating_point():
-            if not bool(torch.isfinite(t).all()):
-                raise NfaError("the inputs have values that are not finite (NaN or infinity)")
+            if bool(torch.isnan(t).any()):  # infinities have their place in attention masks
+                raise NfaError("the inputs have values that are not finite (NaN)")
             t = t.to(dtype or t.dtype)
-        return t.clone() if t.is_inference() else t
+        return t.clone()  # the model may begin with an in-place operation; inference tensors are no leaves
 
     return map_tensors(inputs, ready)
 
@@ -136,21 +143,33 @@ def outputs(raw: Any, output: str, output_fn: OutputFn | None, target: Any, samp
             f"the first dimension of the outputs must count the {samples} samples of the batch, "
             f"got shape {tuple(out.shape)}; pass output_fn="
         )
-    if output == "softmax":
-        out = out.softmax(-1)
-    elif output == "log_softmax":
-        out = out.log_softmax(-1)
+    if output in ("softmax", "log_softmax"):
+        if out.dim() != 2 or out.shape[1] < 2:
+            raise NfaError(
+                f"output={output!r} is for (samples, classes) outputs, got {tuple(out.shape)}; "
+                "pass output_fn="
+            )
+        out = out.softmax(1) if output == "softmax" else out.log_softmax(1)
     elif output == "loss":
         out = _loss(out, target)
     return out.reshape(samples, -1)
 
 
 def _loss(out: Tensor, target: Any) -> Tensor:
+    """Loss of each sample (n, …): cross-entropy for integer targets, else the mean squared error."""
     if not isinstance(target, Tensor):
         raise NfaError("output='loss' needs batches of pairs (inputs, target)")
+    target = target.clone()  # it may be an inference tensor
     if target.is_floating_point():
         return (out - target.reshape(out.shape)).square().flatten(1).mean(1)
-    return nn.functional.cross_entropy(out, target, reduction="none").flatten(1 if out.dim() > 2 else 0)
+    if target.shape == out.shape[:-1] and out.shape[-1] > 1:  # classes last, as in language models
+        return nn.functional.cross_entropy(out.movedim(-1, 1), target.long(), reduction="none")
+    if target.shape == out.shape[:1] + out.shape[2:] and out.shape[1] > 1:  # classes second, as in images
+        return nn.functional.cross_entropy(out, target.long(), reduction="none")
+    raise NfaError(
+        f"output='loss' needs one class index for each position of outputs {tuple(out.shape)}, "
+        f"got targets {tuple(target.shape)}"
+    )
 
 
 def pick_tensor(raw: Any) -> Any:

@@ -117,7 +117,7 @@ def map_kind(module: nn.Module) -> str | None:
 
 def has_unbuilt(model: nn.Module) -> bool:
     """Whether a lazily built module still waits for its first input."""
-    return any(is_lazy(p) for p in model.parameters())
+    return any(is_lazy(t) for t in (*model.parameters(), *model.buffers()))
 
 
 def find_maps(
@@ -184,9 +184,8 @@ def _overrides_forward(module: nn.Module) -> bool:
     bases = (nn.Linear, *_CONVOLUTIONS)
     base = next(cls for cls in bases if isinstance(module, cls))
     cls = type(module)
-    return cls.forward is not base.forward or (
-        base is not nn.Linear and cls._conv_forward is not base._conv_forward
-    )
+    replaced = "forward" in vars(module) or cls.forward is not base.forward
+    return replaced or (base is not nn.Linear and cls._conv_forward is not base._conv_forward)
 
 
 def _select(

@@ -8,7 +8,7 @@ have been scaled to order one; no matrix larger than the smaller side of W is fo
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -118,7 +118,11 @@ class FeaturePair:
 
     @property
     def alignment_std(self) -> float:
-        """Standard deviation of `alignment` under a Haar-rotated C: ``1/√(Σ_g r_g(r_g+1)/2 - 1)``."""
+        """Standard deviation of `alignment` under a Haar-rotated C: ``1/√(Σ_g r_g(r_g+1)/2 - 1)``.
+
+        Exact for one group and for depthwise maps (blocks of size one dealt out at random); for other
+        grouped maps it takes the blocks to be of comparable scale.
+        """
         ranks = self._core.keep.sum(-1)
         dimension = int((ranks * (ranks + 1) // 2).sum()) - 1
         return 1 / math.sqrt(dimension) if dimension > 0 else NAN
@@ -136,7 +140,7 @@ class FeaturePair:
         or with equal singular values.
         """
         diagonal = self._core.C.diagonal(dim1=-2, dim2=-1)
-        usable = self._core.keep & (diagonal > 0)
+        usable = self._core.keep & (diagonal > 1e-12 * diagonal.amax())  # the rest is rounding
         if int(usable.sum()) < 3:
             return NAN, NAN
         x = self._core.sigma2[usable].log()
@@ -214,24 +218,31 @@ class FeaturePair:
             C[members, :rank, :rank] = Q @ core.C[dealt, :rank, :rank] @ Q.mT
         return _cosine_of(core.sigma2, *_power_of(replace(core, C=C).H, power))
 
-    def jackknife(self, replicates: Tensor, power: float = 1.0) -> float:
-        """Standard error of `cosine` from replicates of C, (R, groups, out, out), that average to C.
+    def jackknife(self, sums: Sequence[Tensor], counts: Sequence[int], power: float = 1.0) -> float:
+        """Standard error of `cosine` from sums (groups, out, out) over ``counts`` samples that make up C.
 
-        Leave-one-out jackknife over the replicates; NaN with fewer than two.
+        Delete-a-group jackknife for groups of unequal size (Busing, Meijer and van der Leeden 1999); NaN
+        with fewer than two groups.
         """
-        R = len(replicates)
+        R, n = len(sums), sum(counts)
         if R < 2:
             return NAN
         U, keep, sigma2 = self._core.U, self._core.keep, self._core.sigma2
         mask = (keep[:, :, None] & keep[:, None, :]).to(U)
         # In the coordinates of U only; a pair that was reduced by QR carries its basis in U already.
-        parts = (U.mT @ (replicates / _positive(replicates.abs().amax())) @ U) * mask
-        total = parts.sum(0)
-        without = (replace(self._core, C=(total - part) / (R - 1)) for part in parts)
-        cosines = torch.tensor(
-            [_cosine_of(sigma2, *_power_of(core.H, power)) for core in without], dtype=torch.float64
-        )
-        return float(((R - 1) / R * (cosines - cosines.mean()).square().sum()).sqrt())
+        scale = _positive(torch.stack([part.abs().amax() for part in sums]).amax())
+        parts = [(U.mT @ (part / scale) @ U) * mask for part in sums]
+        total = sum(parts)
+
+        def cosine(C: Tensor) -> float:
+            return _cosine_of(sigma2, *_power_of(replace(self._core, C=C).H, power))
+
+        h = torch.tensor([n / count for count in counts], dtype=torch.float64)
+        without = torch.tensor([cosine(total - part) for part in parts], dtype=torch.float64)
+        whole = cosine(total)
+        estimate = R * whole - ((1 - 1 / h) * without).sum()
+        pseudo = h * whole - (h - 1) * without
+        return float(((pseudo - estimate).square() / (h - 1)).mean().sqrt())
 
     # ---- spectra -----------------------------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ class Sweep:
     """What one pass over the data measured.
 
     Attributes:
-        sensitivities: by the name of the map; maps that were never called are absent.
+        sensitivities: by the name of the map, all maps in order.
         samples: samples seen.
         outputs: scalar outputs a sample.
         probes: probes a sample, None in exact mode.
@@ -101,7 +101,9 @@ def measure_sensitivities(
                 inputs = prepare(model, inputs, target_device)
                 target = target.to(target_device) if isinstance(target, Tensor) else target
                 with recorder.recording():
-                    out = outputs(call(model, inputs), output, output_fn, target, length(inputs))
+                    raw = call(model, inputs)
+                    recorder.forwarding = False
+                    out = outputs(raw, output, output_fn, target, length(inputs))
                     _check_finite(out, index)
                     recorder.start(len(out), [index] if probes is None else list(range(probes)))
                     _backward(out, recorder, probes, chunk, generator)
@@ -127,8 +129,11 @@ def all_reduce(sweep: Sweep) -> None:
     """Add up the sweeps of all ranks of the default process group, in place; each rank gets the sum."""
     for sensitivity in sweep.sensitivities.values():
         some = next(iter(sensitivity.sums.values()))
-        counts = torch.tensor(sensitivity.counts, dtype=torch.float64, device=some.device)
-        torch.distributed.all_reduce(counts)
+        flags = [float(sensitivity.called), float(sensitivity.reached)]
+        numbers = torch.tensor([*flags, *sensitivity.counts], dtype=torch.float64, device=some.device)
+        torch.distributed.all_reduce(numbers)
+        called, reached, *counts = numbers.tolist()
+        sensitivity.called, sensitivity.reached = called > 0, reached > 0
         sensitivity.counts = [int(count) for count in counts]
         mine, sensitivity.sums = sensitivity.sums, {}
         for slot, count in enumerate(sensitivity.counts):
@@ -159,6 +164,7 @@ def _backward(
             torch.autograd.grad(out, recorder.leaves, seeds[0], retain_graph=more, allow_unused=True)
         else:
             _batched_backward(out, recorder.leaves, seeds)
+        recorder.lines = []
 
 
 def _batched_backward(out: Tensor, leaves: list[Tensor], seeds: Tensor) -> None:
@@ -218,7 +224,9 @@ class _Recorder:
         device: torch.device,
     ):
         if not maps:
-            raise NfaError("no linear map to measure: the network has no nn.Linear or nn.Conv1d/2d/3d")
+            raise NfaError(
+                "no linear map to measure: no nn.Linear or nn.Conv1d/2d/3d among the layers chosen"
+            )
         self.accumulators = {
             m.name: Accumulator(m, bases.get(m.name), replicates, centered, device) for m in maps
         }
@@ -227,12 +235,15 @@ class _Recorder:
         self.most_bytes = 0
         self.leaves: list[Tensor] = []
         self.lines: list[int] = []  # the outputs or probes that the backward under way carries
+        self.forwarding = False  # not so when a checkpointed part is run again during a backward
 
     @contextmanager
     def recording(self) -> Iterator[None]:
         """Hooks in place for one forward and its backwards, removed also when the model raises."""
-        self.leaves, self.most_bytes = [], 0
-        handles = [m.module.register_forward_hook(self._forward_hook(m.name)) for m in self.maps]
+        self.leaves, self.lines, self.most_bytes, self.forwarding = [], [], 0, True
+        handles = [
+            m.module.register_forward_hook(self._forward_hook(m.name), prepend=True) for m in self.maps
+        ]
         try:
             yield
         finally:
@@ -253,7 +264,7 @@ class _Recorder:
             accumulator.start(samples, replicates)
 
     def results(self, samples: int) -> dict[str, Sensitivity]:
-        return {n: a.result(samples) for n, a in self.accumulators.items() if a.called}
+        return {name: accumulator.result(samples) for name, accumulator in self.accumulators.items()}
 
     def _forward_hook(self, name: str) -> Callable:
         accumulator = self.accumulators[name]
@@ -262,6 +273,8 @@ class _Recorder:
             accumulator.add(delta.detach(), self.lines)
 
         def gradient_hook(grad: Tensor) -> None:
+            if not self.lines:  # a derivative that the model takes inside its own forward
+                return
             with torch.no_grad():
                 if len(self.lines) == 1:
                     collect(grad[None])
@@ -269,13 +282,22 @@ class _Recorder:
                     _Tap.apply(grad, collect)
 
         def forward_hook(module: nn.Module, inputs: tuple, z: Tensor) -> Tensor:
-            accumulator.note_call(z)
-            self.most_bytes = max(self.most_bytes, z.nbytes)
+            if not torch.is_grad_enabled():
+                return z  # cut off from the output by the model itself
+            first_time = self.forwarding  # else a checkpointed part is run again: same tensors, no hooks
             if not z.requires_grad:  # nothing below needs a gradient: the graph starts here
                 leaf = z.detach().requires_grad_()
-                self.leaves.append(leaf)
+                if first_time:
+                    self.leaves.append(leaf)
                 z = leaf.clone()
-            z.register_hook(gradient_hook)
+            if first_time:
+                accumulator.note_call(z)
+                self.most_bytes = max(self.most_bytes, z.nbytes)
+                z.register_hook(gradient_hook)
+                if (
+                    not self.leaves
+                ):  # the model itself asked for gradients further down: they need not go there
+                    self.leaves.append(z)
             # An in-place change of a view re-routes the gradient around the hook; a copy keeps it.
             return z.clone() if z._is_view() else z
 

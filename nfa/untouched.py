@@ -2,7 +2,7 @@
 
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -23,16 +23,18 @@ def untouched(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     flags = [(p, p.requires_grad) for p in model.parameters() if not is_lazy(p)]
     buffers = [
-        _saved_buffer(m, k, b) for m in model.modules() for k, b in m._buffers.items() if b is not None
+        _saved_buffer(m, k, b) for m in model.modules() for k, b in m._buffers.items() if not is_lazy(b)
     ]
     fastpath = torch.backends.mha.get_fastpath_enabled()
-    precision = torch.get_float32_matmul_precision()
+    precision = _matmul_precision()
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         for device_type in {"cpu", *(p.device.type for p, _ in flags)}:
             stack.enter_context(torch.autocast(device_type, enabled=False))
         stack.enter_context(same_random_states())
+        if any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in model.modules()):
+            stack.enter_context(torch.compiler.set_stance("force_eager"))  # hooks stay out of compiled code
         try:
             model.eval()
             for parameter, _ in flags:
@@ -53,13 +55,21 @@ def untouched(model: nn.Module) -> Iterator[None]:
                 torch.set_float32_matmul_precision(precision)
 
 
-def _saved_buffer(module: nn.Module, name: str, buffer: Tensor):  # noqa: ANN202
+def _matmul_precision() -> str:
+    """The float32 precision of matrix products; ``highest`` where only the newer, finer settings are used."""
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return "highest"
+
+
+def _saved_buffer(module: nn.Module, name: str, buffer: Tensor | None) -> Callable[[], None]:
     """Return a function that puts ``buffer`` back under ``name`` with the values it has now."""
-    copy = buffer.detach().clone()
+    copy = None if buffer is None else buffer.detach().clone()
 
     def restore() -> None:
         module._buffers[name] = buffer
-        if not torch.equal(buffer, copy):
+        if buffer is not None and not torch.equal(buffer, copy):
             with torch.no_grad():
                 buffer.copy_(copy)
 
