@@ -17,6 +17,7 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
 
 ROOT = Path(__file__).resolve().parent
 RUNS = "runs"
@@ -59,7 +60,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             logger.log_hyperparams(_plain(cfg))
         trainer.fit(model, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
         trainer.test(model, datamodule=datamodule, verbose=False)
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and folder.summary:
             sync = logger.sync_command if isinstance(logger, LabWandbLogger) else None
             _show(folder, find_monitor(trainer), sync)
     except SIGTERMException:
@@ -89,6 +90,8 @@ def _instantiate(config: DictConfig, **extra: Any) -> Any:
     except hydra.errors.InstantiationException as error:
         if isinstance(error.__cause__, NfaError | MisconfigurationException):
             raise error.__cause__ from None
+        if "Error locating target" in str(error):
+            raise NfaError(f"cannot import {config._target_}: {error.__cause__ or error}") from None
         raise
 
 
@@ -154,6 +157,8 @@ def _job(cfg: DictConfig) -> float | None:
         summary = train(cfg)
     except (NfaError, MisconfigurationException) as error:
         _fail(" ".join(str(error).split()))
+    except MissingMandatoryValue as error:
+        _fail(f"{error.full_key} must be given: {error.full_key}=VALUE")
     except OSError as error:
         if error.errno is None:
             raise

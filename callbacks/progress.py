@@ -11,6 +11,9 @@ from pytorch_lightning.callbacks import Callback, RichProgressBar
 class EpochLines(Callback):
     """Print one line an epoch."""
 
+    def __init__(self):
+        self._start = time.perf_counter()
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
         self._start = time.perf_counter()

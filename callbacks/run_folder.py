@@ -93,7 +93,7 @@ class RunFolder(Callback):
         test = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("test/")}
         self.rows = [row for row in self.rows if not any(k.startswith("test/") for k in row)]
         last = self.rows[-1] if self.rows else {"epoch": 0, "step": 0, "seconds": 0.0}
-        self.rows.append({**{k: last[k] for k in ("epoch", "step", "seconds")}, **test})
+        self.rows.append({**{k: last.get(k, 0) for k in ("epoch", "step", "seconds")}, **test})
         self._write_metrics(trainer)
         if not trainer.is_global_zero:
             return

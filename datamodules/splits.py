@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nfa.errors import NfaError
+
 
 @dataclass(frozen=True)
 class Split:
@@ -16,7 +18,7 @@ class Split:
         y: int64 class indices (n,), or float32 regression targets (n, outputs).
 
     Raises:
-        ValueError: dtypes or shapes are others.
+        NfaError: types, dtypes or shapes are others.
     """
 
     x: Tensor
@@ -24,12 +26,14 @@ class Split:
 
     def __post_init__(self) -> None:
         x, y = self.x, self.y
+        if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
+            raise NfaError(f"expected tensors x and y, got {type(x).__name__} and {type(y).__name__}")
         if len(x) != len(y):
-            raise ValueError(f"expected as many targets as inputs, got {len(y)} and {len(x)}")
+            raise NfaError(f"expected as many targets as inputs, got {len(y)} and {len(x)}")
         if not (x.is_floating_point() or (x.dtype == torch.uint8 and x.ndim == 4)):
-            raise ValueError(f"expected uint8 (n, c, h, w) or floating x, got {x.dtype} {tuple(x.shape)}")
+            raise NfaError(f"expected uint8 (n, c, h, w) or floating x, got {x.dtype} {tuple(x.shape)}")
         if (y.dtype, y.ndim) not in {(torch.int64, 1), (torch.float32, 2)}:
-            raise ValueError(f"expected int64 (n,) or float32 (n, outputs) y, got {y.dtype} {tuple(y.shape)}")
+            raise NfaError(f"expected int64 (n,) or float32 (n, outputs) y, got {y.dtype} {tuple(y.shape)}")
 
     def __len__(self) -> int:
         return len(self.x)

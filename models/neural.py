@@ -1,5 +1,6 @@
 """Train any ``nn.Module`` by gradient descent inside the lab."""
 
+import math
 from typing import Any
 
 import hydra.utils
@@ -120,6 +121,8 @@ class NeuralModule(LabModule):
         """Optimizer, and a schedule by step over the whole run."""
         h = self.hparams
         parameters = [p for p in self.network.parameters() if p.requires_grad]
+        if not parameters:
+            raise NfaError(f"{h.net['_target_']} has no parameter to train")
         options: dict[str, Any] = {"lr": h.lr, "weight_decay": h.weight_decay}
         if h.optimizer == "sgd":
             optimizer = torch.optim.SGD(parameters, momentum=h.momentum, **options)
@@ -129,12 +132,31 @@ class NeuralModule(LabModule):
             )
         if h.schedule == "constant":
             return optimizer
-        steps = max(int(self.trainer.estimated_stepping_batches), 1)
+        planned = self.trainer.estimated_stepping_batches
+        if math.isinf(planned):
+            raise NfaError(
+                f"training.schedule={h.schedule} needs to know the end: give trainer.max_epochs or "
+                "trainer.max_steps, or use training.schedule=constant"
+            )
+        self._steps = steps = max(int(planned), 1)
         if h.schedule == "cosine":
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         else:
             schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, h.lr, total_steps=steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """Stretch a restored cosine schedule to the length of this run; one_cycle has its length for good."""
+        schedule = self.lr_schedulers()
+        if isinstance(schedule, torch.optim.lr_scheduler.CosineAnnealingLR):
+            schedule.T_max = self._steps
+        elif (
+            isinstance(schedule, torch.optim.lr_scheduler.OneCycleLR) and schedule.total_steps != self._steps
+        ):
+            raise NfaError(
+                f"training.schedule=one_cycle was planned for {schedule.total_steps} steps, this run has "
+                f"{self._steps}: resume with the same trainer.max_epochs and data"
+            )
 
 
 def build_network(net: dict[str, Any]) -> nn.Module:

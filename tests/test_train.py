@@ -202,3 +202,25 @@ def test_features_hold_the_matrices_of_the_first_layer_and_the_input(run):
         shapes = {k: tuple(file.get_tensor(k).shape) for k in file.keys()}  # noqa: SIM118
         assert file.metadata() == {"layer": "conv1", "kind": "conv2d"}
     assert shapes == {"nfm": (9, 9), "agop": (9, 9), "input_agop": (64, 64)}
+
+
+def test_resume_with_more_epochs_stretches_the_schedule(run):
+    assert run("model=mlp", "model.width=8", folder="a").code == 0
+    done = run("model=mlp", "model.width=8", "ckpt_path=last", "trainer.max_epochs=4", folder="a")
+    assert done.code == 0, done.err
+    rates = [float(row["lr"]) for row in done.metrics[:4]]
+    assert rates[3] == pytest.approx(0, abs=1e-6)
+    assert max(rates[2:]) <= rates[0]
+
+
+def test_one_cycle_keeps_its_length(run):
+    options = ("model=mlp", "model.width=8", "training.schedule=one_cycle")
+    assert run(*options, folder="a").code == 0
+    done = run(*options, "ckpt_path=last", "trainer.max_epochs=4", folder="a")
+    assert done.code == 1
+    assert "one_cycle was planned for" in done.err
+
+
+def test_stop_by_steps_or_without_a_test(run):
+    assert run("model=mlp", "model.width=8", "+trainer.max_steps=3").code == 0
+    assert run("model=mlp", "model.width=8", "+trainer.limit_test_batches=0", folder="b").code == 0
