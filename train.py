@@ -50,7 +50,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     model = build_model(_plain(cfg.model), _plain(cfg.training), datamodule)
     folder = RunFolder(run_dir, _description(cfg), shlex.join(["python", "train.py", *sys.argv[1:]]))
     measuring = [_instantiate(callback) for callback in (cfg.callbacks or {}).values()]
-    checkpoint = _checkpoint(cfg.ckpt_path, run_dir)
+    checkpoint = _checkpoint(cfg.ckpt_path, run_dir, cfg.trainer.get("max_epochs"))
     try:
         logger = _instantiate(cfg.logger) if cfg.logger else False
         progress = progress_options()
@@ -75,8 +75,14 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _description(cfg: DictConfig) -> dict[str, Any]:
-    choices = HydraConfig.get().runtime.choices
-    return {"model": choices.model, "data": choices.data, "seed": cfg.seed}
+    """Model, data and seed by name; a ``_target_`` given on the command line is the name."""
+    hydra_config = HydraConfig.get()
+    names = {"model": hydra_config.runtime.choices.model, "data": hydra_config.runtime.choices.data}
+    for override in hydra_config.overrides.task:
+        key, _, value = override.partition("=")
+        if key in ("model._target_", "data._target_"):
+            names[key.split(".")[0]] = value.rsplit(".", 1)[-1]
+    return {**names, "seed": cfg.seed}
 
 
 def _instantiate(config: DictConfig, **extra: Any) -> Any:
@@ -99,7 +105,7 @@ def _plain(config: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(config, resolve=True)
 
 
-def _checkpoint(ckpt_path: str | None, run_dir: Path) -> str | None:
+def _checkpoint(ckpt_path: str | None, run_dir: Path, max_epochs: int | None) -> str | None:
     """Path of the checkpoint to go on from, known to be one."""
     import torch
 
@@ -111,11 +117,16 @@ def _checkpoint(ckpt_path: str | None, run_dir: Path) -> str | None:
     if not path.is_file():
         raise NfaError(f"no checkpoint at {path}: give ckpt_path the path of a file, or run without it")
     try:
-        keys = torch.load(path, map_location="cpu", weights_only=True, mmap=True).keys()
+        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:
         raise NfaError(f"{path} cannot be read as a checkpoint ({str(error).splitlines()[0]})") from None
-    if not {"state_dict", "loops"} <= set(keys):
+    if not {"state_dict", "loops"} <= set(saved):
         raise NfaError(f"{path} is no training checkpoint of this lab: it has no loops or no state_dict")
+    done = saved["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    if max_epochs is not None and 0 <= max_epochs <= done:
+        raise NfaError(
+            f"the run of {path} is complete ({done} epochs): raise trainer.max_epochs to train it further"
+        )
     return str(path)
 
 
@@ -134,7 +145,8 @@ def _show(folder: Any, monitor: Any, sync_command: str | None) -> None:
 
 def _say_how_to_resume(run_dir: Path) -> None:
     if (run_dir / "checkpoints" / "last.ckpt").is_file():
-        options = " ".join(map(shlex.quote, _split_options(sys.argv[1:])[0]))
+        given = [o for o in _split_options(sys.argv[1:])[0] if o not in ("-m", "--multirun")]
+        options = " ".join(map(shlex.quote, given))
         target = f"ckpt_path=last hydra.run.dir={shlex.quote(str(_relative(run_dir)))}"
         command = " ".join(filter(None, ["python train.py", options, target]))
         print(f"\nstopped; go on with: {command}", file=sys.stderr)
@@ -200,7 +212,9 @@ def _resume_overrides(arguments: list[str]) -> list[str]:
     earlier = list(OmegaConf.load(saved)) if saved.is_file() else []
     given = {a.split("=", 1)[0].lstrip("+~") for a in arguments}
     kept = [a for a in earlier if a.split("=", 1)[0].lstrip("+~") not in given]
-    return [*kept, *arguments, *([] if named else [f"hydra.run.dir={folder}"])]
+    place = [] if named else [f"hydra.run.dir='{folder}'"]
+    quiet = ["hydra.output_subdir=null"] if saved.is_file() else []  # what the run was started with stays
+    return [*kept, *arguments, *place, *quiet]
 
 
 def _newest_run() -> Path | None:

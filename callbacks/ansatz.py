@@ -113,8 +113,8 @@ class AnsatzMonitor(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, LabWandbLogger) and trainer.is_global_zero:
                 logger.send(wandb_sink.define_axes)
-        if self.initial is None:
-            self._measure(trainer, pl_module, 0.0)
+        if self.initial is None:  # not so on resume, unless the run was not measured before
+            self._measure(trainer, pl_module, float(trainer.current_epoch))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -164,7 +164,7 @@ class AnsatzMonitor(Callback):
             distributed=distributed,
             **self.options,
         )
-        if self.initial is None:
+        if self.initial is None and epoch == 0:
             self.initial = self.report
         rows = [dataclasses.replace(row, epoch=epoch) for row in self.report.rows]
         self.history.extend(rows)

@@ -12,6 +12,8 @@ from typing import Any
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
+from nfa import NfaError
+
 MODES = ("auto", "online", "offline", "disabled")
 
 
@@ -29,6 +31,8 @@ class LabWandbLogger(WandbLogger):
         import wandb
 
         mode = os.environ.get("WANDB_MODE", mode) if mode == "auto" else mode
+        if mode not in (*MODES, "dryrun"):
+            raise NfaError(f"logger.mode (or WANDB_MODE) must be one of {', '.join(MODES)}, got {mode!r}")
         if mode == "auto":
             mode = "online" if _logged_in() else "offline"
         settings = wandb.Settings(

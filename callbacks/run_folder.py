@@ -19,6 +19,7 @@ from pytorch_lightning.callbacks import Callback
 
 import nfa
 from callbacks.ansatz import AnsatzMonitor
+from nfa import NfaError
 from nfa.files import write_whole
 from nfa.page import write_html
 
@@ -80,10 +81,17 @@ class RunFolder(Callback):
     def state_dict(self) -> dict[str, Any]:
         """Rows and seconds so far."""
         seconds = self.rows[-1]["seconds"] if self.rows else 0.0
-        return {"rows": [dict(row) for row in self.rows], "fit_seconds": seconds}
+        rows = [dict(row) for row in self.rows]
+        return {"rows": rows, "fit_seconds": seconds, "description": self.description}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the rows of a checkpoint."""
+        for name, saved in state_dict["description"].items():
+            if saved != self.description[name]:  # another seed would move validation samples into training
+                raise NfaError(
+                    f"the checkpoint is of a run with {name}={saved}, this one has {name}="
+                    f"{self.description[name]}: give the former, or start a new run"
+                )
         self.rows, self.fit_seconds = list(state_dict["rows"]), state_dict["fit_seconds"]
 
     # ---- after the test ------------------------------------------------------------------------------------

@@ -145,6 +145,17 @@ class NeuralModule(LabModule):
             schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, h.lr, total_steps=steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse the checkpoint of another model, optimizer or schedule."""
+        super().on_load_checkpoint(checkpoint)
+        saved = checkpoint.get("hyper_parameters", {})
+        for name in ("loss", "optimizer", "lr", "momentum", "weight_decay", "schedule"):
+            if name in saved and saved[name] != self.hparams[name]:
+                raise NfaError(
+                    f"the checkpoint was trained with training.{name}={saved[name]}, this run has "
+                    f"{self.hparams[name]}: give the former, or start a new run"
+                )
+
     def on_train_start(self) -> None:
         """Stretch a restored cosine schedule to the length of this run; one_cycle has its length for good."""
         schedule = self.lr_schedulers()

@@ -45,6 +45,7 @@ MLP = ("model=mlp", "model.width=8")
         ((*MLP, "data=image_folder"), "data.root must be given"),
         ((*MLP, "data._target_=nowhere.Data"), "cannot import nowhere.Data"),
         ((*MLP, "trainer.max_epochs=-1", "+trainer.max_time=00:00:00:03"), "needs to know the end"),
+        ((*MLP, "logger=wandb", "logger.mode=foo"), "logger.mode (or WANDB_MODE) must be one of"),
         ((*MLP, "ckpt_path=nowhere.ckpt"), "no checkpoint at nowhere.ckpt"),
         ((*MLP, "data=cifar10", "data.root=nodata", "data.download=false"), "nodata"),
     ],
@@ -142,6 +143,13 @@ def test_checkpoint_of_another_model(run):
     assert "the checkpoint is of another model" in done.err
     assert "network.hidden1.weight: (8, 64) in the file, (9, 64) here" in done.err
     assert first.summary
+
+
+def test_checkpoint_of_another_optimizer(run):
+    assert run(*MLP).code == 0
+    done = run(*MLP, "ckpt_path=run/checkpoints/last.ckpt", "training.optimizer=adam", folder="other")
+    assert done.code == 1
+    assert "the checkpoint was trained with training.optimizer=sgd" in done.err
 
 
 def test_file_that_is_no_checkpoint(run, tmp_path):

@@ -213,6 +213,41 @@ def test_resume_with_more_epochs_stretches_the_schedule(run):
     assert max(rates[2:]) <= rates[0]
 
 
+def test_finished_run_is_left_as_it_is(run):
+    first = run("model=mlp", "model.width=8", folder="a")
+    report, summary = (first.folder / "report.html").read_text(), first.summary
+    done = run("model=mlp", "model.width=8", "ckpt_path=last", folder="a")
+    assert done.code == 1
+    assert "is complete (2 epochs)" in done.err
+    assert (first.folder / "report.html").read_text() == report
+    assert first.summary == summary
+
+
+@pytest.mark.parametrize("change", ["seed=7", "training.lr=0.5"])
+def test_resume_refuses_what_would_not_be_the_same_run(run, change):
+    assert run("model=mlp", "model.width=8", folder="a").code == 0
+    done = run("model=mlp", "model.width=8", "ckpt_path=last", "trainer.max_epochs=3", change, folder="a")
+    assert done.code == 1
+    assert "start a new run" in done.err
+    again = run("ckpt_path=last", "trainer.max_epochs=3", folder="a")
+    assert again.code == 0, again.err
+
+
+def test_measuring_that_begins_on_resume_has_no_initial_values(run):
+    assert run("model=mlp", "model.width=8", "callbacks=none", folder="a").code == 0
+    done = run(
+        "model=mlp",
+        "model.width=8",
+        "ckpt_path=last",
+        "trainer.max_epochs=3",
+        "callbacks=default",
+        folder="a",
+    )
+    assert done.code == 0, done.err
+    assert {row.epoch for row in done.rows} == {2, 3}
+    assert all(row.init_cosine != row.init_cosine for row in done.rows)
+
+
 def test_one_cycle_keeps_its_length(run):
     options = ("model=mlp", "model.width=8", "training.schedule=one_cycle")
     assert run(*options, folder="a").code == 0
