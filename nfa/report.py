@@ -99,10 +99,10 @@ def _alignment_sentence(z: Sequence[float]) -> str:
 
 
 def _alpha_sentence(rows: Sequence[AnsatzRow]) -> list[str]:
-    alphas = finite(row.alpha_fit for row in rows)
+    alphas = finite(row.alpha_fit for row in rows if row.z > CHANCE)  # without alignment the fit says nothing
     if not alphas:
         return []
-    return [f"The median fitted exponent α is {statistics.median(alphas):.2f}."]
+    return [f"Where it is above chance, the median fitted exponent α is {statistics.median(alphas):.2f}."]
 
 
 def _cosine_sentence(rows: Sequence[AnsatzRow]) -> list[str]:

@@ -138,7 +138,8 @@ def test_diverging_learning_rate(run):
 
 def test_checkpoint_of_another_model(run):
     first = run(*MLP)
-    done = run("model=mlp", "model.width=9", "ckpt_path=run/checkpoints/last.ckpt", folder="other")
+    resume = ("ckpt_path=run/checkpoints/last.ckpt", "trainer.max_epochs=3")
+    done = run("model=mlp", "model.width=9", *resume, folder="other")
     assert done.code == 1
     assert "the checkpoint is of another model" in done.err
     assert "network.hidden1.weight: (8, 64) in the file, (9, 64) here" in done.err
@@ -147,7 +148,8 @@ def test_checkpoint_of_another_model(run):
 
 def test_checkpoint_of_another_optimizer(run):
     assert run(*MLP).code == 0
-    done = run(*MLP, "ckpt_path=run/checkpoints/last.ckpt", "training.optimizer=adam", folder="other")
+    resume = ("ckpt_path=run/checkpoints/last.ckpt", "trainer.max_epochs=3")
+    done = run(*MLP, *resume, "training.optimizer=adam", folder="other")
     assert done.code == 1
     assert "the checkpoint was trained with training.optimizer=sgd" in done.err
 

@@ -95,8 +95,9 @@ def test_summary_counts_layers_by_z():
     rows = [replace(MEASURED, z=z) for z in (9.0, 6.0, 5.0, 2.0, -1.0, -7.0, NAN)]
     assert summary_sentence([*rows, SKIPPED]) == (
         "Of 7 measured layers, alignment is far beyond chance (z > 5) in 2, above chance (2 < z ≤ 5) in 1, "
-        "within chance (|z| ≤ 2) in 2, below chance (z < −2) in 1 and undefined in 1. The median fitted "
-        "exponent α is 0.59. The cosine of NFM and AGOP is 0.95, by chance alone 0.80. 1 layer was skipped."
+        "within chance (|z| ≤ 2) in 2, below chance (z < −2) in 1 and undefined in 1. "
+        "Where it is above chance, the median fitted exponent α is 0.59. "
+        "The cosine of NFM and AGOP is 0.95, by chance alone 0.80. 1 layer was skipped."
     )
 
 
