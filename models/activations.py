@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from nfa import NfaError
+from models.checks import check_choice
 
 
 class Quadratic(nn.Module):
@@ -27,6 +27,5 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 def activation_layer(name: str) -> nn.Module:
     """Build an activation by name; NfaError for an unknown one."""
-    if name not in ACTIVATIONS:
-        raise NfaError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {name!r}")
+    check_choice("activation", name, ACTIVATIONS)
     return ACTIVATIONS[name]()

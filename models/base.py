@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanSquaredError, Metric, MetricCollection, R2Score
 from torchmetrics.classification import MulticlassAccuracy
 
+from models.checks import check_choice
 from nfa import NfaError
 
 TASKS = ("classification", "regression")
@@ -31,8 +32,7 @@ class LabModule(pl.LightningModule):
 
     def __init__(self, task: str, num_outputs: int):
         super().__init__()
-        if task not in TASKS:
-            raise NfaError(f"task must be one of {', '.join(TASKS)}, got {task!r}")
+        check_choice("task", task, TASKS)
         self.task = task
         self.metrics = nn.ModuleDict(
             {f"{stage}_metrics": _metrics(task, num_outputs, stage) for stage in ("train", "val", "test")}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from models.activations import activation_layer
+from models.checks import check_choice
 from models.images import image_shape
 from nfa import NfaError
 
@@ -99,5 +100,4 @@ def _check(depth: int, width: int, patch_size: int, padding: str, downsample: st
         ("downsample", downsample, _DOWNSAMPLING),
         ("head", head, _HEADS),
     ):
-        if value not in known:
-            raise NfaError(f"model.{name} must be one of {', '.join(known)}, got {value!r}")
+        check_choice(f"model.{name}", value, known)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.base import LabModule, check_finite
+from models.checks import check_choice
 from nfa import NfaError
 from nfa.batches import pick_tensor
 from nfa.maps import map_kind
@@ -60,8 +61,7 @@ class NeuralModule(LabModule):
             ("optimizer", optimizer, OPTIMIZERS),
             ("schedule", schedule, SCHEDULES),
         ):
-            if value not in known:
-                raise NfaError(f"training.{name} must be one of {', '.join(known)}, got {value!r}")
+            check_choice(f"training.{name}", value, known)
         if loss == "cross_entropy" and task == "regression":
             raise NfaError("training.loss=cross_entropy needs class targets; use mse for regression")
         self.loss_name = (

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import nn
 from torchvision.models import resnet as tv
 
+from models.checks import check_choice
 from models.images import image_shape
 from nfa import NfaError
 
@@ -30,8 +31,7 @@ class ResNet(tv.ResNet):
 
     def __init__(self, input_shape: Sequence[int], num_outputs: int, arch: str = "resnet18", width: int = 64):
         channels, height, side = image_shape(input_shape, "ResNet")
-        if arch not in ARCHITECTURES:
-            raise NfaError(f"model.arch must be one of {', '.join(ARCHITECTURES)}, got {arch!r}")
+        check_choice("model.arch", arch, ARCHITECTURES)
         if width < 1:
             raise NfaError(f"model.width must be at least 1, got {width}")
         self._width = width

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import nn
 from torchvision.models import vgg as tv
 
+from models.checks import check_choice
 from models.images import image_shape
 from nfa import NfaError
 
@@ -31,8 +32,7 @@ class VGG(nn.Sequential):
         batch_norm: bool = True,
     ):
         channels, height, side = image_shape(input_shape, "VGG")
-        if arch not in ARCHITECTURES:
-            raise NfaError(f"model.arch must be one of {', '.join(ARCHITECTURES)}, got {arch!r}")
+        check_choice("model.arch", arch, ARCHITECTURES)
         if width < 1:
             raise NfaError(f"model.width must be at least 1, got {width}")
         plan = _fit(tv.cfgs[ARCHITECTURES[arch]], min(height, side), width)
