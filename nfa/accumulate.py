@@ -26,6 +26,8 @@ class Sensitivity:
         called: whether the module was called.
         reached: whether any gradient arrived.
         resolution: relative rounding of the gradients.
+        passes: whether the map's output is the output of the network, up to one factor: C is a multiple of
+            the identity whatever the weights.
     """
 
     sums: dict[int, Tensor]
@@ -35,6 +37,7 @@ class Sensitivity:
     called: bool = True
     reached: bool = True
     resolution: float = 0.0
+    passes: bool = False
 
     @property
     def matrix(self) -> Tensor:
@@ -139,11 +142,14 @@ class Accumulator:
         self.wide = False  # products in float64 because float32 squares would leave the range of float32
         self.fresh = True  # the range of these samples' gradients is not known yet
         self.targets: list[int] = []
+        self.passes: bool | None = None  # the gradient is what each backward starts from, so far
+        self.factor: float | None = None
+        self.calls_of_line = self.skip_calls = 0  # gradients seen in this backward; to pass over in the next
 
     def note_call(self, z: Tensor) -> None:
-        """The module was called and returned z."""
+        """The map was applied and z came out (of it, or of the packed map that it is rows of)."""
         self.called = True
-        self.row_count += z.numel() // self.out_features
+        self.row_count += z.numel() // (z.shape[-1] if self.kind == "linear" else self.out_features)
 
     def start(self, samples: int, replicates: list[int]) -> None:
         """Announce samples and the replicates they add to, one for all outputs or one a probe."""
@@ -168,8 +174,19 @@ class Accumulator:
             for slot, part in zip(slots, rows, strict=True):
                 self.sums[slot].add(part)
 
+    def add_identity(self, rows: int) -> None:
+        """Add ``rows`` times the identity: what all outputs bring where the map's output is theirs."""
+        self.reached = self.passes = True
+        self.sums[self.targets[0]].total.diagonal(dim1=-2, dim2=-1).add_(rows)
+
+    def drop(self, replicate: int) -> None:
+        """Forget a replicate, in which something is incomplete."""
+        slot = replicate % len(self.counts)
+        self.sums.pop(slot, None)
+        self.counts[slot] = 0
+
     def result(self, samples: int) -> Sensitivity:
-        """The sensitivity over all ``samples`` seen."""
+        """The sensitivity over all ``samples`` seen; may be asked for again as more come."""
         sums = {slot: self.sums[slot].flush() for slot in sorted(self.sums)}
         if not sums:  # no batch came: an empty sum, for other ranks to add to
             sums[0] = OuterSum(self.groups, self.size, self.device).total
@@ -177,9 +194,11 @@ class Accumulator:
         if self.line_sums:
             scale = self.row_count * samples
             mean_outer = sum(m[:, :, None] * m[:, None, :] for m in self.line_sums.values()) / scale
+        counts = list(self.counts)
         return Sensitivity(
-            sums, self.counts, self.basis, mean_outer, self.called, self.reached, self.resolution
-        )
+            sums, counts, self.basis, mean_outer, self.called, self.reached, self.resolution,
+            bool(self.passes),
+        )  # fmt: skip
 
     def _rows(self, delta: Tensor) -> Tensor:
         """(m, batch, …) gradients as (m, B, groups, q, P): P positions of B samples, in the basis."""

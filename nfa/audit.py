@@ -13,10 +13,13 @@ from torch import Tensor, nn
 from nfa.accumulate import Sensitivity
 from nfa.batches import Batch, limited, peek, split
 from nfa.errors import NfaError
+from nfa.coverage import covered_share, tied_to, tied_weights
 from nfa.maps import LinearMap, SkippedModule, find_maps, weight_blocks
+from nfa.memory import survey
 from nfa.pairs import FeaturePair, weight_cosine
 from nfa.rows import AnsatzRow
-from nfa.sensitivity import all_reduce, built, measure_sensitivities
+from nfa.sensitivity import Watch, all_reduce, built, measure_sensitivities
+from nfa.tolerance import layer_pair, standard_error, sweep_to_tolerance
 from nfa.untouched import same_random_states
 
 _REPLICATES = 8
@@ -51,7 +54,7 @@ class AnsatzReport:
         if layer not in self._sensitivities:
             measured = ", ".join(self._sensitivities) or "none"
             raise NfaError(f"no measured layer {layer!r}; measured: {measured}")
-        return _pair(self._sensitivities[layer], self.weights[layer])
+        return layer_pair(self._sensitivities[layer], self.weights[layer])
 
     def row(self, layer: str) -> AnsatzRow:
         """The row of one layer."""
@@ -73,8 +76,12 @@ def audit(
     seed: int = 0,
     device: torch.device | str | None = None,
     *,
+    tolerance: float | None = None,
+    per_head: bool = False,
+    memory: float | None = None,
     distributed: bool = False,
     replicates: int = _REPLICATES,
+    watch: Watch | None = None,
     **sweep_options: Any,
 ) -> AnsatzReport:
     """Measure ``WᵀW`` against the AGOP in every linear map of a network, each number with its null.
@@ -84,7 +91,7 @@ def audit(
     Args:
         model: any module that maps a batch to outputs.
         batches: see `nfa.sensitivity.measure_sensitivities`; a list or loader is read once, and twice
-            when ``initial_state`` is a state dict.
+            when ``initial_state`` is a state dict, or several times to reach a ``tolerance``.
         layers: glob pattern or patterns of layer names; None measures all.
         power: exponent α in ``N ∝ G^α``; 1/2 and 1 are the published choices.
         probes: None for the exact AGOP, or the number of random output combinations a sample.
@@ -95,9 +102,16 @@ def audit(
             128, whose null hardly varies (see `AnsatzReport.null_draws`).
         seed: of the probes and the nulls.
         device: where to run; None means where the model is.
+        tolerance: measure until the standard error of every layer's cosine is at most this, or the samples
+            end; exactly or with probes, whichever is cheaper. The error then is over groups of samples,
+            each with probes of its own.
+        per_head: a row for each head of the queries, keys and values of attention.
+        memory: bytes to stay within, by carrying fewer samples at a time and keeping fewer partial sums.
         distributed: each rank brings its own part of the samples and all get the report of the whole.
         replicates: partial sums kept for ``stderr``; 1 leaves it out.
-        **sweep_options: ``output``, ``output_fn``, ``chunk``, ``centered`` of `measure_sensitivities`.
+        watch: looks on, and may end the measurement early.
+        **sweep_options: ``output``, ``output_fn``, ``neglect``, ``chunk``, ``centered`` of
+            `measure_sensitivities`.
 
     Returns:
         The report; its rows have the status ``skipped: reason`` where nothing could be measured.
@@ -106,23 +120,34 @@ def audit(
         NfaError: bad arguments, data or outputs; the message says what to do.
     """
     _check_arguments(power, nulls, replicates, batches)
-    if distributed and sweep_options.get("centered"):
-        raise NfaError("centered=True cannot be measured over several processes")
-    options = {"probes": probes, "max_samples": max_samples, "seed": seed, "device": device, **sweep_options}
+    _check_combinations(probes, tolerance, distributed, sweep_options)
+    options = {"max_samples": max_samples, "seed": seed, "device": device, **sweep_options}
+    watch = watch or Watch()
     with same_random_states():  # loaders and lazy modules draw numbers
+        if isinstance(batches, Tensor):
+            batches = [batches]
         if initial_state is not None and not isinstance(initial_state, AnsatzReport):
-            # read twice, and no further than needed
-            batches = list(limited([batches] if isinstance(batches, Tensor) else batches, max_samples))
+            batches = list(limited(batches, max_samples))  # read twice, and no further than needed
         batches = built(model, batches)
-        maps, skipped = find_maps(model, layers)
-        initial = _initial_report(model, batches, initial_state, layers, power, distributed, options)
-        _check_initial(maps, initial)
-        start = time.perf_counter()
-        sweep = measure_sensitivities(
-            model, batches, maps, replicates=replicates, bases=_bases(maps, initial), **options
+        maps, skipped = find_maps(model, layers, per_head=per_head)
+        initial = _initial_report(
+            model, batches, initial_state, layers, power, distributed, {"probes": probes, **options}
         )
+        _check_initial(maps, initial)
+        bases = _bases(maps, initial)
+        start = time.perf_counter()
+        if memory is not None or tolerance is not None:
+            footprint, batches = survey(model, batches, maps, bases, **options)
+            replicates, options["piece_limit"] = footprint.within(memory, replicates)
+        sweep_args = (model, batches, maps)
+        options |= {"replicates": replicates, "bases": bases}
+        if tolerance is None:
+            sweep = measure_sensitivities(*sweep_args, probes=probes, watch=watch, **options)
+        else:
+            sweep = sweep_to_tolerance(*sweep_args, tolerance, power, footprint.backwards, watch, options)
     if distributed:
         all_reduce(sweep)
+    skipped = [_with_tie(entry, tied_to(model, entry, maps)) for entry in skipped]
     middle = time.perf_counter()
     report = AnsatzReport(weights={m.name: m.weight().clone() for m in maps})
     for entry in _in_order(model, maps, skipped):
@@ -131,7 +156,12 @@ def audit(
     report.meta = {
         "samples": sweep.samples,
         "outputs": sweep.outputs,
-        "mode": "exact" if probes is None else f"{probes} probes",
+        "mode": sweep.mode,
+        "backwards a sample": sweep.backwards,
+        **({"neglected": sweep.neglected} if sweep.neglected else {}),
+        **({"stopped": True} if sweep.stopped else {}),
+        "covered": round(covered_share(model, [m for m in maps if m.name in report._sensitivities]), 6),
+        "tied": tied_weights(model),
         "power": power,
         "seed": seed,
         "sweep_seconds": round(middle - start, 3),
@@ -163,7 +193,7 @@ def agop(
         maps, _ = find_maps(model, layers)
         sweep = measure_sensitivities(model, batches, maps, bases=_bases(maps, None), **sweep_options)
     return {
-        m.name: _pair(sweep.sensitivities[m.name], m.weight()).agop()
+        m.name: layer_pair(sweep.sensitivities[m.name], m.weight()).agop()
         for m in maps
         if sweep.sensitivities[m.name].called
     }
@@ -189,20 +219,9 @@ def input_agop(model: nn.Module, batches: Iterable[Batch] | Tensor, **sweep_opti
         x = split(first)[0]
         if not isinstance(x, Tensor) or not x.is_floating_point():
             raise NfaError("input_agop needs one floating tensor as the model's input")
-        tap = _InputTap("input", nn.Identity(), "flat", x[0].numel())
+        tap = LinearMap("input", nn.Identity(), "flat", x[0].numel(), x[0].numel())
         sweep = measure_sensitivities(nn.Sequential(tap.module, model), batches, [tap], **sweep_options)
     return sweep.sensitivities["input"].matrix[0]
-
-
-@dataclass(frozen=True)
-class _InputTap:
-    """The identity on the flattened input, in the place of a linear map."""
-
-    name: str
-    module: nn.Module
-    kind: str
-    out_features: int
-    groups: int = 1
 
 
 # ---- one row ----------------------------------------------------------------------------------------------
@@ -221,10 +240,13 @@ def _row(
         out, *rest = entry.shape
         return AnsatzRow(entry.name, entry.kind, math.prod(rest), out, status=f"skipped: {entry.reason}")
     shape = (entry.name, entry.kind, entry.in_features, entry.out_features, entry.groups)
-    reason = _unusable(sensitivity, report.weights[entry.name])
+    reason = _unusable(entry, sensitivity, report.weights[entry.name])
     if reason:
         return AnsatzRow(*shape, status=f"skipped: {reason}")
-    pair = _pair(sensitivity, report.weights[entry.name])
+    if sensitivity.passes:
+        row = AnsatzRow(*shape, power=power, status="trivial")
+        return _with_initial(_trivial_row(row, sensitivity, report), report, initial)
+    pair = layer_pair(sensitivity, report.weights[entry.name])
     draws = report.null_draws[entry.name] = null_draws(pair, nulls)
     null = pair.null_cosines(power, draws, seed)
     alpha, alpha_r = pair.alpha_fit()
@@ -241,26 +263,38 @@ def _row(
         null_isotropic=pair.null_isotropic(power),
         pearson=pair.pearson(power),
         offdiag=pair.offdiag(power),
-        stderr=_stderr(pair, sensitivity, power),
+        stderr=standard_error(pair, sensitivity, power),
     )
-    sensitivity = report._sensitivities[entry.name] = sensitivity.merged()
-    return row if initial is None else _with_initial(row, report, sensitivity, initial)
+    report._sensitivities[entry.name] = sensitivity.merged()
+    return _with_initial(row, report, initial)
 
 
-def _stderr(pair: FeaturePair, sensitivity: Sensitivity, power: float) -> float:
-    """Standard error of the cosine; not known for a centred C, whose replicates are not centred."""
-    if sensitivity.mean_outer is not None:
-        return math.nan
-    counts = [sensitivity.counts[slot] for slot in sensitivity.sums]
-    return pair.jackknife(list(sensitivity.sums.values()), counts, power)
+def _with_tie(entry: SkippedModule, measured: str | None) -> SkippedModule:
+    if measured is None:
+        return entry
+    return replace(entry, reason=f"{entry.reason}; its weight is tied to {measured}, measured there")
 
 
-def _with_initial(
-    row: AnsatzRow, report: AnsatzReport, sensitivity: Sensitivity, initial: AnsatzReport
-) -> AnsatzRow:
+def _trivial_row(row: AnsatzRow, sensitivity: Sensitivity, report: AnsatzReport) -> AnsatzRow:
+    """The last map on raw outputs: C is the identity whatever the weights, and so is every rotation of it."""
+    C = sensitivity.matrix
+    identity = torch.eye(C.shape[-1]).to(C) * C.diagonal(dim1=-2, dim2=-1).mean()
+    sensitivity = Sensitivity({0: identity.expand_as(C)}, [1], sensitivity.basis, passes=True)
+    report._sensitivities[row.layer] = sensitivity
+    pair = layer_pair(sensitivity, report.weights[row.layer])
+    cosine = pair.null_isotropic(row.power)
+    return replace(
+        row,
+        cosine=cosine, null_mean=cosine, null_std=0.0, null_isotropic=cosine,
+        pearson=pair.pearson(row.power), offdiag=pair.offdiag(row.power),
+    )  # fmt: skip
+
+
+def _with_initial(row: AnsatzRow, report: AnsatzReport, initial: AnsatzReport | None) -> AnsatzRow:
     """Fill the columns that compare with initialisation."""
-    if row.layer not in initial.weights:
+    if initial is None or row.layer not in initial.weights:
         return row
+    sensitivity = report._sensitivities[row.layer]
     W = report.weights[row.layer]
     W0 = initial.weights[row.layer].to(W)
     C = sensitivity.matrix
@@ -275,9 +309,9 @@ def _with_initial(
     )
 
 
-def _unusable(sensitivity: Sensitivity, weight: Tensor) -> str | None:
+def _unusable(entry: LinearMap, sensitivity: Sensitivity, weight: Tensor) -> str | None:
     if not sensitivity.called:
-        return "not called in the forward pass"
+        return entry.unseen
     if not sensitivity.reached:
         return "the output does not depend on it"
     if not all(bool(torch.isfinite(total).all()) for total in sensitivity.sums.values()):
@@ -285,17 +319,6 @@ def _unusable(sensitivity: Sensitivity, weight: Tensor) -> str | None:
     if not bool(torch.isfinite(weight).all()):
         return "its weight is not finite"
     return None
-
-
-def _pair(sensitivity: Sensitivity, weight: Tensor) -> FeaturePair:
-    W = sensitivity.reduce(weight.to(next(iter(sensitivity.sums.values())).device))
-    C = sensitivity.matrix
-    resolution = torch.finfo(weight.dtype).eps
-    return (
-        FeaturePair(W, C, resolution=resolution)
-        if len(W) > 1
-        else FeaturePair(W[0], C[0], resolution=resolution)
-    )
 
 
 def null_draws(pair: FeaturePair, nulls: int) -> int:
@@ -366,7 +389,29 @@ def _in_order(
     model: nn.Module, maps: Sequence[LinearMap], skipped: Sequence[SkippedModule]
 ) -> list[LinearMap | SkippedModule]:
     position = {name: i for i, (name, _) in enumerate(model.named_modules())}
-    return sorted((*maps, *skipped), key=lambda entry: position[entry.name])
+
+    def of_module(entry: LinearMap | SkippedModule) -> int:
+        name = entry.name
+        while name not in position:  # a part of the weight of the module it is named after
+            name = name.rpartition(".")[0]
+        return position[name]
+
+    return sorted((*maps, *skipped), key=of_module)
+
+
+def _check_combinations(
+    probes: int | None, tolerance: float | None, distributed: bool, sweep_options: Mapping[str, Any]
+) -> None:
+    if distributed and sweep_options.get("centered"):
+        raise NfaError("centered=True cannot be measured over several processes")
+    if tolerance is None:
+        return
+    if not 0 < tolerance < 1:
+        raise NfaError(f"tolerance must be a standard error between 0 and 1, got {tolerance}")
+    if probes is not None:
+        raise NfaError("give either probes or a tolerance, which chooses the probes itself")
+    if distributed or sweep_options.get("centered"):
+        raise NfaError("a tolerance goes neither with distributed nor with centered=True")
 
 
 def _check_arguments(power: float, nulls: int, replicates: int, batches: object) -> None:

@@ -79,7 +79,7 @@ def limited(batches: Iterable[Batch], max_samples: int | None) -> Iterator[tuple
         inputs, target = split(batch)
         n = length(inputs)
         if n > left:
-            inputs, target = _cut(inputs, slice(int(left)), n), _cut(target, slice(int(left)), n)
+            inputs, target = cut(inputs, slice(int(left)), n), cut(target, slice(int(left)), n)
         if n:
             yield inputs, target
         left -= n
@@ -96,18 +96,18 @@ def pieces(inputs: Any, target: Any, size: Callable[[], int | None]) -> Iterator
             yield inputs, target
         else:
             part = slice(start, stop)
-            yield _cut(inputs, part, n), _cut(target, part, n)
+            yield cut(inputs, part, n), cut(target, part, n)
         start = stop
 
 
-def _cut(value: Any, part: slice, samples: int) -> Any:
+def cut(value: Any, part: slice, samples: int) -> Any:
     """The part of whatever has one entry a sample; what is shared by all samples stays whole."""
     if isinstance(value, Tensor):
         return value[part] if value.dim() and len(value) == samples else value
     if isinstance(value, Mapping):
-        return {k: _cut(v, part, samples) for k, v in value.items()}
+        return {k: cut(v, part, samples) for k, v in value.items()}
     if isinstance(value, tuple):
-        return tuple(_cut(v, part, samples) for v in value)
+        return tuple(cut(v, part, samples) for v in value)
     return value[part] if isinstance(value, list) and len(value) == samples else value
 
 
@@ -133,11 +133,16 @@ def call(model: nn.Module, inputs: Any) -> Any:
     return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
 
 
-def outputs(raw: Any, output: str, output_fn: OutputFn | None, target: Any, samples: int) -> Tensor:
-    """What the model returned as (samples, k) floating outputs."""
+def picked(raw: Any, output_fn: OutputFn | None) -> Tensor:
+    """The tensor of outputs in what a model returned."""
     out = output_fn(raw) if output_fn is not None else pick_tensor(raw)
     if not isinstance(out, Tensor) or not out.is_floating_point():
         raise NfaError(f"the outputs must be one floating tensor, got {_describe(out)}; pass output_fn=")
+    return out
+
+
+def flat_outputs(out: Tensor, output: str, target: Any, samples: int, inputs: Any = None) -> Tensor:
+    """Outputs as (samples, k); those of masked tokens are zero."""
     if out.dim() == 0 or out.shape[0] != samples:
         raise NfaError(
             f"the first dimension of the outputs must count the {samples} samples of the batch, "
@@ -152,6 +157,9 @@ def outputs(raw: Any, output: str, output_fn: OutputFn | None, target: Any, samp
         out = out.softmax(1) if output == "softmax" else out.log_softmax(1)
     elif output == "loss":
         out = _loss(out, target)
+    mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
+    if isinstance(mask, Tensor) and out.dim() >= 2 and mask.shape == out.shape[:2] and not bool(mask.all()):
+        out = out * mask.to(out.dtype).reshape(*mask.shape, *[1] * (out.dim() - 2))
     return out.reshape(samples, -1)
 
 
@@ -173,9 +181,9 @@ def _loss(out: Tensor, target: Any) -> Tensor:
 
 
 def pick_tensor(raw: Any) -> Any:
-    """The outputs in what a model returned: itself, the first of a tuple, or ``logits`` / ``out``."""
+    """The outputs in what a model returned: itself, the first of a tuple, or ``logits`` / ``out`` / …."""
     if isinstance(raw, Mapping) or hasattr(raw, "keys"):
-        for key in ("logits", "out"):
+        for key in ("logits", "out", "last_hidden_state"):
             if key in raw:
                 return raw[key]
         tensors = [raw[key] for key in raw if isinstance(raw[key], Tensor)]

@@ -1,32 +1,33 @@
 """Which modules of a network are linear maps ``z = W p``, and their weights as (groups, out, in) blocks.
 
 A map takes vectors ``p`` (inputs, activations, tokens, or image patches) to ``z``. Whatever else a
-convolution does (stride, padding, dilation) decides which patches there are, not what the map is.
+convolution does (stride, padding, dilation) decides which patches there are, not what the map is. Several
+maps may share one tensor: the queries, keys and values of attention are rows of one packed weight.
 """
 
 import difflib
 import fnmatch
 import functools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import ParametrizationList
 
+from nfa import heads
 from nfa.errors import NfaError
 
 _CONVOLUTIONS = {nn.Conv1d: "conv1d", nn.Conv2d: "conv2d", nn.Conv3d: "conv3d"}
+_MEASURABLE = (torch.float32, torch.float64)
+_FUSED = "its {name} acts inside a fused call that is not followed here"
 
 _REASONS = {
     nn.Embedding: "its input is an index, not a vector",
     nn.EmbeddingBag: "its input is an index, not a vector",
     nn.Bilinear: "it is not linear in one input",
-    nn.RNNBase: "recurrent weights act inside a fused call",
-    nn.RNNCellBase: "recurrent weights act inside a fused call",
-    nn.MultiheadAttention: "its packed projections act inside a fused call",
     nn.modules.conv._ConvTransposeNd: "a transposed convolution has no single patch per output",
     nn.LayerNorm: "its weight is elementwise, not a map",
     nn.RMSNorm: "its weight is elementwise, not a map",
@@ -35,36 +36,42 @@ _REASONS = {
 
 @dataclass(frozen=True)
 class LinearMap:
-    """One linear map of a network.
+    """One linear map of a network: a weight, or some rows of it.
 
     Attributes:
-        name: dotted module name.
-        module: the module, an ``nn.Linear`` or ``nn.Conv1d/2d/3d``.
+        name: dotted module name; for a part of a packed weight, what it is stands after it
+            (``encoder.self_attention.q``, ``attn.qkv.v.head3``, ``lstm.weight_hh_l0``).
+        module: the module that owns the weight.
         kind: ``linear``, ``conv1d``, ``conv2d`` or ``conv3d``.
+        in_features: length of ``p`` per group; for a convolution (in_channels / groups) · prod(kernel_size).
+        out_features: length of ``z``, all groups together.
+        groups: independent blocks: 1, or ``module.groups`` for a convolution.
+        parameter: name of the weight in the module.
+        rows: (start, stop) of the weight's rows, where the map is a part of it.
+        called: whether the map acts where the module is called; else only where its weight is used by a
+            function (``F.linear``, ``F.multi_head_attention_forward``, …).
+        unseen: why it is skipped when the forward pass did not use it in a way that can be followed.
     """
 
     name: str
     module: nn.Module
     kind: str
-
-    @property
-    def groups(self) -> int:
-        """Independent blocks: 1 for a linear layer, ``module.groups`` for a convolution."""
-        return getattr(self.module, "groups", 1)
-
-    @property
-    def in_features(self) -> int:
-        """Length of ``p`` per group; for a convolution (in_channels / groups) · prod(kernel_size)."""
-        return _size(self.module)[1]
-
-    @property
-    def out_features(self) -> int:
-        """Length of ``z``, all groups together."""
-        return _size(self.module)[0]
+    in_features: int
+    out_features: int
+    groups: int = 1
+    parameter: str = "weight"
+    rows: tuple[int, int] | None = None
+    called: bool = True
+    unseen: str = "not called in the forward pass"
 
     def weight(self) -> Tensor:
         """Effective weight, detached, (groups, out / groups, in); parametrisations are applied."""
-        return weight_blocks(self.module)
+        W = _effective(self.module, self.parameter)
+        if heads.is_transposed(self.module):
+            W = W.mT
+        if self.rows is not None:
+            W = W[slice(*self.rows)]
+        return W.reshape(self.groups, -1, W[0].numel())
 
 
 @dataclass(frozen=True)
@@ -78,37 +85,22 @@ class SkippedModule:
 
 
 def weight_blocks(module: nn.Module) -> Tensor:
-    """Effective weight of a linear map as (groups, out / groups, in), detached.
+    """Effective weight of a module that is one linear map as (groups, out / groups, in), detached.
 
     Patch vectors are ordered (channel, *kernel), as ``weight.reshape(out, -1)`` orders them.
 
     Raises:
         NfaError: the module is no ``nn.Linear`` or ``nn.Conv1d/2d/3d``.
     """
-    if map_kind(module) is None:
+    kind = map_kind(module)
+    if kind is None:
         raise NfaError(f"expected an nn.Linear or nn.Conv1d/2d/3d, got {type(module).__name__}")
-    modes = [(m, m.training) for m in module.modules()]
-    try:
-        for m, _ in modes:  # in training mode reading a spectral norm moves its power iteration on
-            m.training = False
-        with torch.no_grad():
-            weight = module.weight.detach()
-    finally:
-        for m, training in modes:
-            m.training = training
-    return weight.reshape(getattr(module, "groups", 1), -1, weight[0].numel())
-
-
-def _size(module: nn.Module) -> tuple[int, int]:
-    """(out, in per group) of a linear map, without touching a weight that may be computed on access."""
-    if isinstance(module, nn.Linear):
-        return module.out_features, module.in_features
-    return module.out_channels, module.in_channels // module.groups * math.prod(module.kernel_size)
+    return _whole("", module, kind).weight()
 
 
 def map_kind(module: nn.Module) -> str | None:
     """``linear``, ``conv1d``, ``conv2d``, ``conv3d``, or None for what is not a linear map."""
-    if isinstance(module, nn.Linear):
+    if isinstance(module, nn.Linear) or heads.is_transposed(module):
         return "linear"
     if isinstance(module, nn.modules.conv._ConvTransposeNd):
         return None
@@ -121,13 +113,15 @@ def has_unbuilt(model: nn.Module) -> bool:
 
 
 def find_maps(
-    model: nn.Module, layers: str | Sequence[str] | None = None
+    model: nn.Module, layers: str | Sequence[str] | None = None, *, per_head: bool = False
 ) -> tuple[list[LinearMap], list[SkippedModule]]:
     """List the linear maps of a network in registration order, and the weights that are skipped.
 
     Args:
         model: any module whose lazily built parts have seen an input.
-        layers: glob pattern or patterns on dotted names (``"layer1.*"``); None takes every map.
+        layers: glob pattern or patterns on dotted names (``"layer1.*"``), of maps or of the modules that
+            own them; None takes every map.
+        per_head: one map for each head of the queries, keys and values of attention.
 
     Returns:
         The maps, and one `SkippedModule` for every other module that owns a 2-D or larger parameter.
@@ -137,50 +131,134 @@ def find_maps(
     """
     maps: list[LinearMap] = []
     skipped: list[SkippedModule] = []
-    fused: set[nn.Module] = set()  # sub-modules whose weight a fused parent reads without calling them
-    for name, module in model.named_modules():
+    owners: dict[str, str] = {}  # name of a map -> name of its module
+    modules = dict(model.named_modules())
+    for name, module in modules.items():
         if isinstance(module, ParametrizationList) or ".parametrizations." in f".{name}.":
             continue
-        if isinstance(module, nn.MultiheadAttention):
-            fused.add(module.out_proj)
-        found = _classify(name, module, module in fused)
-        if isinstance(found, LinearMap):
-            maps.append(found)
-        elif found is not None:
-            skipped.append(found)
+        for found in _classify(name, module, modules, per_head):
+            entry = _measurable(found) if isinstance(found, LinearMap) else found
+            (maps if isinstance(entry, LinearMap) else skipped).append(entry)
+            owners[entry.name] = name
     if layers is None:
         return maps, skipped
-    return _select(maps, skipped, [layers] if isinstance(layers, str) else list(layers))
+    return _select(maps, skipped, owners, [layers] if isinstance(layers, str) else list(layers))
 
 
-def _classify(name: str, module: nn.Module, in_fused_parent: bool) -> LinearMap | SkippedModule | None:
+def _classify(
+    name: str, module: nn.Module, modules: dict[str, nn.Module], per_head: bool
+) -> Iterator[LinearMap | SkippedModule]:
     kind = map_kind(module)
-    if kind is None:
-        wide = [p for p in module.parameters(recurse=False) if p.dim() >= 2]
-        return (
-            SkippedModule(name, type(module).__name__, tuple(wide[0].shape), _reason(module))
-            if wide
-            else None
-        )
-    dtype = next((p.dtype for p in module.parameters()), None)
-    if in_fused_parent:
-        reason = _REASONS[nn.MultiheadAttention]
-    elif _overrides_forward(module):
-        reason = f"{type(module).__name__} replaces the forward of its base class"
-    elif dtype not in (torch.float32, torch.float64):
-        reason = f"weight of dtype {dtype}; convert the model with .float()"
+    parent = modules[name.rpartition(".")[0]] if name else None
+    if kind is not None:
+        yield from _parts_of(_whole(name, module, kind), parent, per_head)
+    elif isinstance(module, nn.MultiheadAttention):
+        yield from _attention(name, module, per_head)
+    elif isinstance(module, nn.RNNBase | nn.RNNCellBase):
+        yield from _recurrent(name, module)
+    elif _is_quantised(module):
+        shape = tuple(module.weight().shape) if callable(getattr(module, "weight", None)) else (0, 0)
+        yield SkippedModule(name, type(module).__name__, shape, "quantised weights have no gradient")
     else:
-        return LinearMap(name, module, kind)
-    return SkippedModule(name, type(module).__name__, _size(module), reason)
+        yield from _other(name, module)
 
 
-def _reason(module: nn.Module) -> str:
-    known = next((reason for cls, reason in _REASONS.items() if isinstance(module, cls)), None)
-    return known or f"{type(module).__name__} is not a linear map known to nfa"
+def _whole(name: str, module: nn.Module, kind: str) -> LinearMap:
+    out, inputs = _size(module)
+    replaced = _overrides_forward(module)
+    reason = f"{type(module).__name__} replaces the forward of its base class"
+    return LinearMap(
+        name, module, kind, inputs, out, getattr(module, "groups", 1),
+        called=not replaced, **({"unseen": reason} if replaced else {}),
+    )  # fmt: skip
+
+
+def _parts_of(whole: LinearMap, parent: nn.Module | None, per_head: bool) -> Iterator[LinearMap]:
+    """The queries, keys and values in a packed projection, and the heads of each; else the map itself."""
+    for suffix, rows in heads.parts(whole.name, whole.out_features, whole.in_features, parent, per_head):
+        if suffix:
+            yield replace(whole, name=whole.name + suffix, out_features=rows[1] - rows[0], rows=rows)
+        else:
+            yield whole
+
+
+def _measurable(entry: LinearMap) -> LinearMap | SkippedModule:
+    """The map, or why its dtype rules it out."""
+    dtype = next((p.dtype for p in entry.module.parameters()), None)
+    if dtype in _MEASURABLE:
+        return entry
+    advice = "" if dtype is None or dtype.is_complex else "; convert the model with .float()"
+    shape = (entry.out_features, entry.in_features)
+    return SkippedModule(entry.name, type(entry.module).__name__, shape, f"weight of dtype {dtype}{advice}")
+
+
+def _attention(name: str, module: nn.MultiheadAttention, per_head: bool) -> Iterator[LinearMap]:
+    """The three input projections; ``out_proj`` is a module of its own."""
+    E = module.embed_dim
+    widths = {"q": E, "k": module.kdim, "v": module.vdim}
+    packed = module.in_proj_weight is not None
+    for i, (part, width) in enumerate(widths.items()):
+        parameter = "in_proj_weight" if packed else f"{part}_proj_weight"
+        start = i * E if packed else 0
+        for suffix, (a, b) in heads.split(E, module.num_heads if per_head else 1):
+            rows = (start + a, start + b) if packed or per_head else None
+            yield LinearMap(
+                _join(name, part) + suffix, module, "linear", width, b - a, parameter=parameter, rows=rows,
+                called=False, unseen=_FUSED.format(name=parameter),
+            )  # fmt: skip
+
+
+def _recurrent(name: str, module: nn.Module) -> Iterator[LinearMap]:
+    for parameter, tensor in module.named_parameters(recurse=False):
+        if tensor.dim() == 2:
+            out, inputs = tensor.shape
+            yield LinearMap(
+                _join(name, parameter), module, "linear", inputs, out, parameter=parameter,
+                called=False, unseen=_FUSED.format(name=parameter),
+            )  # fmt: skip
+
+
+def _other(name: str, module: nn.Module) -> Iterator[SkippedModule]:
+    """A module that owns a matrix but is no linear map; a vector shaped (c, 1, 1) is no matrix."""
+    wide = [
+        (k, p) for k, p in module.named_parameters(recurse=False) if sum(size > 1 for size in p.shape) >= 2
+    ]
+    if wide:
+        kind = type(module).__name__
+        known = next((reason for cls, reason in _REASONS.items() if isinstance(module, cls)), None)
+        reason = known or f"{kind}.{wide[0][0]} is not the weight of a linear map known to nfa"
+        yield SkippedModule(name, kind, tuple(wide[0][1].shape), reason)
+
+
+def _is_quantised(module: nn.Module) -> bool:
+    return type(module).__module__.startswith(("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized"))
+
+
+def _effective(module: nn.Module, parameter: str) -> Tensor:
+    modes = [(m, m.training) for m in module.modules()]
+    try:
+        for m, _ in modes:  # in training mode reading a spectral norm moves its power iteration on
+            m.training = False
+        with torch.no_grad():
+            return getattr(module, parameter).detach()
+    finally:
+        for m, training in modes:
+            m.training = training
+
+
+def _size(module: nn.Module) -> tuple[int, int]:
+    """(out, in per group) of a linear map, without touching a weight that may be computed on access."""
+    if heads.is_transposed(module):
+        return module.weight.shape[1], module.weight.shape[0]
+    if isinstance(module, nn.Linear):
+        return module.out_features, module.in_features
+    return module.out_channels, module.in_channels // module.groups * math.prod(module.kernel_size)
 
 
 def _overrides_forward(module: nn.Module) -> bool:
     """A subclass with a forward of its own (weight standardisation, masks) may not compute ``W p + b``."""
+    if heads.is_transposed(module):
+        return False
     bases = (nn.Linear, *_CONVOLUTIONS)
     base = next(cls for cls in bases if isinstance(module, cls))
     cls = type(module)
@@ -188,20 +266,24 @@ def _overrides_forward(module: nn.Module) -> bool:
     return replaced or (base is not nn.Linear and cls._conv_forward is not base._conv_forward)
 
 
+def _join(name: str, part: str) -> str:
+    return f"{name}.{part}" if name else part
+
+
 def _select(
-    maps: list[LinearMap], skipped: list[SkippedModule], patterns: list[str]
+    maps: list[LinearMap], skipped: list[SkippedModule], owners: dict[str, str], patterns: list[str]
 ) -> tuple[list[LinearMap], list[SkippedModule]]:
-    names = [entry.name for entry in (*maps, *skipped)]
     for pattern in patterns:
-        if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
+        if not any(_matches(name, owners, [pattern]) for name in owners):
+            names = list(owners)
             near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3) or names[:3]
             raise NfaError(
                 f"layer pattern {pattern!r} matches none of the {len(names)} weights of the network; "
                 f"near ones: {', '.join(near) or 'none at all'}"
             )
-    matches = functools.partial(_matches_any, patterns=patterns)
-    return [m for m in maps if matches(m.name)], [s for s in skipped if matches(s.name)]
+    chosen = functools.partial(_matches, owners=owners, patterns=patterns)
+    return [m for m in maps if chosen(m.name)], [s for s in skipped if chosen(s.name)]
 
 
-def _matches_any(name: str, patterns: list[str]) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+def _matches(name: str, owners: dict[str, str], patterns: list[str]) -> bool:
+    return any(fnmatch.fnmatchcase(n, pattern) for n in (name, owners[name]) for pattern in patterns)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from nfa.audit import AnsatzReport
-from nfa.maps import map_kind, weight_blocks
+from nfa.maps import map_kind
 from nfa.report import LayerPicture
 
 _SIZE = 256  # px, the longest side of a heatmap
@@ -33,9 +33,9 @@ def layer_pictures(
             images into pictures too.
     """
     names = [row.layer for row in report.rows if row.measured]
+    modules = dict(model.named_modules())  # a part of a packed weight has no module of its own
     return [
-        _picture(report, model.get_submodule(name), name, power, input_shape)
-        for name in _spread(names, count)
+        _picture(report, modules.get(name), name, power, input_shape) for name in _spread(names, count)
     ]
 
 
@@ -48,10 +48,14 @@ def _spread(names: list[str], count: int | None) -> list[str]:
 
 
 def _picture(
-    report: AnsatzReport, module: nn.Module, name: str, power: float, input_shape: Sequence[int] | None
+    report: AnsatzReport,
+    module: nn.Module | None,
+    name: str,
+    power: float,
+    input_shape: Sequence[int] | None,
 ) -> LayerPicture:
     pair = report.pair(name)
-    shape = _patch_shape(module, input_shape)
+    shape = None if module is None else _patch_shape(module, input_shape)
     nfm, agop = pair.nfm(_SIZE), pair.agop(power, _SIZE)
     return LayerPicture(
         layer=name,
@@ -59,7 +63,7 @@ def _picture(
         agop=agop if agop.dim() == 2 else agop.mean(0),
         nfm_spectrum=pair.nfm_spectrum(),
         agop_spectrum=pair.agop_spectrum(power),
-        filters=_images(weight_blocks(module).flatten(0, 1)[:_FILTERS], shape),
+        filters=_images(report.weights[name].flatten(0, 1)[:_FILTERS], shape),
         nfm_eigenvectors=_images(pair.nfm_eigenvectors(_EIGENVECTORS), shape),
         agop_eigenvectors=_images(pair.agop_eigenvectors(_EIGENVECTORS), shape),
     )

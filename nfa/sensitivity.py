@@ -4,26 +4,30 @@
 the sum also over positions, tokens and calls. Each map's output tensor carries a hook that adds its
 ``δδᵀ`` while a backward passes by: no Jacobian tensor, no unfolded patches, nothing recomputed per layer.
 
-Cost: the forward, k backwards without weight gradients (k = outputs, or probes), and for each backward
-and map one product of the size of a 1 × 1 convolution.
+Cost: the forward, k backwards without weight gradients (k = outputs, or probes, or fewer through the head),
+and for each backward and map one product of the size of a 1 × 1 convolution.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from nfa.accumulate import Accumulator, Sensitivity
-from nfa.batches import OUTPUTS, Batch, OutputFn, call, length, limited, outputs, peek, pieces, prepare, split
+from nfa.accumulate import Sensitivity
+from nfa.batches import (
+    OUTPUTS, Batch, OutputFn, call, cut, flat_outputs, length, limited, peek, picked, pieces, prepare, split,
+)  # fmt: skip
 from nfa.errors import NfaError
+from nfa.head import Head, find_head
 from nfa.maps import LinearMap, has_unbuilt
+from nfa.recorder import Recorder
 from nfa.untouched import untouched
 
-_CACHED_BYTES = 2**22
-_FIRST_PIECE, _FEWEST = 16, 8
+_QUICK = 16  # backwards worth finishing when asked to stop
 
 
 @dataclass
@@ -35,12 +39,49 @@ class Sweep:
         samples: samples seen.
         outputs: scalar outputs a sample.
         probes: probes a sample, None in exact mode.
+        backwards: backwards a sample.
+        neglected: share of the head's squared weight that was left out.
+        stopped: whether the watch asked to stop before the samples ended.
+        through_head: whether the backwards of the exact mode started at the head's input.
     """
 
     sensitivities: dict[str, Sensitivity] = field(default_factory=dict)
     samples: int = 0
     outputs: int = 0
     probes: int | None = None
+    backwards: int = 0
+    neglected: float = 0.0
+    stopped: bool = False
+    through_head: bool = False
+
+    @property
+    def mode(self) -> str:
+        """How the outputs were taken, in words."""
+        if self.probes is not None:
+            return f"{self.probes} probes"
+        if not self.through_head:
+            return "exact"
+        nearly = f"nearly exact, {self.neglected:.2g} of the head neglected," if self.neglected else "exact"
+        return f"{nearly} through the head: {self.backwards} backwards for {self.outputs} outputs"
+
+
+class Watch:
+    """Looks on while a sweep runs; this one lets it run to the end."""
+
+    def progress(self, samples: float, backwards: int) -> None:
+        """So many samples are done, a sample under way in part; each takes so many backwards."""
+
+    def stop(self) -> bool:
+        """Whether to end as soon as what is measured is consistent; asked after every backward."""
+        return False
+
+    def enough(self, sweep: Callable[[], Sweep], samples: int) -> bool:
+        """Whether what is measured suffices; asked after every batch."""
+        return False
+
+    def again(self, sweep: Callable[[], Sweep]) -> bool:
+        """Whether to go over the samples once more, with new probes; asked at their end."""
+        return False
 
 
 def measure_sensitivities(
@@ -51,13 +92,17 @@ def measure_sensitivities(
     output: str = "logits",
     output_fn: OutputFn | None = None,
     probes: int | None = None,
+    neglect: float = 0.0,
     chunk: int = 1,
     max_samples: int | None = None,
     centered: bool = False,
     replicates: int = 1,
+    replicates_over: str = "auto",
     bases: Mapping[str, Tensor] | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
+    piece_limit: int | None = None,
+    watch: Watch | None = None,
 ) -> Sweep:
     """Measure C of every map in one sweep over the data, leaving the model as it was.
 
@@ -65,54 +110,55 @@ def measure_sensitivities(
         model: any module; put into eval mode meanwhile, so that samples do not interact.
         batches: tensors x, pairs (x, target), pairs ((x1, x2, …), target), or keyword dictionaries; a
             bare tensor is one batch. The first dimension counts samples. Floating inputs are cast to
-            the dtype of the model.
+            the dtype of the model. Outputs at positions whose ``attention_mask`` is 0 do not count.
         maps: from `nfa.maps.find_maps`.
         output: ``logits`` (what the model returns), ``softmax`` or ``log_softmax`` of it, or the
             ``loss`` of each sample (cross-entropy for integer targets, else mean squared error).
         output_fn: picks the tensor of outputs out of what the model returns; by default a tensor, the
             first element of a tuple, or ``logits`` / ``out`` / the only tensor of a mapping.
-        probes: None differentiates every output; K draws K random ±1 combinations for each sample, an
-            unbiased estimate at K backwards.
+        probes: None for all outputs, exactly, going through the head where that takes fewer backwards
+            (`nfa.head`); K draws K random ±1 combinations for each sample, an unbiased estimate at K
+            backwards.
+        neglect: exact mode through the head: leave out its weakest directions up to this share.
         chunk: outputs (or probes) carried by one batched backward; more memory, fewer launches.
         max_samples: stop after so many samples.
         centered: remove the mean gradient of each output, ``C - Σ_k mean(δ_k) mean(δ_k)ᵀ``, the mean
             over samples and positions. Exact mode only.
-        replicates: keep up to so many partial sums (over batches in exact mode, over probes in probe
-            mode), from which standard errors are found; at most 4 and 2 for maps above 512 and 2048.
+        replicates: keep up to so many partial sums, from which standard errors are found; at most 4 and 2
+            for maps above 512 and 2048.
+        replicates_over: ``batches``, ``probes``, or ``auto``: over batches in exact mode, over probes in
+            probe mode.
         bases: for each map name an orthonormal (groups, out, q) basis; C is measured in it.
         seed: of the probes.
         device: where to run; None means where the model is.
+        piece_limit: carry at most so many samples through the model at once. Where memory runs out, a
+            piece is halved and the sweep goes on.
+        watch: looks on, and may end the sweep early.
 
     Raises:
         NfaError: nothing to measure, no samples, values that are not finite, samples that interact
-            (BatchNorm without running statistics), or outputs that cannot be differentiated.
+            (BatchNorm without running statistics), outputs that cannot be differentiated, or too little
+            memory for one sample.
     """
-    _check(output=output, probes=probes, chunk=chunk, max_samples=max_samples, centered=centered)
+    _check(probes=probes, chunk=chunk, max_samples=max_samples, piece_limit=piece_limit)
+    _check_choices(output, probes, centered, neglect)
     batches = [batches] if isinstance(batches, Tensor) else batches
-    home = _device_of(model)
+    home = device_of(model)
     target_device = torch.device(device) if device is not None else home
     _check_independent_samples(model)
     with _on_device(model, home, target_device), untouched(model):
-        recorder = _Recorder(maps, bases or {}, replicates, centered, target_device)
-        generator = torch.Generator().manual_seed(seed)
-        sweep = Sweep(probes=probes)
-        for index, batch in enumerate(limited(batches, max_samples)):
-            for inputs, target in pieces(*batch, recorder.piece_size):
-                inputs = prepare(model, inputs, target_device)
-                target = target.to(target_device) if isinstance(target, Tensor) else target
-                with recorder.recording():
-                    raw = call(model, inputs)
-                    recorder.forwarding = False
-                    out = outputs(raw, output, output_fn, target, length(inputs))
-                    _check_finite(out, index)
-                    recorder.start(len(out), [index] if probes is None else list(range(probes)))
-                    _backward(out, recorder, probes, chunk, generator)
-                sweep.samples += len(out)
-                sweep.outputs = out.shape[1]
-        if not sweep.samples:
-            raise NfaError("no samples to measure on: the batches are empty")
-        sweep.sensitivities = recorder.results(sweep.samples)
-    return sweep
+        recorder = Recorder(maps, bases or {}, replicates, centered, target_device)
+        recorder.most_samples = piece_limit
+        over_probes = probes is not None and replicates_over != "batches"
+        run = _Run(model, recorder, output, output_fn, probes, neglect, chunk, seed, over_probes, watch or Watch())
+        run.all(batches, max_samples)
+        if not run.samples:
+            raise NfaError(
+                "stopped before the first samples were complete: nothing is measured"
+                if run.stopped
+                else "no samples to measure on: the batches are empty"
+            )
+        return run.sweep()
 
 
 def built(model: nn.Module, batches: Iterable[Batch]) -> Iterable[Batch]:
@@ -121,7 +167,7 @@ def built(model: nn.Module, batches: Iterable[Batch]) -> Iterable[Batch]:
         return batches
     first, batches = peek(batches)
     with untouched(model), torch.no_grad():
-        call(model, prepare(model, split(first)[0], _device_of(model)))
+        call(model, prepare(model, split(first)[0], device_of(model)))
     return batches
 
 
@@ -129,11 +175,12 @@ def all_reduce(sweep: Sweep) -> None:
     """Add up the sweeps of all ranks of the default process group, in place; each rank gets the sum."""
     for sensitivity in sweep.sensitivities.values():
         some = next(iter(sensitivity.sums.values()))
-        flags = [float(sensitivity.called), float(sensitivity.reached)]
+        flags = [float(sensitivity.called), float(sensitivity.reached), float(sensitivity.passes)]
         numbers = torch.tensor([*flags, *sensitivity.counts], dtype=torch.float64, device=some.device)
         torch.distributed.all_reduce(numbers)
-        called, reached, *counts = numbers.tolist()
+        called, reached, passes, *counts = numbers.tolist()
         sensitivity.called, sensitivity.reached = called > 0, reached > 0
+        sensitivity.passes = passes > 0
         sensitivity.counts = [int(count) for count in counts]
         mine, sensitivity.sums = sensitivity.sums, {}
         for slot, count in enumerate(sensitivity.counts):
@@ -143,36 +190,205 @@ def all_reduce(sweep: Sweep) -> None:
         sweep.samples = sum(sensitivity.counts) // (sweep.probes or 1)
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model is."""
+    return next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
+
+
 # ---- one backward after another ---------------------------------------------------------------------------
 
 
-def _backward(
-    out: Tensor, recorder: "_Recorder", probes: int | None, chunk: int, generator: torch.Generator
-) -> None:
-    """Send every output (or probe) of a batch back once; the recorder's hooks see the gradients."""
-    if not recorder.leaves:
-        raise NfaError("no measured layer was called in the forward pass")
-    if not out.requires_grad:
-        raise NfaError("the output of the model does not depend on any measured layer")
-    total = out.shape[1] if probes is None else probes
-    for start in range(0, total, chunk):
-        lines = list(range(start, min(start + chunk, total)))
-        seeds = _one_hot(out, lines) if probes is None else _signs(out, len(lines), generator)
-        recorder.lines = lines
-        if len(lines) == 1:
-            more = lines[-1] + 1 < total
-            torch.autograd.grad(out, recorder.leaves, seeds[0], retain_graph=more, allow_unused=True)
-        else:
-            _batched_backward(out, recorder.leaves, seeds)
-        recorder.lines = []
+@dataclass
+class _Resume:
+    """Where a piece goes on whose memory ran out: backwards done, and gradients seen in the one under way."""
+
+    line: int = 0
+    seen: dict[str, int] = field(default_factory=dict)
+    started: bool = False
 
 
-def _batched_backward(out: Tensor, leaves: list[Tensor], seeds: Tensor) -> None:
+@dataclass
+class _Run:
+    """The state of one sweep."""
+
+    model: nn.Module
+    recorder: Recorder
+    output: str
+    output_fn: OutputFn | None
+    probes: int | None
+    neglect: float
+    chunk: int
+    seed: int
+    over_probes: bool
+    watch: Watch
+    samples: int = 0
+    outputs: int = 0
+    backwards: int = 0
+    stopped: bool = False
+    head: Head | None = None
+    passes: int = 0  # completed
+    _abandoned: bool = False
+
+    def __post_init__(self):
+        self.generator = torch.Generator().manual_seed(self.seed)
+
+    def sweep(self) -> Sweep:
+        """What is measured so far."""
+        return Sweep(
+            self.recorder.results(self.samples),
+            self.samples,
+            self.outputs,
+            self.probes and self.probes * (self.passes + 1),
+            self.backwards * (self.passes + 1),
+            self.head.neglected if self.head else 0.0,
+            self.stopped,
+            self.head is not None,
+        )
+
+    def all(self, batches: Iterable[Batch], max_samples: int | None) -> None:
+        """Measure all batches, and once more while the watch wants it."""
+        while True:
+            for index, batch in enumerate(limited(batches, max_samples)):
+                self.batch(index, *batch)
+                if self.stopped or (self.passes == 0 and self.watch.enough(self.sweep, self.samples)):
+                    return
+            if self.probes is None or not self.samples or not self.watch.again(self.sweep):
+                return
+            self.passes += 1
+
+    def batch(self, index: int, inputs: Any, target: Any) -> None:
+        """Measure one batch, in pieces."""
+        for part, part_target in pieces(inputs, target, self.recorder.piece_size):
+            part = prepare(self.model, part, self.recorder.device)
+            if isinstance(part_target, Tensor):
+                part_target = part_target.to(self.recorder.device)
+            n = length(part)
+            self._piece(part, part_target, index, _Resume())
+            if self.stopped and self._abandoned:
+                return
+            self.samples += n if self.passes == 0 else 0
+            if self.stopped:
+                return
+
+    def _piece(self, inputs: Any, target: Any, index: int, resume: _Resume) -> None:
+        """Forward and all backwards of some samples; of half as many at a time where memory runs out."""
+        n = length(inputs)
+        try:
+            self._measure(inputs, target, index, resume)
+            return
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            if n == 1:
+                raise NfaError(
+                    f"out of memory with one sample at a time on {self.recorder.device}: take smaller "
+                    "inputs, fewer layers, or another device"
+                ) from None
+        # Only here, outside of the handler, is the failed graph free.
+        if self.recorder.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.recorder.most_samples = n // 2
+        start = 0
+        while start < n and not self.stopped:
+            part = slice(start, start + self.recorder.most_samples)  # it may have shrunk again
+            rest = _Resume(resume.line, dict(resume.seen), resume.started)
+            self._piece(cut(inputs, part, n), cut(target, part, n), index, rest)
+            start = part.stop
+
+    def _measure(self, inputs: Any, target: Any, index: int, resume: _Resume) -> None:
+        recorder, n = self.recorder, length(inputs)
+        with recorder.recording():
+            with _batchable_attention(self.chunk):
+                raw = picked(call(self.model, inputs), self.output_fn)
+            recorder.forwarding = False
+            out = flat_outputs(raw, self.output, target, n, inputs)
+            _check_finite(out, index)
+            if not resume.started:
+                recorder.start(n, list(range(self.probes)) if self.over_probes else [index])
+                resume.started = True
+            self.outputs = out.shape[1]
+            root, total, seeds = self._plan(raw, out, n, first=resume.line == 0)
+            self.backwards = total
+            self._backward(root, total, seeds, index, resume, n)
+
+    def _plan(
+        self, raw: Tensor, out: Tensor, samples: int, *, first: bool
+    ) -> tuple[Tensor, int, Callable[[list[int]], Tensor]]:
+        """Where the backwards of a piece start, how many there are, and with what."""
+        if self.probes is not None:
+            return out, self.probes, lambda lines: _signs(out, len(lines), self.generator)
+        call_ = self.recorder.last_call
+        direct = self.output == "logits" and not self.recorder.centered
+        self.head = find_head(call_, raw, out, self.neglect, self.head) if direct else None
+        if self.head is None:
+            return out, out.shape[1], lambda lines: _one_hot(out, lines)
+        if first:
+            name = self.head.lmap.name
+            self.recorder.accumulators[name].add_identity(out.shape[1] // self.head.outputs * samples)
+        return call_.inputs, self.head.lines(call_.inputs), lambda lines: self.head.seeds(call_.inputs, lines)
+
+    def _backward(
+        self,
+        root: Tensor,
+        total: int,
+        seeds_of: Callable[[list[int]], Tensor],
+        index: int,
+        resume: _Resume,
+        samples: int,
+    ) -> None:
+        """Send every output (or probe) of a piece back once; the recorder's hooks see the gradients."""
+        recorder = self.recorder
+        if not recorder.leaves:
+            raise NfaError("no measured layer was called in the forward pass")
+        if not root.requires_grad:
+            raise NfaError("the output of the model does not depend on any measured layer")
+        for start in range(resume.line, total, self.chunk):
+            lines = list(range(start, min(start + self.chunk, total)))
+            seeds = seeds_of(lines)
+            for name, accumulator in recorder.accumulators.items():
+                accumulator.calls_of_line, accumulator.skip_calls = 0, resume.seen.pop(name, 0)
+            recorder.lines, recorder.seeds = lines, seeds.flatten(2) if self.head is None else None
+            try:
+                if len(lines) == 1:
+                    more = lines[-1] + 1 < total
+                    torch.autograd.grad(root, recorder.leaves, seeds[0], retain_graph=more, allow_unused=True)
+                else:
+                    _batched_backward(root, recorder.leaves, seeds)
+            except RuntimeError:
+                resume.line = start
+                resume.seen = {k: a.calls_of_line for k, a in recorder.accumulators.items() if a.calls_of_line}
+                raise
+            recorder.lines = []
+            if self.passes == 0:
+                self.watch.progress(self.samples + samples * (lines[-1] + 1) / total, total)
+            if self.watch.stop():
+                self.stopped = True
+                if total - lines[-1] > _QUICK and self._drop(index):
+                    return
+
+    def _drop(self, index: int) -> bool:
+        """Give up the piece under way and the replicate it belongs to, if others are left in every map."""
+        accumulators = self.recorder.accumulators.values()
+        if self.over_probes or any(len(a.sums) < 2 for a in accumulators):
+            return False
+        for accumulator in accumulators:
+            accumulator.drop(index)
+        self.samples = min(sum(a.counts) for a in accumulators)
+        self._abandoned = True
+        return True
+
+
+def _batched_backward(root: Tensor, leaves: list[Tensor], seeds: Tensor) -> None:
     def backward(seed: Tensor) -> tuple[Tensor, ...]:
-        grads = torch.autograd.grad(out, leaves, seed, retain_graph=True, allow_unused=True)
+        grads = torch.autograd.grad(root, leaves, seed, retain_graph=True, allow_unused=True)
         return tuple(seed.new_zeros(()) if g is None else g.new_zeros(()) for g in grads)
 
     torch.func.vmap(backward)(seeds)
+
+
+def _batchable_attention(chunk: int) -> AbstractContextManager:
+    """The fused kernels of attention have no backward for several seeds at once."""
+    return sdpa_kernel(SDPBackend.MATH) if chunk > 1 else nullcontext()
 
 
 def _one_hot(out: Tensor, lines: list[int]) -> Tensor:
@@ -187,132 +403,25 @@ def _signs(out: Tensor, count: int, generator: torch.Generator) -> Tensor:
     return bits.to(out.device, out.dtype).mul_(2).sub_(1)
 
 
-class _Tap(torch.autograd.Function):
-    """Hands a gradient to a function of the physical tensor, also below ``torch.func.vmap``."""
-
-    generate_vmap_rule = False
-
-    @staticmethod
-    def forward(grad: Tensor, collect: Callable[[Tensor], None]) -> Tensor:
-        collect(grad[None])
-        return grad.new_empty(0)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        """Nothing to keep: a tap is never differentiated."""
-
-    @staticmethod
-    def vmap(
-        info: Any, in_dims: tuple, grad: Tensor, collect: Callable[[Tensor], None]
-    ) -> tuple[Tensor, None]:
-        if in_dims[0] is None:
-            collect(grad.expand(info.batch_size, *grad.shape))
-        else:
-            collect(grad.movedim(in_dims[0], 0))
-        return grad.new_empty(0), None
-
-
-class _Recorder:
-    """Hooks on the maps' outputs, and one accumulator a map."""
-
-    def __init__(
-        self,
-        maps: Sequence[LinearMap],
-        bases: Mapping[str, Tensor],
-        replicates: int,
-        centered: bool,
-        device: torch.device,
-    ):
-        if not maps:
-            raise NfaError(
-                "no linear map to measure: no nn.Linear or nn.Conv1d/2d/3d among the layers chosen"
-            )
-        self.accumulators = {
-            m.name: Accumulator(m, bases.get(m.name), replicates, centered, device) for m in maps
-        }
-        self.maps, self.device = maps, device
-        self.widest = 0.0  # bytes a sample of the largest output seen
-        self.most_bytes = 0
-        self.leaves: list[Tensor] = []
-        self.lines: list[int] = []  # the outputs or probes that the backward under way carries
-        self.forwarding = False  # not so when a checkpointed part is run again during a backward
-
-    @contextmanager
-    def recording(self) -> Iterator[None]:
-        """Hooks in place for one forward and its backwards, removed also when the model raises."""
-        self.leaves, self.lines, self.most_bytes, self.forwarding = [], [], 0, True
-        handles = [
-            m.module.register_forward_hook(self._forward_hook(m.name), prepend=True) for m in self.maps
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-            self.leaves = []
-
-    def piece_size(self) -> int | None:
-        """Samples to take at a time: on a CPU as many as keep the largest gradient in its cache."""
-        if self.device.type != "cpu":
-            return None
-        return max(_FEWEST, int(_CACHED_BYTES // self.widest)) if self.widest else _FIRST_PIECE
-
-    def start(self, samples: int, replicates: list[int]) -> None:
-        """Announce samples and the replicates they add to: that of their batch, or one for each probe."""
-        self.widest = max(self.widest, self.most_bytes / samples)
-        for accumulator in self.accumulators.values():
-            accumulator.start(samples, replicates)
-
-    def results(self, samples: int) -> dict[str, Sensitivity]:
-        return {name: accumulator.result(samples) for name, accumulator in self.accumulators.items()}
-
-    def _forward_hook(self, name: str) -> Callable:
-        accumulator = self.accumulators[name]
-
-        def collect(delta: Tensor) -> None:
-            accumulator.add(delta.detach(), self.lines)
-
-        def gradient_hook(grad: Tensor) -> None:
-            if not self.lines:  # a derivative that the model takes inside its own forward
-                return
-            with torch.no_grad():
-                if len(self.lines) == 1:
-                    collect(grad[None])
-                else:
-                    _Tap.apply(grad, collect)
-
-        def forward_hook(module: nn.Module, inputs: tuple, z: Tensor) -> Tensor:
-            if not torch.is_grad_enabled():
-                return z  # cut off from the output by the model itself
-            first_time = self.forwarding  # else a checkpointed part is run again: same tensors, no hooks
-            if not z.requires_grad:  # nothing below needs a gradient: the graph starts here
-                leaf = z.detach().requires_grad_()
-                if first_time:
-                    self.leaves.append(leaf)
-                z = leaf.clone()
-            if first_time:
-                accumulator.note_call(z)
-                self.most_bytes = max(self.most_bytes, z.nbytes)
-                z.register_hook(gradient_hook)
-                if (
-                    not self.leaves
-                ):  # the model itself asked for gradients further down: they need not go there
-                    self.leaves.append(z)
-            # An in-place change of a view re-routes the gradient around the hook; a copy keeps it.
-            return z.clone() if z._is_view() else z
-
-        return forward_hook
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed: on a GPU, or on the CPU, whose allocator raises a plain RuntimeError."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 # ---- checks and places ------------------------------------------------------------------------------------
 
 
-def _check(*, output: str, probes: int | None, chunk: int, max_samples: int | None, centered: bool) -> None:
-    if output not in OUTPUTS:
-        raise NfaError(f"output must be one of {', '.join(OUTPUTS)}, got {output!r}")
-    for name, value in (("probes", probes), ("chunk", chunk), ("max_samples", max_samples)):
+def _check(**counts: int | None) -> None:
+    for name, value in counts.items():
         if value is not None and value < 1:
             raise NfaError(f"{name} must be at least 1, got {value}")
+
+
+def _check_choices(output: str, probes: int | None, centered: bool, neglect: float) -> None:
+    if output not in OUTPUTS:
+        raise NfaError(f"output must be one of {', '.join(OUTPUTS)}, got {output!r}")
+    if not 0 <= neglect < 1:
+        raise NfaError(f"neglect must be a share in [0, 1), got {neglect}")
     if centered and probes is not None:
         raise NfaError(
             "centered=True needs the mean gradient of every output: use the exact mode (probes=None)"
@@ -331,10 +440,6 @@ def _check_independent_samples(model: nn.Module) -> None:
 def _check_finite(out: Tensor, index: int) -> None:
     if not bool(torch.isfinite(out).all()):
         raise NfaError(f"the model's outputs on batch {index} are not finite (NaN or infinity)")
-
-
-def _device_of(model: nn.Module) -> torch.device:
-    return next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
 
 
 @contextmanager

@@ -50,13 +50,16 @@ def statuses():
         ("unused", "skipped: not called in the forward pass"),
         ("aside", "skipped: the output does not depend on it"),
         ("embed", "skipped: its input is an index"),
-        ("attention", "skipped: its packed projections"),
-        ("attention.out_proj", "skipped: its packed projections"),
+        ("attention.q", "ok"),
+        ("attention.k", "ok"),
+        ("attention.v", "ok"),
+        ("attention.out_proj", "ok"),
         ("masked", "skipped: Masked replaces the forward"),
         ("norm", "skipped: its weight is elementwise"),
         ("up", "skipped: a transposed convolution"),
-        ("rnn", "skipped: recurrent weights"),
-        ("", "skipped: Zoo is not a linear map"),
+        ("rnn.weight_ih_l0", "ok"),
+        ("rnn.weight_hh_l0", "ok"),
+        ("", "skipped: Zoo.free is not the weight of a linear map"),
         ("half", "skipped: weight of dtype torch.float16"),
     ],
 )
@@ -65,14 +68,15 @@ def test_every_weight_has_a_row(statuses, layer, status):
 
 
 def test_rows_come_in_the_order_of_the_network(statuses):
-    assert list(statuses)[:4] == ["", "embed", "attention", "attention.out_proj"]
+    assert list(statuses)[:4] == ["", "embed", "attention.q", "attention.k"]
 
 
 def test_attention_takes_no_fused_path_around_the_hooks():
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0)
     report = nfa.audit(nn.Sequential(layer), torch.randn(4, 3, 8), output_fn=lambda out: out.mean(1))
     measured = [row.layer for row in report.rows if row.measured]
-    assert measured == ["0.linear1", "0.linear2"]
+    attention = [f"0.self_attn.{part}" for part in ("q", "k", "v", "out_proj")]
+    assert measured == [*attention, "0.linear1", "0.linear2"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,232 @@
+"""Taps on the outputs of linear maps: each backward that passes by adds its ``δδᵀ`` to the map's sum."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nfa.accumulate import Accumulator, Sensitivity
+from nfa.errors import NfaError
+from nfa.functional import FunctionalTaps
+from nfa.maps import LinearMap
+
+_CACHED_BYTES = 2**22
+_FIRST_PIECE, _FEWEST = 16, 8
+_SAME = 1e-6
+
+Collect = Callable[[Tensor], None]
+
+
+@dataclass(frozen=True)
+class _Member:
+    """One map that reads rows of a site's output."""
+
+    accumulator: Accumulator
+    rows: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class Call:
+    """The last call of a whole linear layer: what went in, the very tensor that came out, their versions."""
+
+    lmap: LinearMap
+    inputs: Tensor
+    output: Tensor
+    versions: tuple[int, int]
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether neither was changed in place since."""
+        return self.versions == (self.inputs._version, self.output._version)
+
+
+class Recorder:
+    """Hooks where the maps act, and one accumulator a map.
+
+    A *site* is a weight tensor (module, name of the parameter); several maps may be rows of one.
+
+    Attributes:
+        leaves: where the graph of the forward pass under way begins.
+        lines: the outputs or probes that the backward under way carries, none outside of one.
+        seeds: what that backward starts from, (lines, batch, outputs); None where it starts elsewhere.
+        last_call: of a whole linear layer, in the forward pass under way.
+    """
+
+    def __init__(
+        self,
+        maps: Sequence[LinearMap],
+        bases: Mapping[str, Tensor],
+        replicates: int,
+        centered: bool,
+        device: torch.device,
+    ):
+        if not maps:
+            raise NfaError(
+                "no linear map to measure: no nn.Linear, nn.Conv1d/2d/3d or attention with float32 or "
+                "float64 weights among the layers chosen"
+            )
+        self.accumulators = {
+            m.name: Accumulator(m, bases.get(m.name), replicates, centered, device) for m in maps
+        }
+        self.device, self.centered = device, centered
+        self.widest = 0.0  # bytes a sample of the largest output seen
+        self.most_samples: int | None = None  # a piece may not be larger: memory
+        self.most_bytes = 0
+        self.leaves: list[Tensor] = []
+        self.lines: list[int] = []
+        self.seeds: Tensor | None = None
+        self.last_call: Call | None = None
+        self.forwarding = False  # not so when a checkpointed part is run again during a backward
+        self.sites: dict[tuple[nn.Module, str], list[LinearMap]] = {}
+        for m in maps:
+            self.sites.setdefault((m.module, m.parameter), []).append(m)
+        self._functional = FunctionalTaps(self.sites, self.tap)
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Taps in place for one forward and its backwards, removed also when the model raises."""
+        self.leaves, self.lines, self.most_bytes, self.forwarding = [], [], 0, True
+        self.last_call = self.seeds = None
+        with ExitStack() as stack:
+            for (module, parameter), maps in self.sites.items():
+                if maps[0].called:
+                    before = module.register_forward_pre_hook(self._functional.entering)
+                    stack.callback(before.remove)
+                    hook = self._forward_hook(parameter)
+                    after = module.register_forward_hook(hook, prepend=True, with_kwargs=True)
+                    stack.callback(after.remove)
+            stack.enter_context(self._functional)
+            try:
+                yield
+            finally:
+                self.leaves, self.lines, self.last_call, self.seeds = [], [], None, None
+                self._functional.reset()
+
+    def piece_size(self) -> int | None:
+        """Samples to take at a time: on a CPU as many as keep the largest gradient in its cache."""
+        size = None
+        if self.device.type == "cpu":
+            size = max(_FEWEST, int(_CACHED_BYTES // self.widest)) if self.widest else _FIRST_PIECE
+        limits = [limit for limit in (size, self.most_samples) if limit is not None]
+        return min(limits) if limits else None
+
+    def start(self, samples: int, replicates: list[int]) -> None:
+        """Announce samples and the replicates they add to: that of their batch, or one for each probe."""
+        self.widest = max(self.widest, self.most_bytes / samples)
+        for accumulator in self.accumulators.values():
+            accumulator.start(samples, replicates)
+
+    def results(self, samples: int) -> dict[str, Sensitivity]:
+        return {name: accumulator.result(samples) for name, accumulator in self.accumulators.items()}
+
+    def tap(
+        self, site: tuple[nn.Module, str], z: Tensor, rows: tuple[int, int] | None = None
+    ) -> Tensor:
+        """Watch the output ``z`` of a site, or of some of its rows; returns the tensor to go on with."""
+        if not torch.is_grad_enabled():
+            return z  # cut off from the output by the model itself
+        first_time = self.forwarding  # else a checkpointed part is run again: same tensors, no hooks
+        if not z.requires_grad:  # nothing below needs a gradient: the graph starts here
+            leaf = z.detach().requires_grad_()
+            if first_time:
+                self.leaves.append(leaf)
+            z = leaf.clone()
+        if first_time:
+            members = self._members(site, rows)
+            for member in members:
+                member.accumulator.note_call(z)
+            self.most_bytes = max(self.most_bytes, z.nbytes)
+            z.register_hook(self._gradient_hook(members))
+            if not self.leaves:  # the model itself asked for gradients further down: they need not go there
+                self.leaves.append(z)
+        # An in-place change of a view re-routes the gradient around the hook; a copy keeps it.
+        return z.clone() if z._is_view() else z
+
+    def _members(self, site: tuple[nn.Module, str], rows: tuple[int, int] | None) -> list[_Member]:
+        """The maps that lie in the rows of the site that z holds, and where in z."""
+        start, stop = rows or (0, None)
+        members = []
+        for m in self.sites[site]:
+            accumulator = self.accumulators[m.name]
+            if m.rows is None:
+                members.append(_Member(accumulator, None))
+            elif m.rows[0] >= start and (stop is None or m.rows[1] <= stop):
+                inner = (m.rows[0] - start, m.rows[1] - start)
+                members.append(_Member(accumulator, inner))
+        return members
+
+    def _gradient_hook(self, members: list[_Member]) -> Callable[[Tensor], None]:
+        def collect(delta: Tensor) -> None:
+            for member in members:
+                self._add(member, delta.detach())
+
+        def hook(grad: Tensor) -> None:
+            if not self.lines:  # a derivative that the model takes inside its own forward
+                return
+            with torch.no_grad():
+                if len(self.lines) == 1:
+                    collect(grad[None])
+                else:
+                    _Tap.apply(grad, collect)
+
+        return hook
+
+    def _add(self, member: _Member, delta: Tensor) -> None:
+        accumulator = member.accumulator
+        accumulator.calls_of_line += 1
+        if accumulator.skip_calls:  # seen before memory ran out half-way through this backward
+            accumulator.skip_calls -= 1
+            return
+        if accumulator.passes is not False:
+            accumulator.passes = self._is_seed(delta, accumulator)
+        accumulator.add(delta if member.rows is None else delta[..., slice(*member.rows)], self.lines)
+
+    def _is_seed(self, delta: Tensor, accumulator: Accumulator) -> bool:
+        """Whether the gradient is what the backward started from, up to one factor for all outputs."""
+        if self.seeds is None or delta.numel() != self.seeds.numel():
+            return False
+        g, s = delta.reshape(-1), self.seeds.reshape(-1)
+        factor = float(g @ s / (s @ s))
+        known = accumulator.factor if accumulator.factor is not None else factor
+        accumulator.factor = known
+        error = float(torch.linalg.vector_norm(g - known * s))
+        return known != 0 and error <= _SAME * abs(known) * float(torch.linalg.vector_norm(s))
+
+    def _forward_hook(self, parameter: str) -> Callable:
+        def forward_hook(module: nn.Module, args: tuple, kwargs: dict[str, Any], z: Tensor) -> Tensor:
+            self._functional.leaving(module)
+            out = self.tap((module, parameter), z)
+            maps = self.sites[module, parameter]
+            x = args[0] if args else next(iter(kwargs.values()))
+            whole = maps[0].kind == "linear" and maps[0].rows is None
+            if self.forwarding and whole and isinstance(x, Tensor) and not x.is_inference():
+                self.last_call = Call(maps[0], x, out, (x._version, out._version))
+            return out
+
+        return forward_hook
+
+
+class _Tap(torch.autograd.Function):
+    """Hands a gradient to a function of the physical tensor, also below ``torch.func.vmap``."""
+
+    generate_vmap_rule = False
+
+    @staticmethod
+    def forward(grad: Tensor, collect: Collect) -> Tensor:
+        collect(grad[None])
+        return grad.new_empty(0)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        """Nothing to keep: a tap is never differentiated."""
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, grad: Tensor, collect: Collect) -> tuple[Tensor, None]:
+        if in_dims[0] is None:
+            collect(grad.expand(info.batch_size, *grad.shape))
+        else:
+            collect(grad.movedim(in_dims[0], 0))
+        return grad.new_empty(0), None

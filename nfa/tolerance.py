@@ -1,0 +1,152 @@
+"""Measure until the standard error of every cosine is small enough, by the cheaper of two ways."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nfa.accumulate import Sensitivity
+from nfa.batches import Batch
+from nfa.maps import LinearMap
+from nfa.pairs import FeaturePair
+from nfa.sensitivity import Sweep, Watch, measure_sensitivities
+
+_FEW = 16  # exact backwards a sample that probes would hardly undercut
+_PROBES = 4  # a pass
+_MOST_PROBES = 256
+_FIRST_LOOK = 16  # samples
+_STALLED = 0.85  # probes alone would shrink the error to 0.71 in a pass that doubles them
+
+
+def layer_pair(sensitivity: Sensitivity, weight: Tensor) -> FeaturePair:
+    """Weight (groups, out, in) and sensitivity of one map, in the coordinates in which C was measured."""
+    W = sensitivity.reduce(weight.to(next(iter(sensitivity.sums.values())).device))
+    C = sensitivity.matrix
+    resolution = torch.finfo(weight.dtype).eps
+    return (
+        FeaturePair(W, C, resolution=resolution)
+        if len(W) > 1
+        else FeaturePair(W[0], C[0], resolution=resolution)
+    )
+
+
+def standard_error(pair: FeaturePair, sensitivity: Sensitivity, power: float) -> float:
+    """Standard error of the cosine; not known for a centred C, whose replicates are not centred."""
+    if sensitivity.mean_outer is not None:
+        return math.nan
+    counts = [sensitivity.counts[slot] for slot in sensitivity.sums]
+    return pair.jackknife(list(sensitivity.sums.values()), counts, power)
+
+
+def sweep_to_tolerance(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    maps: Sequence[LinearMap],
+    tolerance: float,
+    power: float,
+    backwards: int,
+    watch: Watch,
+    options: dict[str, Any],
+) -> Sweep:
+    """Sweep until every layer's cosine is known to ``tolerance``, or nothing is left to gain.
+
+    A network with few outputs is measured exactly. Else each sample gets a few probes; where the samples
+    end too soon they are gone over again with as many new ones, and measured exactly if that takes fewer
+    backwards than the probes still needed.
+
+    Args:
+        model: the network.
+        batches: its samples; an iterator is read once only.
+        maps: what to measure.
+        tolerance: greatest standard error of a cosine.
+        power: exponent of the AGOP in the cosine.
+        backwards: backwards a sample of the exact mode.
+        watch: looks on.
+        options: further arguments of `measure_sensitivities`.
+    """
+    until = _Until(watch, maps, tolerance, power, backwards, repeatable=iter(batches) is not batches)
+    options = {**options, "replicates_over": "batches", "watch": until}
+    probes = _PROBES if backwards > _FEW else None
+    sweep = measure_sensitivities(model, batches, maps, probes=probes, **options)
+    if until.better_exact and not sweep.stopped:
+        del sweep
+        return measure_sensitivities(model, batches, maps, **options)
+    return sweep
+
+
+class _Until(Watch):
+    """Looks at the standard errors each time the samples, or the probes, have doubled."""
+
+    def __init__(
+        self,
+        inner: Watch,
+        maps: Sequence[LinearMap],
+        tolerance: float,
+        power: float,
+        backwards: int,
+        repeatable: bool,
+    ):
+        self.inner, self.tolerance, self.power = inner, tolerance, power
+        self.maps = sorted(maps, key=lambda m: min(m.in_features, m.out_features))
+        self.backwards, self.repeatable = backwards, repeatable
+        self.better_exact = False
+        self.next_look = _FIRST_LOOK
+        self.passes = 1
+        self.next_check = 2
+        self.last_error = math.inf
+
+    def progress(self, samples: float, backwards: int) -> None:
+        """Pass it on."""
+        self.inner.progress(samples, backwards)
+
+    def stop(self) -> bool:
+        """Pass it on."""
+        return self.inner.stop()
+
+    def enough(self, sweep: Callable[[], Sweep], samples: int) -> bool:
+        """Whether every layer is precise enough, looked at each time the samples have doubled."""
+        if samples < self.next_look:
+            return False
+        self.next_look = 2 * samples
+        return self._largest(sweep(), give_up_above=self.tolerance) <= self.tolerance
+
+    def again(self, sweep: Callable[[], Sweep]) -> bool:
+        """Whether another pass of probes over the same samples promises a smaller error."""
+        if self.passes < self.next_check and self.passes > 1:
+            self.passes += 1
+            return True
+        error = self._largest(sweep(), give_up_above=math.inf)
+        stalled = error > _STALLED * self.last_error
+        self.last_error = error
+        if error <= self.tolerance or stalled or not self.repeatable or not math.isfinite(error):
+            return False
+        done = _PROBES * self.passes
+        needed = done * (error / self.tolerance) ** 2
+        if needed - done >= self.backwards:
+            self.better_exact = True
+            return False
+        if done >= _MOST_PROBES:
+            return False
+        self.next_check = 2 * self.passes
+        self.passes += 1
+        return True
+
+    def _largest(self, sweep: Sweep, give_up_above: float) -> float:
+        """Largest standard error of a cosine, narrow layers first; the first one above a bound will do."""
+        largest = -math.inf
+        for m in self.maps:
+            sensitivity = sweep.sensitivities[m.name]
+            if not (sensitivity.called and sensitivity.reached) or sensitivity.passes:
+                continue
+            if len(sensitivity.sums) < 2:
+                return math.inf
+            weight = m.weight()
+            if not all(bool(torch.isfinite(t).all()) for t in (weight, *sensitivity.sums.values())):
+                continue
+            error = standard_error(layer_pair(sensitivity, weight), sensitivity, self.power)
+            largest = max(largest, -math.inf if math.isnan(error) else error)
+            if largest > give_up_above:
+                break
+        return largest

@@ -1,0 +1,242 @@
+"""Memory that runs out, a budget, a request to stop, and measuring until it is precise enough."""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+import nfa
+from nfa.maps import find_maps
+from nfa.memory import Footprint, survey
+from nfa.sensitivity import Watch, measure_sensitivities
+
+
+def relative(A, B):
+    return float((A - B).norm() / B.norm())
+
+
+class Greedy(torch.autograd.Function):
+    """Runs out of memory with more than ``limit`` samples, forward or backward."""
+
+    @staticmethod
+    def forward(ctx, x, limit, where):
+        if where == "forward" and len(x) > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        ctx.limit, ctx.where = limit, where
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        if ctx.where == "backward" and len(grad) > ctx.limit:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return grad, None, None
+
+
+class Net(nn.Module):
+    def __init__(self, limit=10**9, where="forward"):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.c = nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+        self.last = nn.Linear(4, 3)
+        self.limit, self.where, self.forwards = limit, where, []
+
+    def forward(self, x):
+        self.forwards.append(len(x))
+        h = self.b(self.a(x).tanh()).tanh()
+        h = Greedy.apply(h, self.limit, self.where)
+        return self.last(self.c(self.c(h).tanh()).tanh()).tanh()
+
+
+X = torch.randn(13, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("where", ["forward", "backward"])
+@pytest.mark.parametrize("limit", [1, 3, 6])
+def test_pieces_halve_when_memory_runs_out_and_nothing_counts_twice(where, limit):
+    whole = nfa.agop(Net().double(), X)
+    net = Net(limit, where).double()
+    for name, G in nfa.agop(net, X).items():
+        assert relative(G, whole[name]) < 1e-12, name
+    assert max(net.forwards[-2:]) <= limit
+
+
+def test_later_batches_begin_with_the_size_that_fitted():
+    net = Net(limit=4).double()
+    nfa.agop(net, [X, X])
+    assert max(net.forwards[len(net.forwards) // 2 :]) <= 4
+
+
+def test_memory_for_no_sample_at_all():
+    with pytest.raises(nfa.NfaError, match="out of memory with one sample"):
+        nfa.audit(Net(limit=0).double(), X)
+
+
+def test_other_runtime_errors_are_not_taken_for_memory():
+    class Broken(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(3, 3)
+
+        def forward(self, x):
+            return self.a(x) @ torch.ones(2, 2, dtype=x.dtype)
+
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        nfa.audit(Broken().double(), X)
+
+
+def test_survey_sees_outputs_backwards_and_the_graph():
+    net = nn.Sequential(nn.Linear(100, 50), nn.Tanh(), nn.Linear(50, 400))
+    maps = find_maps(net)[0]
+    batches = iter([torch.randn(6, 100), torch.randn(2, 100)])
+    footprint, again = survey(net, batches, maps, {})
+    assert [len(batch) for batch in again] == [6, 2]
+    assert (footprint.outputs, footprint.backwards) == (400, 50)
+    assert footprint.sample >= 4 * 50
+    assert footprint.sums >= 8 * (50**2 + 400**2)
+
+
+def test_budget_limits_samples_and_replicates():
+    footprint = Footprint(sample=10, sums=100, statistics=5, outputs=3, backwards=3)
+    assert footprint.within(None, 8) == (8, None)
+    assert footprint.within(10_000, 8) == (8, 920)
+    assert footprint.within(480, 8) == (4, 8)
+    assert footprint.within(130, 8) == (1, 3)
+    net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.Tanh(), nn.Flatten(), nn.Linear(16 * 900, 10))
+    x = torch.randn(64, 3, 32, 32)
+    generous = nfa.audit(net, x, memory=2**30)
+    assert generous.rows[0].cosine == pytest.approx(nfa.audit(net, x).rows[0].cosine, abs=1e-5)
+    with pytest.raises(nfa.NfaError, match="more than the 0.00 GiB allowed"):
+        nfa.audit(net, x, memory=1000)
+
+
+class StopAfter(Watch):
+    def __init__(self, backwards):
+        self.left, self.seen = backwards, []
+
+    def progress(self, samples, backwards):
+        self.left -= 1
+        self.seen.append(samples)
+
+    def stop(self):
+        return self.left <= 0
+
+
+def test_stopping_finishes_a_quick_piece_and_says_so():
+    net, watch = Net().double(), StopAfter(5)
+    report = nfa.audit(net, [X[:4], X[4:8], X[8:]], watch=watch)
+    assert report.meta["stopped"] is True
+    assert report.meta["samples"] == 8
+    for name, G in nfa.agop(net, X[:8]).items():
+        assert relative(report.pair(name).agop(), G) < 1e-12
+    assert watch.seen == sorted(watch.seen)
+
+
+def test_stopping_in_a_long_piece_drops_the_group_it_belongs_to():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 50), nn.Tanh()).double()
+    batches = [X[:4], X[4:8], X[8:]]
+    report = nfa.audit(net, batches, watch=StopAfter(2 * 50 + 7))
+    assert (report.meta["stopped"], report.meta["samples"]) == (True, 8)
+    for name, G in nfa.agop(net, X[:8]).items():
+        assert relative(report.pair(name).agop(), G) < 1e-12
+    first = nfa.audit(net, batches, watch=StopAfter(7))  # nothing else is complete: this piece is finished
+    assert first.meta["samples"] == 4
+
+
+def wide_outputs(outputs=64):
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(8, 12), nn.Tanh(), nn.Linear(12, 12), nn.Tanh(), nn.Linear(12, outputs), nn.Tanh()
+    ).double()
+
+
+def data(n, seed=3):
+    return torch.randn(n, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def test_tolerance_stops_before_the_samples_end():
+    net, drawn = wide_outputs(), []
+
+    def batches():
+        for x in data(4096).split(16):
+            drawn.append(len(x))
+            yield x
+
+    report = nfa.audit(net, batches(), tolerance=0.01)
+    assert report.meta["samples"] == sum(drawn) - 0 < 4096
+    assert report.meta["mode"] == "4 probes"
+    assert all(row.stderr <= 0.01 for row in report.rows if row.measured)
+    exact = nfa.audit(net, data(4096))
+    for row, truth in zip(report.rows, exact.rows, strict=True):
+        assert abs(row.cosine - truth.cosine) < 4 * 0.01
+
+
+def test_tolerance_with_few_outputs_is_exact():
+    report = nfa.audit(wide_outputs(4), data(64).split(8), tolerance=0.01)
+    assert report.meta["mode"] == "exact"
+
+
+def test_more_probes_on_the_same_samples_when_these_end():
+    batches = data(64).split(8)
+    report = nfa.audit(wide_outputs(), batches, tolerance=0.006, nulls=0)
+    probes = int(report.meta["mode"].split()[0])
+    assert probes > 4
+    assert report.meta["samples"] == 64
+
+
+def test_many_more_probes_than_outputs_turn_into_the_exact_mode():
+    report = nfa.audit(wide_outputs(20), data(24).split(3), tolerance=0.0005, nulls=0)
+    assert report.meta["mode"] == "exact"
+    exact = nfa.audit(wide_outputs(20), data(24).split(3), nulls=0)
+    assert report.rows[0].cosine == pytest.approx(exact.rows[0].cosine, abs=1e-12)
+
+
+def test_stderr_of_a_tolerance_covers_samples_and_probes():
+    """The spread over data sets and seeds is what the standard error says, within its own noise."""
+    net = wide_outputs()
+    cosines, errors = [], []
+    for seed in range(30):
+        report = nfa.audit(net, data(64, seed).split(8), tolerance=0.02, seed=seed, nulls=0)
+        cosines.append(report.rows[1].cosine)
+        errors.append(report.rows[1].stderr)
+    spread = float(torch.tensor(cosines).std())
+    typical = float(torch.tensor(errors).square().mean().sqrt())
+    assert 0.6 < spread / typical < 1.5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tolerance": 0.0}, "between 0 and 1"),
+        ({"tolerance": 0.1, "probes": 3}, "either probes or a tolerance"),
+        ({"tolerance": 0.1, "centered": True}, "neither with distributed"),
+        ({"neglect": 1.0}, r"share in \[0, 1\)"),
+    ],
+)
+def test_bad_combinations(options, message):
+    with pytest.raises(nfa.NfaError, match=message):
+        nfa.audit(wide_outputs(), data(8), **options)
+
+
+def test_one_shot_batches_are_read_once():
+    counted = itertools.count()
+    batches = (x for x in data(32).split(4) if next(counted) >= 0)
+    report = nfa.audit(wide_outputs(), batches, tolerance=0.001, nulls=0)
+    assert report.meta["samples"] == 32
+    assert next(counted) == 8
+
+
+def test_sweep_can_be_looked_at_while_it_runs():
+    net, seen = wide_outputs(), []
+
+    class Look(Watch):
+        def enough(self, sweep, samples):
+            seen.append(sweep().sensitivities["0"].matrix)
+            return samples >= 16
+
+    sweep = measure_sensitivities(net, data(64).split(8), find_maps(net)[0], watch=Look())
+    assert sweep.samples == 16
+    for C, samples in zip(seen, (8, 16), strict=True):
+        first = measure_sensitivities(net, data(64)[:samples], find_maps(net)[0])
+        assert relative(C, first.sensitivities["0"].matrix) < 1e-12
