@@ -204,6 +204,6 @@ class AnsatzMonitor(Callback):
 
     def mean(self, column: str) -> float:
         """Mean of a column over the layers of the last measurement, undefined values left out."""
-        values = [getattr(row, column) for row in self.report.rows] if self.report else []
+        values = [getattr(row, column) for row in self.report.rows if row.measured] if self.report else []
         values = [value for value in values if math.isfinite(value)]
         return sum(values) / len(values) if values else math.nan

@@ -1,10 +1,8 @@
 """Weights & Biases for the lab: offline without an account, and never a reason for a run to fail."""
 
 import contextlib
-import netrc
 import os
 import sys
-import urllib.parse
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,6 +11,7 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from nfa import NfaError
+from nfa.wandb_sink import has_account
 
 MODES = ("auto", "online", "offline", "disabled")
 
@@ -34,7 +33,7 @@ class LabWandbLogger(WandbLogger):
         if mode not in (*MODES, "dryrun"):
             raise NfaError(f"logger.mode (or WANDB_MODE) must be one of {', '.join(MODES)}, got {mode!r}")
         if mode == "auto":
-            mode = "online" if _logged_in() else "offline"
+            mode = "online" if has_account() else "offline"
         settings = wandb.Settings(
             silent=True, init_timeout=20, finish_timeout=60, finish_timeout_raises=False
         )
@@ -85,17 +84,6 @@ class LabWandbLogger(WandbLogger):
         if run is None or not getattr(run, "offline", False):
             return None
         return f"wandb sync {os.path.relpath(os.path.dirname(run.dir))}"
-
-
-def _logged_in() -> bool:
-    """Whether there is a key in the environment or, from ``wandb login``, in the netrc file."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urllib.parse.urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
-    try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host or "") is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
 
 
 def _first_line(error: Exception) -> str:

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from datamodules.batches import TensorBatches
 from datamodules.checks import check_choice, check_count, check_labels, check_samples, check_trainable
-from datamodules.splits import Split, generator, stratified_order
+from datamodules.splits import Split
 from datamodules.transforms import AUGMENTATIONS, NORMALIZATIONS, BatchTransform, Normalize, ShiftFlip
 from nfa.errors import NfaError
+from nfa.stratify import generator, stratified_order
 
 __all__ = ["Split", "TensorBatches", "TensorDataModule"]
 

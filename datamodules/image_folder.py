@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from datamodules.base import TensorDataModule
 from datamodules.checks import check_count
 from datamodules.images import decode_files
-from datamodules.splits import Split, generator, stratified_order
+from datamodules.splits import Split
 from nfa.errors import NfaError
+from nfa.image_files import ENDINGS, is_image
+from nfa.stratify import generator, stratified_order
 
 
 @dataclass(frozen=True)
@@ -111,16 +112,12 @@ def _list_files(folder: Path, class_names: tuple[str, ...]) -> _Files:
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(class_names):
-        found = sorted(p for p in (folder / name).iterdir() if _is_image(p))
+        found = sorted(p for p in (folder / name).iterdir() if is_image(p))
         if not found:
             raise NfaError(
                 f"expected images in the class folder {folder / name}, found no file with one of the endings "
-                f"{' '.join(IMG_EXTENSIONS)}: add some or remove the folder"
+                f"{' '.join(ENDINGS)}: add some or remove the folder"
             )
         paths += found
         labels += [label] * len(found)
     return _Files(paths, torch.tensor(labels))
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMG_EXTENSIONS and not path.name.startswith(".")

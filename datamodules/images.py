@@ -2,9 +2,8 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +13,9 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from nfa.errors import NfaError
+from nfa.image_files import THREADS, common_shape, decode, read_header
 
-_GREY_MODES = {"1", "L", "LA"}
-_DEEP_MODES = re.compile(r"I|I;.*|F")  # more than 8 bits a pixel: Pillow would clip them without a word
-_THREADS = min(8, os.cpu_count() or 1)  # Pillow decodes outside the interpreter lock
+_ADVICE = "pass data.size=SIDE to resize all"
 
 
 def decode_files(paths: Sequence[Path], size: int | None = None) -> Tensor:
@@ -34,15 +32,15 @@ def decode_files(paths: Sequence[Path], size: int | None = None) -> Tensor:
     Raises:
         NfaError: a file is not an image of 8 bits a channel, shapes differ, or memory does not suffice.
     """
-    with ThreadPoolExecutor(_THREADS) as pool:
-        headers = list(pool.map(_read_header, paths))
-        shape = _common_shape(paths, [h[:2] for h in headers]) if size is None else (size, size)
-        mode, channels = ("L", 1) if all(h[2] for h in headers) else ("RGB", 3)
+    with ThreadPoolExecutor(THREADS) as pool:
+        headers = list(pool.map(read_header, paths))
+        shape = (size, size) if size else common_shape(paths, [h.shape for h in headers], _ADVICE)
+        mode, channels = ("L", 1) if all(h.grey for h in headers) else ("RGB", 3)
         x = allocate(len(paths), channels, *shape)
         rows = x.permute(0, 2, 3, 1).numpy()
 
         def fill(i: int) -> None:
-            rows[i] = _decode(paths[i], mode, size).reshape(rows.shape[1:])
+            rows[i] = _pixels(paths[i], mode, size).reshape(rows.shape[1:])
 
         for _ in pool.map(fill, range(len(paths))):
             pass
@@ -81,32 +79,9 @@ def available_memory() -> int:
     return 1024 * int(kilobytes[1])
 
 
-@contextmanager
-def _open(path: Path) -> Iterator[Image.Image]:
-    try:
-        with Image.open(path) as image:
-            if _DEEP_MODES.fullmatch(image.mode):
-                raise ValueError(f"more than 8 bits a channel, mode {image.mode}")
-            yield image
-    except Exception as error:  # Pillow's readers raise nearly anything on damaged files
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise NfaError(
-            f"expected an 8-bit image, could not decode {path} ({reason}): replace or remove the file"
-        ) from None
-
-
-def _read_header(path: Path) -> tuple[int, int, bool]:
-    """Height, width, and whether the file is grey."""
-    with _open(path) as image:
-        return image.height, image.width, image.mode in _GREY_MODES
-
-
-def _decode(path: Path, mode: str, size: int | None) -> np.ndarray:
-    with _open(path) as image:
-        if "transparency" in image.info:
-            image = image.convert("RGBA")  # what Pillow asks for before a palette loses its transparency
-        pixels = image.convert(mode)
-        return np.asarray(pixels if size is None else _fit(pixels, size))
+def _pixels(path: Path, mode: str, size: int | None) -> np.ndarray:
+    image = decode(path, mode)
+    return np.asarray(image if size is None else _fit(image, size))
 
 
 def _fit(image: Image.Image, size: int) -> Image.Image:
@@ -115,14 +90,3 @@ def _fit(image: Image.Image, size: int) -> Image.Image:
     left, top = (image.width - side) / 2, (image.height - side) / 2
     box = (left, top, left + side, top + side)
     return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
-
-
-def _common_shape(paths: Sequence[Path], shapes: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    for path, shape in zip(paths, shapes, strict=True):
-        if shape != shapes[0]:
-            (h0, w0), (h, w) = shapes[0], shape
-            raise NfaError(
-                f"expected images of one shape, got {h0}x{w0} ({paths[0]}) and {h}x{w} ({path}): "
-                "pass data.size=SIDE to resize all"
-            )
-    return shapes[0]

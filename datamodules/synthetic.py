@@ -6,8 +6,9 @@ import torch
 
 from datamodules.base import TensorDataModule
 from datamodules.checks import check_count
-from datamodules.splits import Split, generator
+from datamodules.splits import Split
 from nfa.errors import NfaError
+from nfa.stratify import generator
 
 
 class LowRank(TensorDataModule):

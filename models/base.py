@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanSquaredError, Metric, MetricCollection, R2Score
 from torchmetrics.classification import MulticlassAccuracy
 
+from datamodules.base import TensorDataModule
 from models.checks import check_choice
 from nfa import NfaError
 
@@ -50,6 +51,10 @@ class LabModule(pl.LightningModule):
         self.log(f"{stage}/loss", loss.detach(), prog_bar=stage == "train", sync_dist=True, **options)
         self.log_dict(metrics, prog_bar=stage != "test", **options)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep under ``inputs`` how images were normalised, for whoever measures the network later."""
+        checkpoint["inputs"] = describe_inputs(getattr(self._trainer, "datamodule", None))
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the checkpoint of another model with the first names that do not fit."""
         mine, theirs = self.state_dict(), checkpoint["state_dict"]
@@ -67,6 +72,27 @@ class LabModule(pl.LightningModule):
                 + "; ".join(mismatches[:3])
                 + ". Give the model and data options it was trained with"
             )
+
+
+def describe_inputs(datamodule: Any) -> dict[str, Any]:
+    """How the images of a datamodule are normalised, in plain types.
+
+    Returns:
+        ``mean`` and ``std`` of each channel in units of [0, 1], ``channels``, and ``size`` (height, width);
+        or ``unknown``, the reason why that is not the whole truth about these inputs.
+    """
+    if not isinstance(datamodule, TensorDataModule):
+        return {"unknown": "the run had no datamodule of this lab, so its normalisation is not known"}
+    x, normalize = datamodule._split("train").x, datamodule._transform.normalize
+    if x.ndim != 4:
+        return {"unknown": f"the inputs of the run are no images but of shape {tuple(x.shape[1:])}"}
+    channels, height, width = x.shape[1:]
+    if normalize.mean.numel() not in (1, channels):
+        return {"unknown": "the run had data.normalize=feature, a mean for every pixel"}
+    if x.is_floating_point() and not (0 <= x.min() and x.max() <= 1):
+        return {"unknown": "the images of the run are floating and not in [0, 1]"}
+    mean, std = (moment.flatten().expand(channels).tolist() for moment in (normalize.mean, normalize.std))
+    return {"mean": mean, "std": std, "channels": channels, "size": [height, width]}
 
 
 def _metrics(task: str, num_outputs: int, stage: str) -> MetricCollection:

@@ -134,11 +134,13 @@ def audit(
             model, batches, initial_state, layers, power, distributed, {"probes": probes, **options}
         )
         _check_initial(maps, initial)
+        _check_maps(maps, skipped)
         bases = _bases(maps, initial)
         start = time.perf_counter()
         if memory is not None or tolerance is not None:
             footprint, batches = survey(model, batches, maps, bases, **options)
             replicates, options["piece_limit"] = footprint.within(memory, replicates)
+            watch.begin(footprint, replicates, options["piece_limit"])
         sweep_args = (model, batches, maps)
         options |= {"replicates": replicates, "bases": bases}
         if tolerance is None:
@@ -150,9 +152,11 @@ def audit(
     skipped = [_with_tie(entry, tied_to(model, entry, maps)) for entry in skipped]
     middle = time.perf_counter()
     report = AnsatzReport(weights={m.name: m.weight().clone() for m in maps})
-    for entry in _in_order(model, maps, skipped):
+    entries = _in_order(model, maps, skipped)
+    for entry in entries:
         sensitivity = sweep.sensitivities.pop(entry.name, None)  # its replicates are not needed any longer
         report.rows.append(_row(entry, sensitivity, report, initial, power, nulls, seed))
+        watch.rows(len(report.rows), len(entries))
     report.meta = {
         "samples": sweep.samples,
         "outputs": sweep.outputs,
@@ -304,7 +308,7 @@ def _with_initial(row: AnsatzRow, report: AnsatzReport, initial: AnsatzReport | 
         row,
         cnfc=FeaturePair(change, C).cosine(1.0),
         init_nfm_cosine=weight_cosine(W, W0),
-        init_cosine=before.cosine,
+        init_cosine=before.cosine if before.power == row.power else math.nan,
         init_alignment=before.alignment,
     )
 
@@ -367,6 +371,15 @@ def _check_initial(maps: Sequence[LinearMap], initial: AnsatzReport | None) -> N
                 f"initial_state is of another model: {lmap.name} was {tuple(before.shape)}, "
                 f"is {tuple(lmap.weight().shape)}"
             )
+
+
+def _check_maps(maps: Sequence[LinearMap], skipped: Sequence[SkippedModule]) -> None:
+    if not maps and skipped:
+        first = skipped[0]
+        raise NfaError(
+            f"no linear map to measure: of {len(skipped)} weights of two or more dimensions all are skipped, "
+            f"the first ({first.name or type(first).__name__}) because of this: {first.reason}"
+        )
 
 
 def _bases(maps: Sequence[LinearMap], initial: AnsatzReport | None) -> dict[str, Tensor]:

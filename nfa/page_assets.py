@@ -5,13 +5,13 @@ STYLE = """
   color-scheme: light dark;
   --page: #ffffff; --ink: #1c2126; --muted: #5b6670; --line: #dde2e7; --soft: #f5f7f9; --link: #0b62a3;
   --blue: #0072b2; --vermillion: #d55e00; --green: #009e73; --purple: #cc79a7; --orange: #e69f00;
-  --sky: #56b4e9; --grey: #8a939b;
+  --sky: #56b4e9; --grey: #8a939b; --warn: #fdf1d6; --warn-line: #d98e04; --warn-ink: #6b4200;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --page: #101418; --ink: #e4e8ec; --muted: #9aa5b0; --line: #2b333b; --soft: #181e24; --link: #7cc0f0;
     --blue: #56b4e9; --vermillion: #f0813a; --green: #2fc79b; --purple: #dd97bf; --orange: #f0b93a;
-    --sky: #a3d8f7; --grey: #8d98a3;
+    --sky: #a3d8f7; --grey: #8d98a3; --warn: #33270c; --warn-line: #e0a32e; --warn-ink: #f7d48a;
   }
 }
 * { box-sizing: border-box; }
@@ -28,6 +28,18 @@ p { margin: 0 0 12px; max-width: 74ch; }
 a { color: var(--link); text-underline-offset: 2px; }
 code { font: 0.92em ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", monospace; }
 .lede { font-size: 19px; line-height: 1.5; max-width: 68ch; }
+.notes { list-style: none; margin: 0 0 16px; padding: 0; max-width: 84ch; }
+.notes li { padding: 7px 14px; border-left: 4px solid var(--line); background: var(--soft); font-size: 15px; }
+.notes li + li { margin-top: 6px; }
+.notes .warning {
+  border: 1px solid var(--warn-line); border-left-width: 6px; border-radius: 4px; background: var(--warn);
+  color: var(--warn-ink); font-size: 17px; padding: 11px 14px;
+}
+.badge {
+  display: inline-block; vertical-align: 3px; padding: 2px 10px; border-radius: 99px; font-size: 15px;
+  line-height: 1.4; letter-spacing: .02em; background: var(--warn); color: var(--warn-ink);
+  border: 1px solid var(--warn-line);
+}
 .note, figcaption { color: var(--muted); font-size: 14px; line-height: 1.5; }
 svg, img { display: block; width: 100%; height: auto; }
 svg { overflow: visible; }
@@ -39,6 +51,23 @@ figure { margin: 0; }
 
 .scroll { overflow-x: auto; margin-top: 14px; border: 1px solid var(--line); border-radius: 8px; }
 .scroll:focus-visible { outline: 2px solid var(--link); outline-offset: 2px; }
+.long { max-height: min(80vh, 900px); overflow: auto; }
+.long thead th { position: sticky; top: 0; z-index: 2; }
+.long thead .name { z-index: 3; }
+.filter {
+  display: flex; flex-wrap: wrap; gap: 8px 12px; align-items: center; margin-top: 14px; font-size: 14px;
+}
+.filter[hidden], tr[hidden] { display: none; }
+.filter input, .filter select {
+  font: inherit; color: inherit; background: var(--page); padding: 6px 10px; min-width: 0;
+  border: 1px solid var(--line); border-radius: 6px;
+}
+.filter input { flex: 1 1 260px; max-width: 420px; }
+.filter output { color: var(--muted); font-variant-numeric: tabular-nums; }
+.filter + .scroll { margin-top: 10px; }
+.strip { width: 180px; }
+.dot { display: inline-block; width: 10px; height: 10px; border-radius: 50%; margin-right: 8px; }
+.parts thead th { padding: 8px 10px; }
 table { border-collapse: separate; border-spacing: 0; width: 100%; font-size: 13px; line-height: 1.35; }
 th, td { padding: 6px 10px; text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 thead th { background: var(--soft); border-bottom: 1px solid var(--line); padding: 0; font-weight: 600; }
@@ -57,10 +86,15 @@ th[aria-sort="ascending"] button::after { content: "\\2191"; opacity: 1; }
 th[aria-sort="descending"] button::after { content: "\\2193"; opacity: 1; }
 tbody tr:hover > * { background: var(--soft); }
 .clear { font-weight: 700; }
-.chance, .skipped > * { color: var(--muted); }
+.chance, .skipped > *, .trivial > * { color: var(--muted); }
+tbody .trivial > * { font-style: italic; }
+tbody a, .index a { text-decoration-color: var(--line); }
+tbody small { display: block; white-space: normal; max-width: 300px; font-size: 12px; font-weight: 400; }
 
 .layer { margin-top: 22px; padding-top: 18px; border-top: 1px solid var(--line); }
-.layer .note { margin: 0 0 12px; }
+.index a { margin-right: 10px; display: inline-block; }
+.index { max-width: none; }
+.layer .note { max-width: none; margin: 0 0 12px; }
 .gallery {
   display: grid; grid-template-columns: repeat(12, minmax(0, 1fr)); gap: 16px 20px; align-items: start;
 }
@@ -74,6 +108,9 @@ dl {
 }
 dt { font-weight: 600; overflow-wrap: anywhere; }
 dd { margin: 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
+dd dl { margin-top: 4px; grid-template-columns: fit-content(50%) 1fr; gap: 4px 18px; font-size: 13px; }
+dd dt { font-weight: 500; }
+summary { cursor: pointer; color: var(--link); }
 .guide { gap: 12px 22px; font-size: 15px; grid-template-columns: 140px 1fr; }
 .guide dd { max-width: 78ch; overflow-wrap: break-word; }
 ol { padding-left: 22px; font-size: 14px; max-width: 84ch; }
@@ -95,7 +132,8 @@ ol { padding-left: 22px; font-size: 14px; max-width: 84ch; }
 @media print {
   main { max-width: none; padding: 0; }
   figure, .layer { break-inside: avoid; }
-  .scroll { overflow: visible; border: 0; }
+  .scroll { overflow: visible; max-height: none; border: 0; }
+  .filter { display: none; }
 }
 """
 
@@ -117,6 +155,22 @@ function sortBy(head) {
   for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
   head.setAttribute("aria-sort", descending ? "descending" : "ascending");
 }
+function filterBy(form) {
+  const [words, verdict] = form.querySelectorAll("input, select"), count = form.querySelector("output");
+  const table = form.nextElementSibling.querySelector("table"), rows = Array.from(table.tBodies[0].rows);
+  const text = row => Array.from(row.querySelectorAll(".text"), cell => cell.textContent);
+  const seek = words.value.toLowerCase().split(/\\s+/);
+  for (const row of rows) {
+    const cells = text(row), all = cells.join(" ").toLowerCase();
+    const fits = !verdict.value || cells.includes(verdict.value);
+    row.hidden = !(fits && seek.every(word => all.includes(word)));
+  }
+  count.textContent = rows.filter(row => !row.hidden).length + " of " + rows.length;
+}
+for (const form of document.querySelectorAll(".filter")) {
+  form.hidden = false;
+  form.addEventListener("input", () => filterBy(form));
+}
 for (const button of document.querySelectorAll("thead button"))
   button.addEventListener("click", () => sortBy(button.closest("th")));
 """
@@ -136,6 +190,9 @@ gives 1, with α from ½ to 1 something between. At α = 1 <i>C</i> is isotropic
 alignment undefined (–). The idea is that of [3].</dd>
 <dt>z</dt><dd>Alignment in units of its standard deviation for a <i>C</i> rotated at random, which is known
 in closed form. |z| ≤ 2 is within chance; z &gt; 5 is far beyond it.</dd>
+<dt>verdict</dt><dd>Above null where z &gt; 2, within null where |z| ≤ 2, below null where z &lt; −2. Trivial:
+the last linear map of raw logits, whose <i>C</i> is the identity by construction; its cosine at α = 1 is 1
+whatever the weights, so it takes no part in the summary, the medians and the charts.</dd>
 <dt>α, r</dt><dd>The exponent fitted over the left singular directions <i>u</i> of <i>W</i>: the slope of
 log <i>u</i>ᵀ<i>Cu</i> on log σ² is 1/α − 1, and r is the correlation of the fit. Where α is near 1 that
 slope is near 0, and so is r, even where the fit is good.</dd>
@@ -159,7 +216,7 @@ gradient descent in non-linear neural networks. <a href="https://arxiv.org/abs/2
 </ol>
 """
 
-TEXT_COLUMNS = ("layer", "kind", "status")
+TEXT_COLUMNS = ("layer", "kind", "verdict")
 # column of the table: heading, format, explanation
 NUMBER_COLUMNS = {
     "epoch": ("epoch", "g", "epochs trained when measured"),

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import statistics
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,12 +13,12 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from nfa.files import write_whole
-from nfa.rows import AnsatzRow
+from nfa.parts import common_start
+from nfa.rows import CHANCE, CLEAR, AnsatzRow
 
 UNDEFINED = "–"
-CLEAR, CHANCE = 5.0, 2.0  # |z| up to 2 is what chance gives in 19 of 20 layers; beyond 5 it hardly ever does
 _KIND_WIDTH = 10
-_LEAST_NAME_WIDTH = 12
+_LEAST_NAME_WIDTH, _READABLE_NAME_WIDTH = 12, 26
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,23 @@ def abbreviate(name: str, width: int) -> str:
 def finite(values: Iterable[float]) -> list[float]:
     """Keep the values that are neither NaN nor infinite."""
     return [value for value in values if math.isfinite(value)]
+
+
+def short_names(names: Sequence[str], width: int) -> list[str]:
+    """Shorten dotted names to ``width`` characters, alike and so that they still tell layers apart.
+
+    What most of them begin with is left out; then words are cut, but no numbers; then middles are left out.
+    """
+    start, longest = common_start(names), 10
+    shortened = list(names)
+    if max(map(len, shortened), default=0) > width and start:
+        shortened = ["…" + name.removeprefix(start) if name.startswith(start) else name for name in names]
+    whole = shortened
+    while max(map(len, shortened), default=0) > width and longest > 2:
+        longest -= 1
+        word = rf"([^\W\d_]{{{longest}}})[^\W\d_]+"
+        shortened = [name if len(name) <= width else re.sub(word, r"\1", name) for name in whole]
+    return [abbreviate(name, width) for name in shortened]
 
 
 # -- summary ---------------------------------------------------------------------------------------
@@ -114,7 +132,7 @@ def _cosine_sentence(rows: Sequence[AnsatzRow]) -> list[str]:
 
 
 def _skipped_sentence(rows: Sequence[AnsatzRow]) -> list[str]:
-    skipped = sum(not row.measured for row in rows)
+    skipped = sum(row.skipped for row in rows)
     if not skipped:
         return []
     return [f"{_count(skipped, 'layer')} {'was' if skipped == 1 else 'were'} skipped."]
@@ -149,60 +167,80 @@ def _null(row: AnsatzRow) -> str:
 
 
 _COLUMNS: dict[str, Callable[[AnsatzRow], str]] = {
+    "layer": lambda row: row.layer,
+    "kind": lambda row: abbreviate(row.kind, _KIND_WIDTH),
+    "in→out": _size,
     "alignment": lambda row: show(row.alignment, "+.3f"),
     "z": lambda row: show(row.z, ".1f"),
+    "verdict": lambda row: row.verdict,
     "α fit (r)": _alpha,
     "cosine": lambda row: show(row.cosine),
     "null": _null,
     "init align": lambda row: show(row.init_alignment, "+.3f"),
     "init cos": lambda row: show(row.init_cosine),
 }
+_LEFT = ("layer", "kind")
+_OF_ALL_ROWS = ("layer", "kind", "in→out")  # shown where a layer was skipped, too
+_LEAST_IMPORTANT = ("kind", "init cos", "init align", "in→out")
 
 
 def format_table(rows: Sequence[AnsatzRow], *, width: int | None = None) -> str:
     """Lay out rows as plain text for a terminal, one line a layer.
 
-    Names lose their middle where the lines would exceed ``width``, down to 12 characters; numbers never do. A
-    skipped layer shows its reason instead of numbers, wrapped; an undefined number is a dash.
+    The initial values have columns where there are any. Where the lines would exceed ``width``, the least
+    important columns are left out, the kind of a layer first, while names would fall below 26 characters;
+    then names are shortened, down to 12 characters; numbers never are. A skipped layer shows its reason
+    instead of numbers, wrapped; an undefined number is a dash.
 
     Args:
         rows: one a layer.
-        width: greatest number of characters a line; None means 120.
+        width: greatest number of characters a line, say, that of the terminal; None means 120.
 
     Returns:
         The table, without a final newline.
     """
-    heads = ["layer", "kind", "in→out", *_COLUMNS]
-    lines = [_cells(row) for row in rows]
-    widths = [max(map(len, column)) for column in zip(heads, *_padded(lines, len(heads)), strict=True)]
-    free = (width or 120) - sum(widths[1:]) - 2 * (len(widths) - 1)
-    widths[0] = min(widths[0], max(free, _LEAST_NAME_WIDTH))
-    rule = "─" * (sum(widths) + 2 * (len(widths) - 1))
-    body = [_line(cells, widths, row) for row, cells in zip(rows, lines, strict=True)]
-    return "\n".join([_aligned(heads, widths), rule, *body])
+    width = width or 120
+    numeric = [row for row in rows if not row.skipped]
+    heads = [head for head in _COLUMNS if not (head.startswith("init") and _undefined(head, numeric))]
+    texts = {head: [_COLUMNS[head](row) for row in rows] for head in heads}
+    widths = {head: max(map(len, [head, *_shown(head, texts[head], rows)])) for head in heads}
+    name = min(widths["layer"], _READABLE_NAME_WIDTH)
+    for head in _LEAST_IMPORTANT:
+        if _total(widths) - widths["layer"] + name > width:
+            widths.pop(head, None)
+    free = width - _total(widths) + widths["layer"]
+    widths["layer"] = min(widths["layer"], max(free, _LEAST_NAME_WIDTH))
+    texts["layer"] = short_names(texts["layer"], widths["layer"])
+    lines = [_line({head: texts[head][i] for head in widths}, widths, row) for i, row in enumerate(rows)]
+    return "\n".join([_aligned({head: head for head in widths}, widths), "─" * _total(widths), *lines])
 
 
-def _cells(row: AnsatzRow) -> list[str]:
-    cells = [row.layer, abbreviate(row.kind, _KIND_WIDTH), _size(row)]
-    return cells + [text(row) for text in _COLUMNS.values()] if row.measured else cells
+def _undefined(head: str, rows: Sequence[AnsatzRow]) -> bool:
+    return all(_COLUMNS[head](row) == UNDEFINED for row in rows)
 
 
-def _padded(lines: Iterable[list[str]], length: int) -> Iterable[list[str]]:
-    return (cells + [""] * (length - len(cells)) for cells in lines)
+def _shown(head: str, texts: Sequence[str], rows: Sequence[AnsatzRow]) -> list[str]:
+    of_all = head in _OF_ALL_ROWS
+    return [text for text, row in zip(texts, rows, strict=True) if of_all or not row.skipped]
 
 
-def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
+def _total(widths: Mapping[str, int]) -> int:
+    return sum(widths.values()) + 2 * (len(widths) - 1)
+
+
+def _aligned(cells: Mapping[str, str], widths: Mapping[str, int]) -> str:
     """Text to the left, numbers to the right."""
-    text = [cell.ljust(width) for cell, width in zip(cells[:2], widths[:2], strict=True)]
-    numbers = [cell.rjust(width) for cell, width in zip(cells[2:], widths[2:], strict=False)]
-    return "  ".join(text + numbers)
+    return "  ".join(
+        text.ljust(widths[head]) if head in _LEFT else text.rjust(widths[head])
+        for head, text in cells.items()
+    )
 
 
-def _line(cells: Sequence[str], widths: Sequence[int], row: AnsatzRow) -> str:
-    line = _aligned([abbreviate(cells[0], widths[0]), *cells[1:]], widths)
-    if row.measured:
-        return line
-    reason = textwrap.wrap(row.status, max(sum(widths) + 2 * (len(widths) - 1) - len(line) - 2, 20)) or [""]
+def _line(cells: Mapping[str, str], widths: Mapping[str, int], row: AnsatzRow) -> str:
+    if not row.skipped:
+        return _aligned(cells, widths)
+    line = _aligned({head: text for head, text in cells.items() if head in _OF_ALL_ROWS}, widths)
+    reason = textwrap.wrap(row.status, max(_total(widths) - len(line) - 2, 20)) or [""]
     return "\n".join([f"{line}  {reason[0]}", *(" " * (len(line) + 2) + part for part in reason[1:])])
 
 
@@ -212,21 +250,26 @@ def _line(cells: Sequence[str], widths: Sequence[int], row: AnsatzRow) -> str:
 def write_json(path: str | os.PathLike, rows: Iterable[AnsatzRow], meta: Mapping[str, object]) -> None:
     """Write ``{"meta": …, "rows": […]}``, whole or not at all; an undefined number is ``null``.
 
+    A row has the fields of `AnsatzRow` and its verdict.
+
     Args:
         path: the file; an existing one is replaced.
         rows: one a layer and measurement.
         meta: versions, command, seed, sizes, timings, …; what JSON does not know is written as text.
     """
-    content = {"meta": dict(meta), "rows": [dataclasses.asdict(row) for row in rows]}
-    write_whole(path, json.dumps(_plain(content), indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+    content = {
+        "meta": dict(meta),
+        "rows": [{**dataclasses.asdict(row), "verdict": row.verdict} for row in rows],
+    }
+    write_whole(path, json.dumps(plain(content), indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
-def _plain(value: object) -> object:
-    """Only what JSON knows: NaN and infinities as None, anything foreign as text."""
+def plain(value: object) -> object:
+    """Turn a value into what JSON knows: NaN and infinities into None, anything foreign into text."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, bool | int | str) else str(value)

@@ -11,6 +11,8 @@ from pathlib import Path
 from nfa.files import write_whole
 
 NAN = math.nan
+CLEAR, CHANCE = 5.0, 2.0  # |z| up to 2 is what chance gives in 19 of 20 layers; beyond 5 it hardly ever does
+OK, TRIVIAL = "ok", "trivial"
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class AnsatzRow:
         init_cosine: `cosine` at initialisation.
         init_alignment: `alignment` at initialisation.
         stderr: standard error of `cosine` (probes: over probes; exact: over groups of samples).
-        status: ``ok``, or ``skipped: reason``.
+        status: ``ok``; ``trivial`` where C is the identity by construction, as at the last linear map of raw
+            logits; or ``skipped: reason``.
         epoch: epochs trained when measured; NaN outside training.
     """
 
@@ -64,15 +67,35 @@ class AnsatzRow:
     init_cosine: float = NAN
     init_alignment: float = NAN
     stderr: float = NAN
-    status: str = "ok"
+    status: str = OK
     epoch: float = NAN
 
     @property
     def measured(self) -> bool:
-        """Whether the row carries numbers (its status is ``ok``)."""
-        return self.status == "ok"
+        """Whether the row takes part in counts, medians and charts (its status is ``ok``)."""
+        return self.status == OK
+
+    @property
+    def trivial(self) -> bool:
+        """Whether its C is the identity by construction: there are numbers, but they say nothing."""
+        return self.status == TRIVIAL
+
+    @property
+    def skipped(self) -> bool:
+        """Whether there are no numbers."""
+        return not (self.measured or self.trivial)
+
+    @property
+    def verdict(self) -> str:
+        """Its alignment against chance, in two words; one of `VERDICTS`."""
+        if not self.measured:
+            return "trivial" if self.trivial else "skipped"
+        if math.isnan(self.z):
+            return "undefined"
+        return "above null" if self.z > CHANCE else "below null" if self.z < -CHANCE else "within null"
 
 
+VERDICTS = ("above null", "within null", "below null", "undefined", "trivial", "skipped")
 AUDIT_COLUMNS = tuple(f.name for f in fields(AnsatzRow) if f.name != "epoch")
 TRAIN_COLUMNS = ("epoch", *AUDIT_COLUMNS)
 _TEXT = {"layer", "kind", "status"}

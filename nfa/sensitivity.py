@@ -68,6 +68,12 @@ class Sweep:
 class Watch:
     """Looks on while a sweep runs; this one lets it run to the end."""
 
+    def begin(self, footprint: Any, replicates: int, piece: int | None) -> None:
+        """What it takes was estimated; so many replicates will be kept and samples carried at a time."""
+
+    def rows(self, done: int, total: int) -> None:
+        """The statistics of so many layers are computed."""
+
     def progress(self, samples: float, backwards: int) -> None:
         """So many samples are done, a sample under way in part; each takes so many backwards."""
 

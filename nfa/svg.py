@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import groupby
+from itertools import accumulate, groupby
 
 from nfa.report import abbreviate, finite
 
@@ -26,7 +26,8 @@ _RAMP = ((0x3B, 0x7D, 0xD8), (0x85, 0x68, 0xD0), (0xC7, 0x50, 0x9B), (0xE0, 0x60
 
 _FONT = 12
 _NARROW, _NARROW_CHARACTER, _CHARACTER = frozenset("fijlrt1I.,:;/|()[] "), 4.2, 7.2  # px wide in that font
-_MOST_MARKERS = 600
+_MOST_MARKERS, _MOST_NAMED_MARKERS = 600, 3000
+_LINE_HEIGHT = 16
 _TICK_FONT = 11
 _TICK_CHARACTER = 5.9
 _LONGEST_TICK = 16
@@ -46,6 +47,7 @@ class Series:
         line: connect the points.
         hollow: draw the points as rings.
         in_legend: of many ordered series only some need an entry.
+        faint: draw a thin line, which leaves the points to the eye.
     """
 
     label: str
@@ -55,6 +57,7 @@ class Series:
     line: bool = True
     hollow: bool = False
     in_legend: bool = True
+    faint: bool = False
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,7 @@ class _Plot:
     x: _Axis
     y: _Axis
     names: Sequence[str] | None
+    groups: Sequence[str] | None
     radius: float  # of a marker; 0 where there are too many to draw
 
     @property
@@ -155,6 +159,7 @@ def line_chart(
     bands: Sequence[Band] = (),
     rules: Sequence[float] = (),
     x_names: Sequence[str] | None = None,
+    x_groups: Sequence[str] | None = None,
     y_range: tuple[float, float] | None = None,
     x_log: bool = False,
     y_log: bool = False,
@@ -173,6 +178,8 @@ def line_chart(
         bands: areas behind the lines.
         rules: heights of dashed horizontal lines.
         x_names: names of the positions 0, 1, …, like layers; abbreviated, turned, thinned as space demands.
+        x_groups: for each of the named positions the group to which it belongs, like a block of layers; the
+            axis then names the groups, and the tooltips the positions.
         y_range: limits of the y axis, by default those of the data; a point beyond is drawn at the edge, and
             its tooltip has its value.
         x_log: logarithmic x axis; what is not positive is left out.
@@ -193,7 +200,8 @@ def line_chart(
         _Axis(*((-0.5, len(x_names) - 0.5) if x_names else x_limits), 58, width - 14, x_log),
         _Axis(*y_limits, top + plot_height, top, y_log),
         x_names,
-        _radius(series, width),
+        x_groups,
+        _radius(series, width, len(x_names or ())),
     )
     ticks, bottom = _x_ticks(plot, whole=all(float(v).is_integer() for s in series for v in s.x))
     body = [
@@ -216,12 +224,27 @@ def line_chart(
     )
 
 
-def _radius(series: Sequence[Series], width: float) -> float:
+def strip(values: Iterable[float], limits: tuple[float, float], color: str, *, width: int = 180) -> str:
+    """Draw values as translucent dots on a line, with an upright mark at zero; for a cell of a table."""
+    axis = _Axis(*_limits(limits, False, 0.0), 6, width - 6)
+    dots = "".join(f'<circle cx="{axis(v):.1f}" cy="11" r="3.5"/>' for v in finite(values))
+    return (
+        f'<svg class="strip" viewBox="0 0 {width} 22" aria-hidden="true">'
+        f'<path d="M{axis.start} 11H{axis.stop}" stroke="currentColor" opacity=".2"/>'
+        f'<path d="M{axis(0.0):.1f} 2V20" stroke="currentColor" opacity=".55"/>'
+        f'<g style="fill:{color}" opacity=".55">{dots}</g></svg>'
+    )
+
+
+def _radius(series: Sequence[Series], width: float, positions: int) -> float:
     """Large markers where there is room, small ones where there is less, else lines alone."""
     counts = [len(s.x) for s in series] or [0]
-    if sum(counts) > _MOST_MARKERS:
+    if sum(counts) > (_MOST_NAMED_MARKERS if positions else _MOST_MARKERS):
         return 0.0
-    return 2.0 if len(series) > len(PALETTE) or 10 * max(counts) > width else 3.5
+    if positions > 150 or 4 * positions > width:
+        return 1.8
+    crowded = not positions and len(series) > len(PALETTE)
+    return 2.4 if crowded or 10 * max(positions, *counts, 0) > width else 3.5
 
 
 def _limits(values: Iterable[float], log: bool, padding: float) -> tuple[float, float]:
@@ -285,7 +308,7 @@ def _x_ticks(plot: _Plot, *, whole: bool) -> tuple[list[str], float]:
     """Tick labels, and how far down they reach."""
     base = plot.y.start
     if plot.names:
-        return _name_ticks(plot, base)
+        return _group_ticks(plot, base) if plot.groups else _name_ticks(plot, base)
     ticks = [
         _text(plot.x(v), base + 18, _tick_text(v, plot.x), anchor="middle", muted=True, size=_TICK_FONT)
         for v in plot.x.ticks(64, whole=whole)
@@ -302,9 +325,34 @@ def _name_ticks(plot: _Plot, base: float) -> tuple[list[str], float]:
             for i, name in enumerate(names)
         ]
         return level, base + 22
-    every = math.ceil(16 / plot.slot)
+    every = math.ceil(_LINE_HEIGHT / plot.slot)
     turned = [_turned(plot.x(i) + 4, base + 14, names[i]) for i in range(0, len(names), every)]
     return turned, base + 20 + longest * math.sin(math.radians(_TURN))
+
+
+def _group_ticks(plot: _Plot, base: float) -> tuple[list[str], float]:
+    """Name each group at its middle, where there is room, and separate them by faint lines."""
+    counts = [(name, len(list(run))) for name, run in groupby(plot.groups or ())]
+    ends = list(accumulate(count for _, count in counts))
+    middles = [plot.x(end - (count + 1) / 2) for (_, count), end in zip(counts, ends, strict=True)]
+    names = [abbreviate(name, _LONGEST_TICK) for name, _ in counts]
+    edges = [plot.x(end - 0.5) for end in ends[:-1]] if len(counts) * 8 < plot.x.stop - plot.x.start else []
+    line = f"{plot.y.stop:.1f}V{base:.1f}"
+    path = "".join(f"M{x:.1f} {line}" for x in edges)
+    lines = [f'<path d="{path}" stroke="currentColor" opacity=".1"/>'] if edges else []
+    widths = [_TICK_CHARACTER * len(name) + 8 for name in names]
+    if all(width <= plot.slot * count for width, (_, count) in zip(widths, counts, strict=True)):
+        level = [
+            _text(x, base + 18, name, anchor="middle", muted=True, size=_TICK_FONT)
+            for x, name in zip(middles, names, strict=True)
+        ]
+        return lines + level, base + 22
+    turned, last = [], -math.inf
+    for x, name in zip(middles, names, strict=True):
+        if x >= last + _LINE_HEIGHT:
+            turned.append(_turned(x + 4, base + 14, name))
+            last = x
+    return lines + turned, base + 12 + max(widths) * math.sin(math.radians(_TURN))
 
 
 def _turned(x: float, y: float, text: str) -> str:
@@ -317,9 +365,10 @@ def _turned(x: float, y: float, text: str) -> str:
 # -- data ------------------------------------------------------------------------------------------
 
 
-def _path(points: Sequence[tuple[float, float]]) -> str:
+def _path(points: Sequence[tuple[float, float]], faint: bool = False) -> str:
     commands = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
-    looks = 'fill="none" stroke="currentColor" stroke-width="1.75" stroke-linejoin="round"'
+    stroke = 'stroke-width="1" opacity=".5"' if faint else 'stroke-width="1.75"'
+    looks = f'fill="none" stroke="currentColor" {stroke} stroke-linejoin="round"'
     return f'<path d="M{commands}" {looks}/>'
 
 
@@ -341,7 +390,8 @@ def _level(plot: _Plot, value: float, looks: str) -> str:
 def _draw_series(plot: _Plot, series: Series) -> str:
     points = list(zip(series.x, series.y, strict=True))
     runs = _runs(points, lambda p: plot.x.defines(p[0]) and plot.y.defines(p[1]))
-    lines = [_path([(plot.x(x), plot.y(y)) for x, y in run]) for run in runs if len(run) > 1]
+    faint = series.faint and bool(plot.radius)
+    lines = [_path([(plot.x(x), plot.y(y)) for x, y in run], faint) for run in runs if len(run) > 1]
     circles = [_circle(plot, series.label, x, y) for run in runs for x, y in run] if plot.radius else []
     tooltip = "" if plot.radius else f"<title>{escape(series.label)}</title>"
     body = (f"<g>{tooltip}{''.join(lines)}</g>" if series.line else "") + _markers(circles, series.hollow)

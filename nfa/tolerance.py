@@ -102,7 +102,7 @@ class _Until(Watch):
         self.inner.progress(samples, backwards)
 
     def stop(self) -> bool:
-        """Pass it on."""
+        """Pass it on, too."""
         return self.inner.stop()
 
     def enough(self, sweep: Callable[[], Sweep], samples: int) -> bool:

@@ -3,7 +3,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamodules.splits import Split, generator, stratified_order
+from datamodules.splits import Split
+from nfa.stratify import generator, stratified_order
 
 LABELS = st.lists(st.integers(0, 4), min_size=1, max_size=60).map(torch.tensor)
 

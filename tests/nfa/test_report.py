@@ -4,42 +4,18 @@ import json
 import math
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
 import torch
 
-from nfa.images import color_table, data_uri, heatmap, png, tile
+from nfa.images import color_table, heatmap, png, tile
 from nfa.page import write_html
-from nfa.page_assets import NUMBER_COLUMNS, TEXT_COLUMNS
-from nfa.report import LayerPicture, abbreviate, format_table, summary_sentence, write_json
-from nfa.rows import NAN, TRAIN_COLUMNS, AnsatzRow, read_csv, write_csv
+from nfa.parts import common_start, find_parts, split_name
+from nfa.report import abbreviate, format_table, short_names, summary_sentence, write_json
+from nfa.rows import NAN, VERDICTS, AnsatzRow, read_csv, write_csv
 from nfa.svg import Band, Series, line_chart, ramp
-
-MEASURED = AnsatzRow(
-    layer="layer1.0.conv1",
-    kind="conv2d",
-    in_features=144,
-    out_features=16,
-    groups=1,
-    power=0.5,
-    alignment=0.8781234,
-    z=40.25,
-    alpha_fit=0.59,
-    alpha_r=0.91,
-    cosine=0.949,
-    null_mean=0.803,
-    null_std=0.0123,
-    init_cosine=0.744,
-    init_alignment=-0.012,
-)
-SKIPPED = AnsatzRow("rnn", "LSTM", 64, 256, status="skipped: weights of a recurrent layer")
-UNDEFINED = AnsatzRow("head", "linear", 64, 10, cosine=1.0)
-
-
-def network(layers: int, **changes) -> list[AnsatzRow]:
-    return [replace(MEASURED, layer=f"stage{i // 6}.block{i}.conv", **changes) for i in range(layers)]
+from tests.nfa.example_rows import MEASURED, SKIPPED, TRIVIAL, UNDEFINED, transformer
 
 
 def same(left: AnsatzRow, right: AnsatzRow) -> bool:
@@ -54,6 +30,7 @@ def test_csv_round_trip(tmp_path, with_epoch):
     rows = [
         replace(MEASURED, epoch=3.0),
         SKIPPED,
+        TRIVIAL,
         UNDEFINED,
         replace(MEASURED, layer='a,"b"\n<c>', cosine=1e-30),
     ]
@@ -68,6 +45,7 @@ def test_json_round_trip(tmp_path):
     meta = {"seed": 0, "seconds": {"audit": 1.5, "none": math.inf}, "dtype": torch.float32, "sizes": (1, 2)}
     write_json(path, [MEASURED, SKIPPED], meta)
     content = json.loads(path.read_text(), parse_constant=pytest.fail)  # NaN and Infinity are not JSON
+    assert [row.pop("verdict") for row in content["rows"]] == ["above null", "skipped"]
     rows = [AnsatzRow(**{k: NAN if v is None else v for k, v in row.items()}) for row in content["rows"]]
     assert all(map(same, rows, [MEASURED, SKIPPED]))
     assert content["meta"] == {
@@ -93,7 +71,7 @@ def test_failed_write_keeps_the_previous_file(tmp_path):
 
 def test_summary_counts_layers_by_z():
     rows = [replace(MEASURED, z=z) for z in (9.0, 6.0, 5.0, 2.0, -1.0, -7.0, NAN)]
-    assert summary_sentence([*rows, SKIPPED]) == (
+    assert summary_sentence([*rows, SKIPPED, TRIVIAL]) == (
         "Of 7 measured layers, alignment is far beyond chance (z > 5) in 2, above chance (2 < z ≤ 5) in 1, "
         "within chance (|z| ≤ 2) in 2, below chance (z < −2) in 1 and undefined in 1. "
         "Where it is above chance, the median fitted exponent α is 0.59. "
@@ -102,7 +80,7 @@ def test_summary_counts_layers_by_z():
 
 
 def test_summary_of_little():
-    assert summary_sentence([]) == "No layer was measured."
+    assert summary_sentence([]) == summary_sentence([TRIVIAL]) == "No layer was measured."
     assert summary_sentence([SKIPPED, SKIPPED]) == "No layer was measured. 2 layers were skipped."
     bare = replace(UNDEFINED, cosine=NAN)
     assert summary_sentence([bare]) == "Of 1 measured layer, alignment is undefined in 1."
@@ -117,26 +95,133 @@ def test_abbreviate_keeps_both_ends(name, width, expected):
     assert len(expected) <= width
 
 
+@pytest.mark.parametrize(
+    ("z", "verdict"),
+    [
+        (2.1, "above null"),
+        (2.0, "within null"),
+        (-2.0, "within null"),
+        (-2.1, "below null"),
+        (NAN, "undefined"),
+    ],
+)
+def test_verdict_of_z(z, verdict):
+    row = replace(MEASURED, z=z)
+    assert row.verdict == verdict
+    assert row.measured
+    assert verdict in VERDICTS
+
+
+def test_trivial_and_skipped_rows_are_not_measured():
+    assert (TRIVIAL.verdict, TRIVIAL.measured, TRIVIAL.skipped) == ("trivial", False, False)
+    assert (SKIPPED.verdict, SKIPPED.measured, SKIPPED.skipped) == ("skipped", False, True)
+
+
 def test_table_columns_are_aligned():
     wide = replace(MEASURED, layer="classifier", in_features=25088, out_features=4096, groups=32, z=1234.5)
-    head, rule, *lines = format_table([MEASURED, wide, UNDEFINED]).split("\n")
+    head, rule, *lines = format_table([MEASURED, wide, UNDEFINED, TRIVIAL], width=140).split("\n")
     assert {len(line) for line in (head, rule, *lines)} == {len(head)}
-    for title in ("in→out", "alignment", "z", "α fit (r)", "cosine", "null", "init align", "init cos"):
+    titles = (
+        "in→out",
+        "alignment",
+        "z",
+        "verdict",
+        "α fit (r)",
+        "cosine",
+        "null",
+        "init align",
+        "init cos",
+    )
+    for title in titles:
         end = re.search(rf"(?<!\S){re.escape(title)}(?!\S)", head).end()
         assert all(line[end - 1] != " " and line[end : end + 2].strip() == "" for line in lines), title
-    numbers = ["+0.878", "40.2", "0.59", "(+0.91)", "0.949", "0.803", "±", "0.012", "-0.012", "0.744"]
+    numbers = [
+        *("+0.878", "40.2", "above", "null", "0.59", "(+0.91)"),
+        *("0.949", "0.803", "±", "0.012", "-0.012", "0.744"),
+    ]
     assert lines[0].split() == ["layer1.0.conv1", "conv2d", "144→16", *numbers]
-    assert lines[2].split() == ["head", "linear", "64→10", "–", "–", "–", "1.000", "–", "–", "–"]
+    assert lines[2].split() == ["head", "linear", "64→10", "–", "–", "undefined", "–", "1.000", "–", "–", "–"]
+    assert lines[3].split()[:7] == ["fc", "linear", "64→10", "–", "–", "trivial", "–"]
+    assert "0.970" in lines[3]
 
 
-def test_table_fits_the_width_and_wraps_reasons():
-    long = replace(MEASURED, layer="model.encoder.layers.11.attention.self.output.projection.query.weight")
+def test_table_wraps_reasons():
     reason = replace(SKIPPED, kind="MultiheadAttention", status="skipped: " + "fused projections " * 9)
-    for width in (None, 110):
-        lines = format_table([long, reason], width=width).split("\n")
-        assert max(map(len, lines)) <= (width or 120)
+    lines = format_table([MEASURED, reason], width=110).split("\n")
+    assert max(map(len, lines)) <= 110
     assert " ".join(lines[3:]).split().count("fused") == 9
-    assert re.match(r"model\S*…\S*ight  conv2d", lines[2])
+
+
+@pytest.mark.parametrize(
+    ("width", "left_out"), [(140, []), (124, ["kind"]), (100, ["kind", "init cos", "init align"])]
+)
+def test_table_leaves_out_the_least_important_columns(width, left_out):
+    rows = [replace(row, layer="model." + row.layer) for row in transformer(12)]
+    lines = format_table(rows, width=width).split("\n")
+    assert max(map(len, lines)) <= width
+    assert {head for head in ("kind", "init cos", "init align") if head not in lines[0]} == set(left_out)
+    assert len({line.split()[0] for line in lines}) == len(lines)
+
+
+def test_table_has_initial_values_where_there_are_any():
+    plain = replace(MEASURED, init_cosine=NAN, init_alignment=NAN)
+    assert "init" not in format_table([plain, UNDEFINED, SKIPPED])
+    assert "init" in format_table([plain, MEASURED], width=140)
+
+
+def test_short_names_tell_layers_apart():
+    names = ["stem", *(f"encoder.layers.layer_{i}.attention.{part}" for i in range(12) for part in "qkv")]
+    assert short_names(names, 40) == names
+    assert short_names(names, 24)[:2] == ["stem", "…layer_0.attention.q"]
+    assert short_names(names, 20)[-1] == "…layer_11.attentio.v"
+    assert len(set(short_names(names, 14))) == len(names)
+    assert max(map(len, short_names(names, 12))) <= 12
+    assert short_names([], 12) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "block", "part"),
+    [
+        (
+            "encoder.layers.encoder_layer_3.self_attention.q",
+            "encoder.layers.encoder_layer_3",
+            "self_attention.q",
+        ),
+        ("blocks.3.attn.qkv.v.head11", "blocks.3", "attn.qkv.v"),
+        ("blocks.3.mlp.0", "blocks.3", "mlp.0"),
+        ("layer1.0.conv1", "layer1.0", "conv1"),
+        ("layer4.2.downsample.0", "layer4.2", "downsample.0"),
+        ("features.3.1.block.0.0", "features.3.1", "block.0.0"),
+        ("conv1", "conv1", ""),
+        ("heads.head", "heads.head", ""),
+    ],
+)
+def test_block_and_part_of_a_name(name, block, part):
+    assert split_name(name) == (block, part)
+
+
+def test_parts_are_those_that_recur():
+    parts = find_parts([row.layer for row in transformer(3, heads=2)])
+    assert parts.names == ("attn.q", "attn.k", "attn.v", "attn.out_proj", "mlp.fc1", "mlp.fc2", "other")
+    assert parts.layers("attn.q") == [1, 2, 10, 11, 19, 20]
+    assert parts.layers("other") == [0, 28]
+    assert parts.block_of_layer[:2] == ("embed", "blocks.0")
+    assert find_parts(["features.0", "features.3", "classifier.0", "classifier.3"]) is None
+    assert find_parts(["0", "2", "4"]) is None
+    assert find_parts([]) is None
+
+
+@pytest.mark.parametrize(
+    ("names", "start"),
+    [
+        (["m.blocks.0.a", "m.blocks.1.a", "head"], "m."),
+        (["a.b.c", "a.b.d"], "a.b."),
+        (["a", "b"], ""),
+        ([], ""),
+    ],
+)
+def test_common_start(names, start):
+    assert common_start(names) == start
 
 
 def test_table_without_rows():
@@ -337,155 +422,17 @@ def test_ramp_goes_from_first_to_last():
     assert len(set(ramp(50))) == 50
 
 
-# -- page ------------------------------------------------------------------------------------------
+def test_chart_names_groups_of_layers():
+    names = [f"block{i // 6}.{part}" for i, part in enumerate("qkvo12" * 12)]
+    groups = [name.split(".")[0] for name in names]
+    root = chart([Series("s", range(72), [0.0] * 72)], x_names=names, x_groups=groups)
+    assert [text for text in words(root) if text.startswith("block")] == list(dict.fromkeys(groups))
+    assert next(t.text for t in root.iter(f"{SVG}title")) == "s\nblock0.q: 0"
+    narrow = chart([Series("s", range(72), [0.0] * 72)], x_names=names, x_groups=groups, width=200)
+    assert 3 <= sum(text.startswith("block") for text in words(narrow)) < 12
 
 
-class Page(HTMLParser):
-    """What a browser would see: tags with their attributes, the text, and what has opened but not closed."""
-
-    def __init__(self, text: str):
-        super().__init__()
-        self.tags, self.words, self.open = [], [], []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "link", "img"):
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.words.append(data)
-
-    def count(self, tag: str) -> int:
-        return sum(name == tag for name, _ in self.tags)
-
-
-def picture(layer: str, size: int = 256) -> LayerPicture:
-    noise = torch.randn(size, size)
-    spectrum = torch.rand(size).sort(descending=True).values
-    small = torch.randn(64, 3, 16, 16)
-    return LayerPicture(layer, noise, noise, spectrum, spectrum, small, small, -small)
-
-
-def page(path, **content) -> Page:
-    write_html(path, **{"title": "T", "rows": [MEASURED]} | content)
-    parsed = Page(path.read_text(encoding="utf-8"))
-    assert parsed.open == []
-    return parsed
-
-
-@pytest.fixture(scope="module")
-def full(tmp_path_factory):
-    """A page of 50 layers with everything on it."""
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("page") / "report.html"
-    rows = [*network(50), SKIPPED]
-    history = [row for epoch in range(60) for row in network(50, epoch=float(epoch))]
-    curves = {"train/loss": [(e, 1 / (1 + e)) for e in range(60)], "test/loss": [(60, 0.1)]}
-    pictures = [picture(row.layer) for row in rows[:12]]
-    return path, page(path, rows=rows, history=history, curves=curves, pictures=pictures, meta={"seed": 0})
-
-
-def test_page_is_small(full):
-    assert full[0].stat().st_size < 5_000_000
-
-
-def test_page_of_pictures_of_every_layer_is_small_too(tmp_path):
-    torch.manual_seed(0)
-    page(tmp_path / "a.html", rows=network(50), pictures=[picture(row.layer) for row in network(50)])
-    assert (tmp_path / "a.html").stat().st_size < 5_000_000
-
-
-def test_page_requests_nothing(full):
-    path, parsed = full
-    assert {tag for tag, attrs in parsed.tags if "src" in attrs or "srcset" in attrs} == {"img"}
-    assert all(
-        attrs["src"].startswith("data:image/png;base64,") for tag, attrs in parsed.tags if tag == "img"
-    )
-    assert all(attrs["href"].startswith("data:") for tag, attrs in parsed.tags if tag == "link")
-    assert not re.search(r"url\(|@import", path.read_text(encoding="utf-8"))
-    (policy,) = [a["content"] for _, a in parsed.tags if a.get("http-equiv") == "Content-Security-Policy"]
-    assert policy.startswith("default-src 'none'")
-
-
-def test_page_has_all_sections_and_citations(full):
-    text = " ".join(full[1].words)
-    for heading in (
-        "By depth",
-        "By epoch",
-        "Training",
-        "All numbers",
-        "Layer by layer",
-        "How to read this page",
-    ):
-        assert heading in text
-    for citation in ("2212.13881", "2309.00570", "2402.05271"):
-        assert citation in text
-    assert full[1].count("img") == 12 * 5
-    assert full[1].count("tr") == 1 + 51
-
-
-def test_page_table_has_every_column():
-    assert {*NUMBER_COLUMNS, *TEXT_COLUMNS} == set(TRAIN_COLUMNS)
-
-
-def test_page_table_sorts_by_exact_values(full):
-    cells = [attrs["data-v"] for tag, attrs in full[1].tags if tag == "td" and "data-v" in attrs]
-    assert "0.8781234" in cells
-    assert "" in cells  # undefined: sorted last
-    assert full[1].count("button") == len(TRAIN_COLUMNS)
-
-
-@pytest.mark.parametrize("evil", ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "a&b'"])
-def test_page_escapes_everything(tmp_path, evil):
-    row = replace(MEASURED, layer=evil, kind=evil, epoch=1.0)
-    parsed = page(
-        tmp_path / "a.html",
-        title=evil,
-        rows=[row, replace(SKIPPED, layer=evil, status="skipped: " + evil)],
-        history=[row, replace(row, epoch=2.0)],
-        curves={evil: [(0, 1.0)], evil + "/loss": [(0, 1.0)]},
-        pictures=[replace(picture(evil, 4), filters=None)],
-        meta={evil: {evil: [evil]}},
-    )
-    assert parsed.count("script") == 1
-    assert not any(name.startswith("on") for _, attrs in parsed.tags for name in attrs)
-    assert evil in parsed.words
-
-
-@pytest.mark.parametrize(
-    "rows", [[], [SKIPPED], [UNDEFINED], [MEASURED]], ids=["none", "skipped", "nan", "one"]
-)
-def test_page_of_little(tmp_path, rows):
-    parsed = page(tmp_path / "a.html", rows=rows, history=rows)
-    assert "nan" not in " ".join(parsed.words).lower().split()
-    assert not any(
-        "nan" in value for _, a in parsed.tags for k, value in a.items() if k in ("d", "cx", "cy", "data-v")
-    )
-
-
-def test_page_draws_what_a_picture_has(tmp_path):
-    spectrum = torch.tensor([1e-30, 1e-31, 0.0])
-    parsed = page(tmp_path / "a.html", pictures=[LayerPicture("other", nfm_spectrum=spectrum)])
-    assert parsed.count("img") == 0
-    assert "Spectra" in parsed.words
-
-
-def test_page_gives_eigenvectors_matching_signs(tmp_path):
-    torch.manual_seed(0)
-    vectors = torch.randn(4, 3, 5, 5)
-    flipped = vectors * torch.tensor([1.0, -1.0, -1.0, 1.0])[:, None, None, None]
-    pictures = [LayerPicture("l", nfm_eigenvectors=vectors, agop_eigenvectors=flipped)]
-    parsed = page(tmp_path / "a.html", pictures=pictures)
-    left, right = (attrs["src"] for tag, attrs in parsed.tags if tag == "img")
-    assert left == right
-
-
-def test_data_uri_holds_the_picture():
-    assert data_uri(b"\x89PNG") == "data:image/png;base64,iVBORw=="
+def test_chart_of_hundreds_of_layers_keeps_its_points():
+    layers = [str(i) for i in range(480)]
+    series = [Series(label, range(480), [0.5] * 480, line=False) for label in "ab"]
+    assert len([*chart(series, x_names=layers).iter(f"{SVG}title")]) == 960

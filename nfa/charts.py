@@ -1,0 +1,263 @@
+"""The charts of a page: statistics by depth, by part and by epoch, and the curves of a training."""
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from html import escape
+from typing import Any
+
+from nfa import svg
+from nfa.parts import OTHER, Parts, find_parts
+from nfa.report import UNDEFINED, finite, show
+from nfa.rows import AnsatzRow
+from nfa.svg import Band, Series, line_chart
+
+Curves = Mapping[str, Sequence[tuple[float, float]]]
+
+_WIDE, _HALF, _PHONE = 1080, 520, 360  # px; charts are drawn for the desktop and again for a phone
+_PUBLISHED_ALPHAS = (0.5, 1.0)
+_MOST_JOINED = 40  # layers of a part that a line joins: that of the heads of all blocks would be a thicket
+_MOST_REFERENCES = 200  # layers beyond which rings, but those of the alignment, would hide the points
+
+
+def _chart(chart: Callable[..., str], caption: str = "", *, width: int = _WIDE) -> str:
+    """Draw a chart at two widths, of which the style sheet shows the one that fits the screen."""
+    words = f"<figcaption>{caption}</figcaption>" if caption else ""
+    return (
+        f'<figure class="chart"><div class="wide">{chart(width=width)}</div>'
+        f'<div class="narrow">{chart(width=_PHONE)}</div>{words}</figure>'
+    )
+
+
+def _column(rows: Iterable[AnsatzRow], name: str) -> list[float]:
+    return [getattr(row, name) for row in rows]
+
+
+# -- by depth --------------------------------------------------------------------------------------
+
+
+def depth_section(rows: Sequence[AnsatzRow]) -> str:
+    """Draw alignment, cosine and exponent of measured layers by depth, coloured by part where parts recur."""
+    parts = find_parts([row.layer for row in rows])
+    charts = [draw(rows, parts) for draw in (_alignment_chart, _cosine_chart, _alpha_chart)]
+    by_part = [_part_section(rows, parts)] if parts else []
+    return "\n".join(["<h2>By depth</h2>", *charts, *by_part])
+
+
+def _depth_chart(
+    rows: Sequence[AnsatzRow], parts: Parts | None, series: Sequence[Series], **options: Any
+) -> Callable[..., str]:
+    return partial(
+        line_chart,
+        series,
+        x_label="layer, from input to output",
+        x_names=[row.layer for row in rows],
+        x_groups=parts.block_of_layer if parts else None,
+        **options,
+    )
+
+
+def _points(label: str, rows: Sequence[AnsatzRow], column: str, parts: Parts | None) -> list[Series]:
+    """Make the series of a statistic: one line, or one in its own colour for each part."""
+    values = _column(rows, column)
+    if not parts:
+        return [Series(label, range(len(rows)), values, svg.BLUE)]
+    series = []
+    for part in parts.names:
+        places = parts.layers(part)
+        joined = part != OTHER and len(places) <= _MOST_JOINED
+        color = part_color(parts, part)
+        series.append(Series(part, places, [values[i] for i in places], color, line=joined, faint=True))
+    return series
+
+
+def part_color(parts: Parts, part: str) -> str:
+    """Colour of a part in all charts of the page."""
+    return svg.GREY if part == OTHER else svg.PALETTE[parts.names.index(part)]
+
+
+def _rings(
+    label: str, rows: Sequence[AnsatzRow], column: str, color: str, parts: Parts | None = None
+) -> Series:
+    """Make the series of a reference value: rings that no line connects, grey where colours are parts."""
+    color = svg.GREY if parts else color
+    return Series(label, range(len(rows)), _column(rows, column), color, line=False, hollow=True)
+
+
+def _chance_sd(row: AnsatzRow) -> float:
+    """Recover the standard deviation of alignment by chance, the unit of z; unknown where z is 0."""
+    return abs(row.alignment / row.z) if row.z else math.nan
+
+
+def _alignment_chart(rows: Sequence[AnsatzRow], parts: Parts | None) -> str:
+    depth = range(len(rows))
+    sds = [_chance_sd(row) for row in rows]
+    series = [
+        *_points("alignment", rows, "alignment", parts),
+        _rings("at initialisation", rows, "init_alignment", svg.VERMILLION, parts),
+    ]
+    bands = [Band("chance, ± 2 sd", depth, [-2 * sd for sd in sds], [2 * sd for sd in sds])]
+    title = "Alignment of weights and sensitivity"
+    chart = _depth_chart(rows, parts, series, title=title, y_label="alignment", bands=bands, rules=[0.0])
+    return _chart(
+        partial(chart, plot_height=280),
+        "Zero is what chance gives on average, and the band is where 19 of 20 layers would lie by chance. A "
+        "layer above its band bears out the ansatz by more than chance.",
+    )
+
+
+def _cosine_chart(rows: Sequence[AnsatzRow], parts: Parts | None) -> str:
+    depth = range(len(rows))
+    series = _points("cosine", rows, "cosine", parts)
+    if len(rows) <= _MOST_REFERENCES:
+        series.append(_rings("at initialisation", rows, "init_cosine", svg.VERMILLION, parts))
+    if not parts:
+        series.append(_rings("isotropic null", rows, "null_isotropic", svg.GREEN))
+    means, sds = _column(rows, "null_mean"), _column(rows, "null_std")
+    low = [mean - 2 * sd for mean, sd in zip(means, sds, strict=True)]
+    high = [mean + 2 * sd for mean, sd in zip(means, sds, strict=True)]
+    bands = [Band("null, mean ± 2 sd", depth, low, high)]
+    title = "Cosine of NFM and AGOP"
+    chart = _depth_chart(rows, parts, series, title=title, y_label="cosine", bands=bands)
+    powers = sorted(set(finite(_column(rows, "power"))))
+    compared = f"AGOP to the power {', '.join(f'{power:g}' for power in powers)}" if powers else "AGOP"
+    return _chart(
+        chart,
+        f"The published NFA and CNFA correlation, with {compared}. It is high for almost any weights; what "
+        "counts is its distance from the null.",
+    )
+
+
+def _alpha_chart(rows: Sequence[AnsatzRow], parts: Parts | None) -> str:
+    series = _points("fitted α", rows, "alpha_fit", parts)
+    if len(rows) <= _MOST_REFERENCES:
+        series.append(_rings("r, correlation of the fit", rows, "alpha_r", svg.ORANGE, parts))
+    known = [v for s in series for v in finite(s.y)] + [0.0, 1.0]
+    limits = max(min(known), -1.1) - 0.05, min(max(known), 1.6) + 0.1
+    chart = _depth_chart(
+        rows,
+        parts,
+        series,
+        title="Fitted exponent",
+        y_label="α, r" if len(rows) <= _MOST_REFERENCES else "α",
+        rules=_PUBLISHED_ALPHAS,
+        y_range=limits,
+    )
+    return _chart(
+        chart,
+        "Dashed: the published choices, ½ and 1. An exponent beyond the axis is drawn at its edge.",
+    )
+
+
+# -- by part ---------------------------------------------------------------------------------------
+
+_PART_HEADS = (
+    ("part", "text name"),
+    ("layers", "number"),
+    ("above null", "number"),
+    ("within", "number"),
+    ("below", "number"),
+    ("alignment of each layer", "text"),
+    ("median", "number"),
+    ("z", "number"),
+    ("α fit", "number"),
+    ("cosine", "number"),
+    ("null", "number"),
+)
+
+
+def _part_section(rows: Sequence[AnsatzRow], parts: Parts) -> str:
+    known = [*finite(_column(rows, "alignment")), 0.0]
+    limits = min(known), max(known)
+    heads = "".join(f'<th scope="col" class="{kind}">{head}</th>' for head, kind in _PART_HEADS)
+    lines = [
+        _part_line(part, [rows[i] for i in parts.layers(part)], part_color(parts, part), limits)
+        for part in parts.names
+    ]
+    scale = f"{show(limits[0], '.2f')} to {show(limits[1], '.2f')}".replace("-", "\u2212")
+    return (
+        "<h2>By part</h2>\n"
+        '<p class="note">Layers whose names end alike, in the colours of the charts above. Numbers on the '
+        f"right are medians over the layers of a part. The strips run from {scale}; the upright line is "
+        "zero, the mean by chance.</p>\n"
+        '<div class="scroll parts" tabindex="0" role="region" aria-label="By part">'
+        f"<table><thead><tr>{heads}</tr></thead>\n<tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def _part_line(part: str, rows: Sequence[AnsatzRow], color: str, limits: tuple[float, float]) -> str:
+    verdicts = [row.verdict for row in rows]
+    counts = [
+        len(rows),
+        *(verdicts.count(verdict) for verdict in ("above null", "within null", "below null")),
+    ]
+    medians = {
+        "alignment": "+.3f",
+        "z": ".1f",
+        "alpha_fit": ".2f",
+        "cosine": ".3f",
+        "null_mean": ".3f",
+    }
+    cells = [_median(_column(rows, column), spec) for column, spec in medians.items()]
+    dot = f'<span class="dot" style="background:{color}"></span>'
+    numbers = "".join(f"<td>{count or UNDEFINED}</td>" for count in counts)
+    strip = svg.strip(_column(rows, "alignment"), limits, color)
+    return (
+        f'<tr><th scope="row" class="text name">{dot}{escape(part)}</th>{numbers}'
+        f'<td class="text">{strip}</td>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+    )
+
+
+def _median(values: Iterable[float], spec: str) -> str:
+    known = finite(values)
+    return show(statistics.median(known), spec) if known else UNDEFINED
+
+
+# -- by epoch --------------------------------------------------------------------------------------
+
+
+def history_section(history: Sequence[AnsatzRow]) -> str:
+    """Draw alignment and cosine of all layers over the epochs of a training."""
+    charts = [
+        _chart(_epoch_chart(history, "alignment", "Alignment while training"), width=_HALF),
+        _chart(_epoch_chart(history, "cosine", "Cosine while training"), width=_HALF),
+    ]
+    return f'<h2>By epoch</h2>\n<div class="pair">{"".join(charts)}</div>'
+
+
+def _epoch_chart(history: Sequence[AnsatzRow], column: str, title: str) -> Callable[..., str]:
+    layers: dict[str, list[AnsatzRow]] = {}
+    for row in history:
+        if row.measured and math.isfinite(row.epoch) and math.isfinite(getattr(row, column)):
+            layers.setdefault(row.layer, []).append(row)
+    few = len(layers) <= len(svg.PALETTE)
+    colors = svg.PALETTE if few else svg.ramp(len(layers))
+    labelled = range(len(layers)) if few else (0, len(layers) // 2, len(layers) - 1)
+    series = [
+        Series(layer, _column(rows, "epoch"), _column(rows, column), colors[i], in_legend=i in labelled)
+        for i, (layer, rows) in enumerate(layers.items())
+    ]
+    rules = [0.0] if column == "alignment" else []
+    return partial(line_chart, series, title=title, x_label="epoch", y_label=column, rules=rules)
+
+
+def curves_section(curves: Curves) -> str:
+    """Draw a chart a metric; what comes before the last ``/``, like ``train``, keeps its colour in all."""
+    stages = list(dict.fromkeys(name.rpartition("/")[0] for name in curves))
+    charts: dict[str, list[Series]] = {}
+    for name, points in curves.items():
+        stage, _, metric = name.rpartition("/")
+        color = svg.PALETTE[stages.index(stage) % len(svg.PALETTE)]
+        series = Series(name, [x for x, _ in points], [y for _, y in points], color, hollow=len(points) == 1)
+        charts.setdefault(metric, []).append(series)
+    drawn = [_chart(_metric_chart(metric, series), width=_HALF) for metric, series in charts.items()]
+    return f'<h2>Training</h2>\n<div class="pair">{"".join(drawn)}</div>'
+
+
+def _metric_chart(metric: str, series: Sequence[Series]) -> Callable[..., str]:
+    values = finite(y for s in series for y in s.y)
+    wide_range = bool(values) and min(values) > 0 and max(values) > 100 * min(values)
+    series = sorted(series, key=lambda s: len(s.x))  # a single point, a test result, lies on top
+    title = metric[:1].upper() + metric[1:]
+    return partial(line_chart, series, title=title, x_label="epoch", y_label=metric, y_log=wide_range)

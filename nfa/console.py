@@ -1,0 +1,131 @@
+"""What a person in front of a terminal sees while an audit runs, and how Ctrl-C ends it."""
+
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TextIO
+
+from nfa.memory import Footprint
+from nfa.sensitivity import Watch
+
+_REFRESH = 0.2, 15.0  # seconds between updates of one line in a terminal, and between lines of a log
+_UNITS = {"": 1e9, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
+
+
+class ConsoleWatch(Watch):
+    """Progress with the time left on one line (a line now and then where there is no terminal).
+
+    Args:
+        samples: that will come at most.
+        stream: where to write.
+    """
+
+    def __init__(self, samples: int, stream: TextIO | None = None):
+        self.samples, self.stream = samples, stream or sys.stderr
+        self.label = ""
+        self.asked_to_stop = False
+        self._start = self._last = 0.0
+        self._width = 0
+        self._terminal = self.stream.isatty()
+
+    def begin(self, footprint: Footprint, replicates: int, piece: int | None) -> None:
+        """Say what the measurement takes."""
+        self._start = time.monotonic()
+        at_once = min(piece or 16, self.samples)
+        self.say(
+            f"{self.label}{footprint.outputs} outputs, {self.samples} samples at most; about "
+            f"{size_words(footprint.total(at_once, replicates))} with {at_once} samples at a time"
+        )
+
+    def progress(self, samples: float, backwards: int) -> None:
+        """Show samples done and the time left."""
+        elapsed = time.monotonic() - self._start
+        left = elapsed * (self.samples - samples) / samples if samples else 0.0
+        each = f"{backwards} backward{'s' if backwards != 1 else ''} each"
+        self._show(
+            f"{self.label}{int(samples)}/{self.samples} samples, {each}, "
+            f"{clock(elapsed)} gone, {clock(max(left, 0))} left"
+        )
+
+    def rows(self, done: int, total: int) -> None:
+        """Show statistics computed."""
+        self._show(f"{self.label}statistics of layer {done}/{total}", last=done == total)
+        if done == total:
+            self.clear()
+
+    def stop(self) -> bool:
+        """Whether Ctrl-C was pressed."""
+        return self.asked_to_stop
+
+    def say(self, text: str) -> None:
+        """Write a line that stays."""
+        self.clear()
+        print(text, file=self.stream, flush=True)
+
+    def clear(self) -> None:
+        """Take the line of progress away."""
+        if self._width:
+            print("\r" + " " * self._width + "\r", end="", file=self.stream, flush=True)
+            self._width = 0
+
+    def _show(self, text: str, *, last: bool = False) -> None:
+        now = time.monotonic()
+        if now - self._last < _REFRESH[0 if self._terminal else 1] or (last and not self._terminal):
+            return
+        self._last = now
+        if self._terminal:
+            print("\r" + text.ljust(self._width), end="", file=self.stream, flush=True)
+            self._width = max(self._width, len(text))
+        else:
+            print(text, file=self.stream, flush=True)
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Within, the first Ctrl-C asks to stop and the second one interrupts."""
+
+        def handler(number: int, frame: FrameType | None) -> None:
+            if self.asked_to_stop:
+                raise KeyboardInterrupt
+            self.asked_to_stop = True
+            self.say("stopping: the samples under way are finished first (Ctrl-C again to quit at once)")
+
+        try:
+            before = signal.signal(signal.SIGINT, handler)
+        except ValueError:  # not the main thread
+            yield
+            return
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+def clock(seconds: float) -> str:
+    """``m:ss``, or ``h:mm:ss``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def size_words(number: float) -> str:
+    """``1.3 GB``, ``20 MB``."""
+    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{max(number / 1e6, 1):.0f} MB"
+
+
+def parse_size(text: str) -> float:
+    """Bytes of ``2GB``, ``500 MB``, ``1.5g``; a bare number is in GB.
+
+    Raises:
+        ValueError: it is no size.
+    """
+    lower = text.strip().lower().removesuffix("b").removesuffix("i").strip()
+    unit = lower[-1:] if lower[-1:].isalpha() else ""
+    if unit not in _UNITS:
+        raise ValueError(f"expected a size like 2GB, got {text!r}")
+    number = float(lower.removesuffix(unit)) * _UNITS[unit]
+    if not 0 < number < float("inf"):
+        raise ValueError(f"expected a size like 2GB, got {text!r}")
+    return number

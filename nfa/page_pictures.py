@@ -1,0 +1,169 @@
+"""The pictures of a page, layer by layer: matrices, spectra, filters and eigenvectors."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from html import escape
+
+from torch import Tensor
+
+from nfa import images, svg
+from nfa.pairs import effective_rank
+from nfa.report import LayerPicture, finite, show
+from nfa.rows import AnsatzRow
+from nfa.svg import Series, line_chart
+
+Drawing = Callable[[Tensor], Tensor]
+
+_HEATMAP_BUDGET, _TILE_BUDGET = 1_700_000, 700_000  # bytes a page: the more pictures, the smaller each
+_SIDES = (256, 192, 128, 96, 64, 48, 32, 24, 16, 12, 8, 6, 4)  # px
+_MOST_TILES, _LEAST_TILE_SIZE = 64, 24
+_MOST_EIGENVALUES = 80
+_NUMERICAL_RANK = 1e-9
+_WIDTH = 360  # px of a chart of spectra
+_FRACTIONS = {0.5: "½", 0.25: "¼"}
+
+
+def anchors(pictures: Sequence[LayerPicture]) -> dict[str, str]:
+    """For each layer with pictures the name of its place in the page."""
+    return {picture.layer: f"layer-{i}" for i, picture in enumerate(pictures, start=1)}
+
+
+def pictures_section(pictures: Sequence[LayerPicture], rows: Sequence[AnsatzRow]) -> str:
+    """Draw all pictures, the smaller the more there are."""
+    known = {row.layer: row for row in rows}
+    places = anchors(pictures)
+    matrices = [m for p in pictures for m in (p.nfm, p.agop) if m is not None]
+    grids = [g for p in pictures for g in _grids(p) if g is not None]
+    coloured = partial(images.heatmap, max_size=_side_within(_HEATMAP_BUDGET, matrices))
+    tiled = partial(_tiled, max_size=_side_within(_TILE_BUDGET, grids))
+    layers = [_layer(p, known.get(p.layer), places[p.layer], coloured, tiled) for p in pictures]
+    return (
+        "<h2>Layer by layer</h2>\n"
+        '<p class="note">Matrices are coloured from their 1st percentile, dark, to their 99th, bright. '
+        "Spectra begin at 1. Filters and eigenvectors are each shown at full contrast. The effective rank is "
+        "the exponential of the entropy of a spectrum scaled to sum one: so many directions of equal weight "
+        "would be as spread out.</p>\n" + _index(places, known) + "\n".join(layers)
+    )
+
+
+def _index(places: Mapping[str, str], known: Mapping[str, AnsatzRow]) -> str:
+    """List the layers, to jump to, where there are more than a few."""
+    if len(places) < 5:
+        return ""
+    links = (f'<a href="#{place}">{escape(layer)}</a>' for layer, place in places.items())
+    drawn = sum(row.measured for row in known.values())
+    which = f"{len(places)} of {drawn} measured layers: " if drawn > len(places) else ""
+    return f'<p class="index note">{which}{" ".join(links)}</p>\n'
+
+
+def _side_within(budget: int, pictures: Sequence[Tensor]) -> int:
+    """Find the greatest side in px that keeps all matrices, or all grids, within a size in bytes."""
+
+    def size(side: int) -> int:
+        sides = [(min(n, m) for n, m in zip(p.shape, _drawn(p, side), strict=True)) for p in pictures]
+        return sum(map(math.prod, sides))
+
+    return next((side for side in _SIDES if size(side) <= budget), _SIDES[-1])
+
+
+def _grids(picture: LayerPicture) -> tuple[Tensor | None, ...]:
+    return picture.filters, picture.nfm_eigenvectors, picture.agop_eigenvectors
+
+
+def _drawn(pixels: Tensor, side: int) -> tuple[int, ...]:
+    return (side, side) if pixels.ndim == 2 else (_MOST_TILES, 3 if pixels.shape[1] == 3 else 1, side, side)
+
+
+def _layer(
+    picture: LayerPicture, row: AnsatzRow | None, place: str, coloured: Drawing, tiled: Drawing
+) -> str:
+    power = row.power if row else math.nan
+    plain = power == 1 or not math.isfinite(power)
+    agop = "AGOP" if plain else f"AGOP to the power {power:g}"
+    short = "AGOP" if plain else f"AGOP<sup>{_FRACTIONS.get(power, f'{power:g}')}</sup>"
+    figures = [
+        _picture(picture.nfm, coloured, "NFM"),
+        _picture(picture.agop, coloured, agop),
+        _spectra(picture, agop),
+        _picture(picture.filters, tiled, "Filters", "whole"),
+        _picture(picture.nfm_eigenvectors, tiled, "Leading eigenvectors of the NFM"),
+        _picture(_matched(picture), tiled, "Leading eigenvectors of the AGOP"),
+    ]
+    words = " · ".join([*(_numbers(row) if row else []), *_ranks(picture, short)])
+    note = f'<p class="note">{words}</p>' if words else ""
+    return (
+        f'<section class="layer" id="{place}"><h3>{escape(picture.layer)}</h3>{note}'
+        f'<div class="gallery">{"".join(figures)}</div></section>'
+    )
+
+
+def _numbers(row: AnsatzRow) -> list[str]:
+    numbers = (
+        f"{row.kind}, {row.in_features} → {row.out_features}",
+        f"alignment {show(row.alignment, '+.3f')}",
+        f"z {show(row.z, '.1f')}, {row.verdict}",
+        f"α {show(row.alpha_fit, '.2f')}",
+        f"cosine {show(row.cosine)}, null {show(row.null_mean)}",
+    )
+    return [escape(number.replace(" ", "\u00a0")) for number in numbers]
+
+
+def _ranks(picture: LayerPicture, agop: str) -> list[str]:
+    """Effective ranks of what is drawn."""
+    spectra = (("NFM", picture.nfm_spectrum), (agop, picture.agop_spectrum))
+    ranks = [
+        f"{label}\u00a0{show(effective_rank(values.nan_to_num(0.0, 0.0, 0.0)), '.1f')}"
+        for label, values in spectra
+        if values is not None and values.numel()
+    ]
+    return [f"effective\u00a0rank {', '.join(ranks)}"] if ranks else []
+
+
+def _picture(pixels: Tensor | None, draw: Drawing, caption: str, size: str = "part") -> str:
+    if pixels is None:
+        return ""
+    image = f'<img src="{images.data_uri(images.png(draw(pixels)))}" alt="{caption}">'
+    return f'<figure class="{size}">{image}<figcaption>{caption}</figcaption></figure>'
+
+
+def _tiled(pixels: Tensor, max_size: int) -> Tensor:
+    shown = images.shrink(pixels[:_MOST_TILES], max_size)
+    return images.tile(shown, scale=math.ceil(_LEAST_TILE_SIZE / max(shown.shape[2:])))
+
+
+def _matched(picture: LayerPicture) -> Tensor | None:
+    """Give the AGOP's eigenvectors the signs, which are arbitrary, that agree with the NFM's."""
+    ours, theirs = picture.agop_eigenvectors, picture.nfm_eigenvectors
+    if ours is None or theirs is None or ours.shape != theirs.shape:
+        return ours
+    agreement = (ours * theirs).sum((1, 2, 3), keepdim=True)
+    return ours * (1 - 2 * (agreement < 0).to(ours.dtype))
+
+
+def _spectra(picture: LayerPicture, agop: str) -> str:
+    given = (("NFM", picture.nfm_spectrum, svg.BLUE), (agop, picture.agop_spectrum, svg.VERMILLION))
+    series = [_spectrum(label, values, color) for label, values, color in given if values is not None]
+    if not series:
+        return ""
+    chart = line_chart(
+        series,
+        title="Spectra",
+        x_label="index",
+        y_label="eigenvalue, relative",
+        x_log=True,
+        y_log=True,
+        width=_WIDTH,
+        plot_height=230,
+    )
+    return f'<figure class="whole">{chart}</figure>'
+
+
+def _spectrum(label: str, eigenvalues: Tensor, color: str) -> Series:
+    """Eigenvalues over the greatest, up to the numerical rank, thinned evenly on the logarithmic axis."""
+    values = eigenvalues.detach().cpu().double().tolist()
+    peak = max(finite(values), default=0.0) or math.nan
+    steps = [i / (_MOST_EIGENVALUES - 1) for i in range(_MOST_EIGENVALUES)]
+    index = sorted({round(len(values) ** step) for step in steps}) if values else []
+    relative = [values[i - 1] / peak for i in index]
+    return Series(label, index, [v if v > _NUMERICAL_RANK else math.nan for v in relative], color)

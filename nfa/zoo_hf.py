@@ -1,0 +1,221 @@
+"""``hf:NAME_OR_PATH[@none]``: the networks of transformers, from the hub, its cache or a folder."""
+
+import os
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nfa.downloads import cached_or_fetched, quietly
+from nfa.errors import NfaError
+from nfa.loaded import (
+    Loaded,
+    file_words,
+    filled,
+    in_float32,
+    interpolation,
+    random_weights,
+    seeded,
+    zoo_package,
+)
+from nfa.preprocessing import Preprocessing
+
+_SAFE = {"trust_remote_code": False}  # never code that comes with the weights
+_OUTPUTS = ("logits", "logits_per_image", "pooler_output", "image_embeds", "text_embeds", "last_hidden_state")
+_TOKENIZERS = ("tokenizer_config.json", "tokenizer.json", "vocab.txt", "vocab.json", "spiece.model")
+_RESAMPLE = {1: "lanczos", 2: "bilinear", 3: "bicubic"}  # numbers of PIL
+
+
+def load(name: str, weights: str | os.PathLike | None, seed: int) -> Loaded:
+    """Build a network of transformers; see `nfa.zoo.load`.
+
+    Attention is computed step by step (``eager``): the fused kernels have no rule for several derivatives at
+    once.
+
+    Args:
+        name: repository of the hub or folder, with ``@none`` behind it for random weights.
+        weights: file of weights to load instead.
+        seed: of random weights.
+    """
+    spec = f"hf:{name}"
+    transformers = zoo_package("transformers", spec)
+    name, none = (name[: -len("@none")], True) if name.lower().endswith("@none") else (name, False)
+    _check_name(name)
+    config = _config(transformers, name, spec)
+    cls = _class_of(transformers, config)
+    build = partial(_random, cls, config)
+    notes: list[str] = []
+    if weights is not None:
+        model, _ = filled(build, weights)
+        words = file_words(weights)
+    elif none:
+        model, words = seeded(build, seed), random_weights(seed)
+    else:
+        model, notes = _pretrained(transformers, cls, config, name, spec, seed)
+        words = "pretrained"
+    reads_text = getattr(model, "main_input_name", "") in ("input_ids", "decoder_input_ids")
+    return Loaded(
+        model=in_float32(model),
+        title=f"{name} ({type(model).__name__}, transformers)",
+        weights=words,
+        preprocessing=_preprocessing(transformers, name, spec, config) if not reads_text else None,
+        twin=lambda seed: in_float32(seeded(build, seed)),
+        tokenize=_tokenizer(transformers, name, spec) if reads_text else None,
+        output_fn=pick_output,
+        notes=notes,
+    )
+
+
+def pick_output(raw: Any) -> Tensor:
+    """The tensor to differentiate: logits, else a pooled output, else the last hidden state."""
+    for key in _OUTPUTS:
+        value = getattr(raw, key, None)
+        if isinstance(value, Tensor):
+            return value
+    values = raw.values() if hasattr(raw, "values") else raw if isinstance(raw, tuple) else [raw]
+    return next((v for v in values if isinstance(v, Tensor) and v.is_floating_point()), raw)
+
+
+def _check_name(name: str) -> None:
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
+    if looks_local and not Path(name).is_dir():
+        raise NfaError(
+            f"no folder {name}: expected one with config.json, or the name of a repository of the hub"
+        )
+    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
+        raise NfaError(f"the folder {name} has no config.json: expected what save_pretrained writes")
+    if "@" in name and not Path(name).is_dir():
+        raise NfaError(f"expected hf:NAME or hf:NAME@none, got hf:{name}: after the @ comes none or nothing")
+
+
+def _fetch(transformers: Any, get: Callable[..., Any], spec: str, name: str) -> Any:
+    """``get(local_files_only=…)`` with the errors of transformers in one sentence."""
+    try:
+        if Path(name).is_dir():
+            return quietly(transformers, partial(get, local_files_only=True))
+        return cached_or_fetched(
+            lambda local: quietly(transformers, partial(get, local_files_only=local)), spec
+        )
+    except NfaError:
+        raise
+    except OSError as error:
+        raise NfaError(f"{spec} cannot be loaded: {_line(error)}") from error
+    except Exception as error:  # an unknown architecture, remote code, a damaged file
+        raise NfaError(
+            f"transformers cannot build {spec} ({type(error).__name__}: {_line(error)})"
+        ) from error
+
+
+def _config(transformers: Any, name: str, spec: str) -> Any:
+    get = partial(transformers.AutoConfig.from_pretrained, name, attn_implementation="eager", **_SAFE)
+    config = _fetch(transformers, get, spec, name)
+    if getattr(config, "quantization_config", None):
+        raise NfaError(f"{spec} is quantised and has no derivatives: take the repository of the full network")
+    if hasattr(config, "use_cache"):
+        config.use_cache = False  # keys and values of past tokens, which nothing here reads
+    return config
+
+
+def _class_of(transformers: Any, config: Any) -> Any:
+    """The class the weights were saved from, else the bare network of that type."""
+    for named in config.architectures or ():
+        cls = getattr(transformers, named, None)
+        if isinstance(cls, type) and issubclass(cls, transformers.PreTrainedModel):
+            return cls
+    return transformers.AutoModel
+
+
+def _random(cls: Any, config: Any) -> nn.Module:
+    build = getattr(cls, "_from_config", None) or cls.from_config
+    return build(config, attn_implementation="eager", dtype=torch.float32)
+
+
+def _pretrained(
+    transformers: Any, cls: Any, config: Any, name: str, spec: str, seed: int
+) -> tuple[nn.Module, list[str]]:
+    """The network with its weights, and a note on those that the files lack."""
+    get = partial(
+        cls.from_pretrained,
+        name,
+        config=config,
+        attn_implementation="eager",
+        dtype=torch.float32,
+        weights_only=True,
+        output_loading_info=True,
+        **_SAFE,
+    )
+    model, info = seeded(lambda: _fetch(transformers, get, spec, name), seed)
+    missing = sorted(info["missing_keys"])
+    note = (
+        f"{len(missing)} tensors are not in the files, their weights are {random_weights(seed)}: "
+        + ", ".join(missing[:3])
+        + (", …" if len(missing) > 3 else "")
+    )
+    return model, [note] if missing else []
+
+
+def _tokenizer(transformers: Any, name: str, spec: str) -> Callable[[str], list[int]] | None:
+    """Text -> ids, special tokens included; read when first called. None for a folder without one."""
+    if Path(name).is_dir() and not any((Path(name) / file).is_file() for file in _TOKENIZERS):
+        return None
+
+    @cache
+    def tokenizer() -> Any:
+        return _fetch(
+            transformers, partial(transformers.AutoTokenizer.from_pretrained, name, **_SAFE), spec, name
+        )
+
+    return lambda text: tokenizer()(text)["input_ids"]
+
+
+def _preprocessing(transformers: Any, name: str, spec: str, config: Any) -> Preprocessing | None:
+    """What the image processor does; None where there is none or its size is not one of those known here."""
+    try:
+        get = partial(transformers.AutoImageProcessor.from_pretrained, name, **_SAFE)
+        known = _fetch(transformers, get, spec, name).to_dict()
+    except NfaError:
+        return None
+    size, resize = _sizes(known)
+    unit = 255 * known.get("rescale_factor", 1 / 255) if known.get("do_rescale", True) else 255.0
+    normalised = known.get("do_normalize", True) and known.get("image_mean") is not None
+    mean, std = (known["image_mean"], known["image_std"]) if normalised else ((0.0,), (1.0,))
+    return Preprocessing(
+        mean=tuple(m / unit for m in _as_list(mean)),
+        std=tuple(s / unit for s in _as_list(std)),
+        size=size,
+        resize=resize,
+        interpolation=interpolation(_RESAMPLE.get(int(known.get("resample") or 2), "bilinear")),
+        channels=getattr(config, "num_channels", None) or len(_as_list(mean)),
+    )
+
+
+def _sizes(known: dict[str, Any]) -> tuple[tuple[int, int] | None, int | None]:
+    """(height, width) of the cut, and the shorter side before it."""
+    size, cut = _as_size(known.get("size")), _as_size(known.get("crop_size"))
+    resize = min(size) if size and known.get("do_resize", True) else None
+    if known.get("do_center_crop") and cut:
+        return cut, resize
+    if known.get("crop_pct") and size and min(size) < 384:  # ConvNeXt: larger, then cut; from 384 on squashed
+        return size, int(min(size) / known["crop_pct"])
+    return (size, None) if resize else (None, None)
+
+
+def _as_size(value: Any) -> tuple[int, int] | None:
+    if isinstance(value, int):
+        return value, value
+    if not isinstance(value, dict):
+        return None
+    height, width = value.get("height"), value.get("width")
+    side = value.get("shortest_edge")
+    return (height, width) if height and width else (side, side) if side else None
+
+
+def _as_list(value: Any) -> list[float]:
+    return [value] if isinstance(value, int | float) else list(value)
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
