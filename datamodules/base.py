@@ -12,7 +12,7 @@ from datamodules.checks import check_choice, check_count, check_labels, check_sa
 from datamodules.splits import Split
 from datamodules.transforms import AUGMENTATIONS, NORMALIZATIONS, BatchTransform, Normalize, ShiftFlip
 from nfa.errors import NfaError
-from nfa.stratify import generator, stratified_order
+from nfa.inputs.stratify import generator, stratified_order
 
 __all__ = ["Split", "TensorBatches", "TensorDataModule"]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from nfa.stratify import generator
+from nfa.inputs.stratify import generator
 
 Transform = Callable[[Tensor, torch.Generator | None], Tensor]
 

@@ -2,7 +2,7 @@
 
 from datamodules.base import TensorDataModule
 from datamodules.splits import Split
-from nfa.digits import digits
+from nfa.inputs.digits import digits
 
 
 class Digits(TensorDataModule):

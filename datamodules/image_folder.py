@@ -12,8 +12,8 @@ from datamodules.checks import check_count
 from datamodules.images import decode_files
 from datamodules.splits import Split
 from nfa.errors import NfaError
-from nfa.image_files import ENDINGS, is_image
-from nfa.stratify import generator, stratified_order
+from nfa.inputs.image_files import ENDINGS, is_image
+from nfa.inputs.stratify import generator, stratified_order
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from nfa.errors import NfaError
-from nfa.image_files import THREADS, common_shape, decode, read_header
+from nfa.inputs.image_files import THREADS, common_shape, decode, read_header
 
 _ADVICE = "pass data.size=SIDE to resize all"
 

@@ -8,7 +8,7 @@ from datamodules.base import TensorDataModule
 from datamodules.checks import check_count
 from datamodules.splits import Split
 from nfa.errors import NfaError
-from nfa.stratify import generator
+from nfa.inputs.stratify import generator
 
 
 class LowRank(TensorDataModule):

@@ -9,7 +9,7 @@ from datamodules.base import TensorDataModule
 from datamodules.checks import check_choice, check_count
 from datamodules.images import decode_files, resize
 from datamodules.splits import Split
-from nfa.torchvision_sets import SOURCES, files, images, labels, open_set
+from nfa.inputs.torchvision_sets import SOURCES, files, images, labels, open_set
 
 
 class TorchvisionSet(TensorDataModule):

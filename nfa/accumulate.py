@@ -1,5 +1,6 @@
 """Sums of outer products ``Σ δδᵀ`` of one map, from gradients as they pass by."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from torch.nn.grad import conv2d_weight
 from nfa.maps import LinearMap
 
 _ROWS_WORTH_A_PRODUCT = 256
+_WIDE = 1024  # above it, gradients are kept as rows while they are few: their Gram matrix is smaller than C
 _PRODUCTS_WORTH_A_FLUSH = 16  # so few single-precision additions keep seven digits
 _SAFE_RANGE = (1e-15, 1e15)  # squares of float32 gradients in here neither vanish nor overflow
 
@@ -18,7 +20,8 @@ class Sensitivity:
     """C of one map, as replicates that average to it.
 
     Attributes:
-        sums: ``Σ δδᵀ`` of each replicate that has any samples, (groups, q, q) float64.
+        sums: ``Σ δδᵀ`` of each replicate that has any samples, (groups, q, q) float64; where `factored`, the
+            gradients δ themselves, (groups, q, m).
         counts: samples (times probes) behind each replicate.
         basis: None, or (groups, out, q) with orthonormal columns that span what was asked for, when that
             is smaller than the output; C is then stored as ``basisᵀ C basis``.
@@ -38,20 +41,33 @@ class Sensitivity:
     reached: bool = True
     resolution: float = 0.0
     passes: bool = False
+    factored: bool = False
 
     @property
     def matrix(self) -> Tensor:
         """C as (groups, q, q) float64, centred when that was asked for."""
-        C = sum(self.sums.values()) / max(sum(self.counts), 1)
+        C = sum(self.dense().values()) / max(sum(self.counts), 1)
         if self.mean_outer is None:
             return C
         centered = C - self.mean_outer
         # A network that is linear from here on has no gradient but the mean: what is left is rounding.
         return centered if float(centered.norm()) > 8 * self.resolution * float(C.norm()) else C * 0
 
+    @property
+    def factor(self) -> Tensor:
+        """X (groups, q, m) with ``C = X Xᵀ``, where `factored`."""
+        return torch.cat(list(self.sums.values()), 2) / math.sqrt(max(sum(self.counts), 1))
+
+    def dense(self) -> dict[int, Tensor]:
+        """The sums as (groups, q, q) float64."""
+        if not self.factored:
+            return self.sums
+        return {slot: X.double() @ X.double().mT for slot, X in self.sums.items()}
+
     def merged(self) -> "Sensitivity":
         """The same C without its replicates."""
-        return Sensitivity({0: self.matrix}, [1], self.basis)
+        C = self.factor if self.factored else self.matrix
+        return Sensitivity({0: C}, [1], self.basis, factored=self.factored)
 
     def reduce(self, weight: Tensor) -> Tensor:
         """A weight (groups, out, in) in the coordinates of C, (groups, q, in)."""
@@ -70,7 +86,8 @@ class OuterSum:
     """
 
     def __init__(self, groups: int, size: int, device: torch.device):
-        self.total = torch.zeros(groups, size, size, dtype=torch.float64, device=device)
+        self.groups, self.size, self.device = groups, size, device
+        self._total: Tensor | None = None
         self._recent: Tensor | None = None
         self._products = 0
         self._queue: list[Tensor] = []
@@ -94,31 +111,59 @@ class OuterSum:
             if self._queued >= max(q, _ROWS_WORTH_A_PRODUCT):
                 self._multiply_queue()
 
+    @property
+    def total(self) -> Tensor:
+        """The sum so far but for what waits, (groups, q, q) float64."""
+        if self._total is None:
+            shape = self.groups, self.size, self.size
+            self._total = torch.zeros(shape, dtype=torch.float64, device=self.device)
+        return self._total
+
     def flush(self) -> Tensor:
         """The sum (groups, q, q) float64 of all that was added."""
         self._multiply_queue()
         if self._recent is not None:
-            self.total += self._recent
+            self.total.add_(self._recent)
             self._recent, self._products = None, 0
         return self.total
+
+    @property
+    def waiting(self) -> int | None:
+        """Rows that were added, if nothing but kept rows makes up the sum; None else."""
+        pure = self._total is None and self._recent is None
+        return self._queued if pure else None
+
+    def rows(self) -> Tensor:
+        """All that was added as rows (groups, q, m), where `waiting` is not None."""
+        X = (
+            self._joined(self._queue)
+            if self._queue
+            else torch.zeros(self.groups, self.size, 0, device=self.device)
+        )
+        self._queue = [X]
+        return X
 
     def _multiply_queue(self) -> None:
         parts, self._queue, self._queued = self._queue, [], 0
         if parts:
-            dtype = max((part.dtype for part in parts), key=lambda d: torch.finfo(d).bits)
-            X = parts[0] if len(parts) == 1 else torch.cat([part.to(dtype) for part in parts], 2)
+            X = self._joined(parts)
             self._add_product(X @ X.mT)
+
+    @staticmethod
+    def _joined(parts: list[Tensor]) -> Tensor:
+        dtype = max((part.dtype for part in parts), key=lambda d: torch.finfo(d).bits)
+        return parts[0] if len(parts) == 1 else torch.cat([part.to(dtype) for part in parts], 2)
 
     def _add_product(self, product: Tensor) -> None:
         if product.dtype == torch.float64:
-            self.total += product
+            self.total.add_(product)
         elif self._recent is None:
             self._recent, self._products = product, 1
         else:
             self._recent += product
             self._products += 1
             if self._products >= _PRODUCTS_WORTH_A_FLUSH:
-                self.total += self._recent
+                self.total.add_(self._recent)
                 self._recent, self._products = None, 0
 
 
@@ -187,7 +232,9 @@ class Accumulator:
 
     def result(self, samples: int) -> Sensitivity:
         """The sensitivity over all ``samples`` seen; may be asked for again as more come."""
-        sums = {slot: self.sums[slot].flush() for slot in sorted(self.sums)}
+        slots = sorted(self.sums)
+        factored = self._few_rows()
+        sums = {slot: self.sums[slot].rows() if factored else self.sums[slot].flush() for slot in slots}
         if not sums:  # no batch came: an empty sum, for other ranks to add to
             sums[0] = OuterSum(self.groups, self.size, self.device).total
         mean_outer = None
@@ -197,8 +244,15 @@ class Accumulator:
         counts = list(self.counts)
         return Sensitivity(
             sums, counts, self.basis, mean_outer, self.called, self.reached, self.resolution,
-            bool(self.passes),
+            bool(self.passes), factored,
         )  # fmt: skip
+
+    def _few_rows(self) -> bool:
+        """Whether C is of low rank and all its rows are still there."""
+        if self.size <= _WIDE or self.line_sums is not None or not self.sums:
+            return False
+        waiting = [total.waiting for total in self.sums.values()]
+        return None not in waiting and 0 < sum(waiting) <= self.size // 2
 
     def _rows(self, delta: Tensor) -> Tensor:
         """(m, batch, …) gradients as (m, B, groups, q, P): P positions of B samples, in the basis."""

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from nfa.accumulate import Sensitivity
 from nfa.batches import Batch, limited, peek, split
-from nfa.errors import NfaError
 from nfa.coverage import covered_share, tied_to, tied_weights
+from nfa.errors import NfaError
 from nfa.maps import LinearMap, SkippedModule, find_maps, weight_blocks
 from nfa.memory import survey
 from nfa.pairs import FeaturePair, weight_cosine
@@ -301,12 +301,11 @@ def _with_initial(row: AnsatzRow, report: AnsatzReport, initial: AnsatzReport | 
     sensitivity = report._sensitivities[row.layer]
     W = report.weights[row.layer]
     W0 = initial.weights[row.layer].to(W)
-    C = sensitivity.matrix
-    change = sensitivity.reduce(W.to(C) - W0.to(C))
+    change = W.double() - W0.double()
     before = initial.row(row.layer)
     return replace(
         row,
-        cnfc=FeaturePair(change, C).cosine(1.0),
+        cnfc=layer_pair(sensitivity, change).cosine(1.0),
         init_nfm_cosine=weight_cosine(W, W0),
         init_cosine=before.cosine if before.power == row.power else math.nan,
         init_alignment=before.alignment,

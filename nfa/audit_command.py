@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import nfa
 from nfa.audit import AnsatzReport, audit
 from nfa.batches import Batch, call, cut, length, map_tensors, picked, prepare, split
-from nfa.console import ConsoleWatch, clock, size_words
+from nfa.console import ConsoleWatch, clock
 from nfa.errors import NfaError
 from nfa.inputs import Inputs, load_inputs
 from nfa.maps import find_maps, has_unbuilt
@@ -85,8 +85,8 @@ def _inputs(options: argparse.Namespace, loaded: Loaded) -> Inputs:
     ready = Path(options.data).suffix.lower() in _READY
     if ready and any(value is not None for value in (*given.values(), options.resize)):
         raise NfaError(
-            f"{options.data} holds ready inputs, which are not preprocessed: leave --size, --resize, --mean and "
-            "--std out"
+            f"{options.data} holds ready inputs, which are not preprocessed: leave out --size, --resize, "
+            "--mean and --std"
         )
     arguments = {
         "preprocessing": _preprocessing(options, loaded),
@@ -104,7 +104,7 @@ def _inputs(options: argparse.Namespace, loaded: Loaded) -> Inputs:
 
 
 def _preprocessing(options: argparse.Namespace, loaded: Loaded) -> Preprocessing | None:
-    """What the zoo knows, with what the options say in its place; None where mean or std are known to nobody."""
+    """What the zoo knows, with what the options say in its place; None where nobody knows mean or std."""
     known = loaded.preprocessing
     if known is None and (options.mean is None or options.std is None):
         return None
@@ -137,7 +137,7 @@ def _device(name: str | None) -> torch.device:
 
 
 def _check_call(loaded: Loaded, inputs: Inputs, device: torch.device) -> None:
-    """Call the network once, before hours of work: does it take the inputs, and does it look at them?"""
+    """Call the network once, before hours of work: it must take the inputs, and look at them."""
     model = loaded.model
     first = next(iter(inputs))
     x, _ = split(first)

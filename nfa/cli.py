@@ -73,8 +73,8 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "spec",
         metavar="SPEC",
-        help="torchvision:NAME[@WEIGHTS|@none], timm:NAME[@none], hf:NAME_OR_PATH[@none], file:RUN_OR_CKPT, or "
-        "package.module:callable",
+        help="torchvision:NAME[@WEIGHTS|@none], timm:NAME[@none], hf:NAME_OR_PATH[@none], file:RUN_OR_CKPT, "
+        "or package.module:callable",
     )
     parser.add_argument("--data", required=True, help=_DATA)
     parser.add_argument("--out", required=True, help="folder for audit.csv, audit.json and audit.html")
@@ -86,7 +86,7 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--layers", nargs="+", metavar="GLOB", help="only these layers")
     what.add_argument("--per-head", action="store_true", help="a row for each head of attention")
     what.add_argument("--output", choices=("logits", "softmax", "log_softmax"), default="logits")
-    what.add_argument("--nulls", type=_count_or_zero, default=32, help="random rotations a layer (default 32)")
+    what.add_argument("--nulls", type=_count_or_zero, default=32, help="random rotations (default 32)")
     what.add_argument("--seed", type=_count_or_zero, default=0)
 
     how = parser.add_argument_group("how exactly, and at what cost")
@@ -102,8 +102,8 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
         help="leave out the weakest directions of a linear head, up to this share of its squared weight",
     )  # fmt: skip
     how.add_argument("--max-samples", type=_count, metavar="N")
-    how.add_argument("--batch-size", type=_count, metavar="N", help="samples a group (default: an eighth, ≤ 32)")
-    how.add_argument("--memory", type=_size, metavar="SIZE", help="stay within, such as 2GB (default: 80 %% of free)")
+    how.add_argument("--batch-size", type=_count, metavar="N", help="default: an eighth, at most 32")
+    how.add_argument("--memory", type=_size, metavar="SIZE", help="such as 2GB (default: 80 %% of free)")
     how.add_argument("--device", metavar="D", help="such as cuda (default cpu)")
 
     data = parser.add_argument_group("data")
@@ -114,10 +114,12 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--rgb", action="store_true", help="show grey pictures to a network for RGB")
     data.add_argument("--split", choices=("train", "test"), default="train")
     data.add_argument("--root", default="data", metavar="DIR", help="of torchvision sets (default data)")
-    data.add_argument("--tokens", type=_count, default=128, metavar="T", help="a sample of text (default 128)")
+    data.add_argument("--tokens", type=_count, default=128, metavar="T", help="of one sample (default 128)")
 
     shown = parser.add_argument_group("what is shown")
-    shown.add_argument("--pictures", type=_count_or_zero, default=12, metavar="N", help="layers drawn (default 12)")
+    shown.add_argument(
+        "--pictures", type=_count_or_zero, default=12, metavar="N", help="of so many layers (default 12)"
+    )
     shown.add_argument("--wandb", metavar="PROJECT", help="also log to Weights & Biases")
     parser.set_defaults(run=_audit)
 

@@ -1,4 +1,4 @@
-"""How much of a network is measured: the share of its weights of two or more dimensions, each counted once."""
+"""How much of a network is measured: the share of its weights of two or more dimensions, each once."""
 
 from collections.abc import Sequence
 

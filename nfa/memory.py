@@ -54,8 +54,8 @@ class Footprint:
             replicates -= 1
         if self.total(1, replicates) > budget:
             raise NfaError(
-                f"the measurement takes about {self.total(1, 1) / _GIB:.2f} GiB beyond the network, more than "
-                f"the {budget / _GIB:.2f} GiB allowed: raise the memory, or choose fewer layers"
+                f"the measurement takes about {self.total(1, 1) / _GIB:.2f} GiB beyond the network, more "
+                f"than the {budget / _GIB:.2f} GiB allowed: raise the memory, or choose fewer layers"
             )
         return replicates, max(int((budget - self.sums * replicates) // max(self.sample, 1)), 1)
 

@@ -34,9 +34,7 @@ def layer_pictures(
     """
     names = [row.layer for row in report.rows if row.measured]
     modules = dict(model.named_modules())  # a part of a packed weight has no module of its own
-    return [
-        _picture(report, modules.get(name), name, power, input_shape) for name in _spread(names, count)
-    ]
+    return [_picture(report, modules.get(name), name, power, input_shape) for name in _spread(names, count)]
 
 
 def _spread(names: list[str], count: int | None) -> list[str]:

@@ -120,11 +120,10 @@ class Recorder:
             accumulator.start(samples, replicates)
 
     def results(self, samples: int) -> dict[str, Sensitivity]:
+        """The sensitivities over all ``samples`` seen."""
         return {name: accumulator.result(samples) for name, accumulator in self.accumulators.items()}
 
-    def tap(
-        self, site: tuple[nn.Module, str], z: Tensor, rows: tuple[int, int] | None = None
-    ) -> Tensor:
+    def tap(self, site: tuple[nn.Module, str], z: Tensor, rows: tuple[int, int] | None = None) -> Tensor:
         """Watch the output ``z`` of a site, or of some of its rows; returns the tensor to go on with."""
         if not torch.is_grad_enabled():
             return z  # cut off from the output by the model itself

@@ -73,7 +73,13 @@ def _layers(
 
 
 def _direction(
-    kind: str, x: Tensor, state: State, weights: Sequence[Tensor], biases: bool, backwards: bool, linear: Linear
+    kind: str,
+    x: Tensor,
+    state: State,
+    weights: Sequence[Tensor],
+    biases: bool,
+    backwards: bool,
+    linear: Linear,
 ) -> tuple[Tensor, State]:
     """One layer in one direction over x (steps, batch, in); outputs (steps, batch, hidden) and last state."""
     W_ih, W_hh = weights[:2]

@@ -19,7 +19,19 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from nfa.accumulate import Sensitivity
 from nfa.batches import (
-    OUTPUTS, Batch, OutputFn, call, cut, flat_outputs, length, limited, peek, picked, pieces, prepare, split,
+    OUTPUTS,
+    Batch,
+    OutputFn,
+    call,
+    cut,
+    flat_outputs,
+    length,
+    limited,
+    peek,
+    picked,
+    pieces,
+    prepare,
+    split,
 )  # fmt: skip
 from nfa.errors import NfaError
 from nfa.head import Head, find_head
@@ -156,7 +168,9 @@ def measure_sensitivities(
         recorder = Recorder(maps, bases or {}, replicates, centered, target_device)
         recorder.most_samples = piece_limit
         over_probes = probes is not None and replicates_over != "batches"
-        run = _Run(model, recorder, output, output_fn, probes, neglect, chunk, seed, over_probes, watch or Watch())
+        run = _Run(
+            model, recorder, output, output_fn, probes, neglect, chunk, seed, over_probes, watch or Watch()
+        )
         run.all(batches, max_samples)
         if not run.samples:
             raise NfaError(
@@ -180,7 +194,7 @@ def built(model: nn.Module, batches: Iterable[Batch]) -> Iterable[Batch]:
 def all_reduce(sweep: Sweep) -> None:
     """Add up the sweeps of all ranks of the default process group, in place; each rank gets the sum."""
     for sensitivity in sweep.sensitivities.values():
-        some = next(iter(sensitivity.sums.values()))
+        some = next(iter(sensitivity.dense().values()))
         flags = [float(sensitivity.called), float(sensitivity.reached), float(sensitivity.passes)]
         numbers = torch.tensor([*flags, *sensitivity.counts], dtype=torch.float64, device=some.device)
         torch.distributed.all_reduce(numbers)
@@ -188,7 +202,7 @@ def all_reduce(sweep: Sweep) -> None:
         sensitivity.called, sensitivity.reached = called > 0, reached > 0
         sensitivity.passes = passes > 0
         sensitivity.counts = [int(count) for count in counts]
-        mine, sensitivity.sums = sensitivity.sums, {}
+        mine, sensitivity.sums, sensitivity.factored = sensitivity.dense(), {}, False
         for slot, count in enumerate(sensitivity.counts):
             if count:  # another rank may have had more batches, and so more replicates
                 sensitivity.sums[slot] = mine[slot] if slot in mine else torch.zeros_like(some)
@@ -362,7 +376,9 @@ class _Run:
                     _batched_backward(root, recorder.leaves, seeds)
             except RuntimeError:
                 resume.line = start
-                resume.seen = {k: a.calls_of_line for k, a in recorder.accumulators.items() if a.calls_of_line}
+                resume.seen = {
+                    k: a.calls_of_line for k, a in recorder.accumulators.items() if a.calls_of_line
+                }
                 raise
             recorder.lines = []
             if self.passes == 0:

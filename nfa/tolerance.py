@@ -23,13 +23,11 @@ _STALLED = 0.85  # probes alone would shrink the error to 0.71 in a pass that do
 def layer_pair(sensitivity: Sensitivity, weight: Tensor) -> FeaturePair:
     """Weight (groups, out, in) and sensitivity of one map, in the coordinates in which C was measured."""
     W = sensitivity.reduce(weight.to(next(iter(sensitivity.sums.values())).device))
-    C = sensitivity.matrix
+    name, C = ("factor", sensitivity.factor) if sensitivity.factored else ("sensitivity", sensitivity.matrix)
     resolution = torch.finfo(weight.dtype).eps
-    return (
-        FeaturePair(W, C, resolution=resolution)
-        if len(W) > 1
-        else FeaturePair(W[0], C[0], resolution=resolution)
-    )
+    if len(W) > 1:
+        return FeaturePair(W, **{name: C}, resolution=resolution)
+    return FeaturePair(W[0], **{name: C[0]}, resolution=resolution)
 
 
 def standard_error(pair: FeaturePair, sensitivity: Sensitivity, power: float) -> float:
@@ -37,7 +35,7 @@ def standard_error(pair: FeaturePair, sensitivity: Sensitivity, power: float) ->
     if sensitivity.mean_outer is not None:
         return math.nan
     counts = [sensitivity.counts[slot] for slot in sensitivity.sums]
-    return pair.jackknife(list(sensitivity.sums.values()), counts, power)
+    return pair.jackknife(list(sensitivity.sums.values()), counts, power, factors=sensitivity.factored)
 
 
 def sweep_to_tolerance(

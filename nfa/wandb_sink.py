@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nfa.errors import NfaError
-from nfa.images import heatmap, tile
+from nfa.page.images import heatmap, tile
 from nfa.report import LayerPicture, plain
 from nfa.rows import AUDIT_COLUMNS, TRAIN_COLUMNS, AnsatzRow
 

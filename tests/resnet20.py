@@ -1,4 +1,4 @@
-"""The 20-layer CIFAR-10 network of He et al. (arXiv 1512.03385, section 4.2) with parameter-free shortcuts."""
+"""The 20-layer CIFAR-10 network of arXiv 1512.03385, section 4.2, with parameter-free shortcuts."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamodules.splits import Split
-from nfa.stratify import generator, stratified_order
+from nfa.inputs.stratify import generator, stratified_order
 
 LABELS = st.lists(st.integers(0, 4), min_size=1, max_size=60).map(torch.tensor)
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from datamodules import TorchvisionSet
-from nfa import torchvision_sets as sets
 from nfa.errors import NfaError
+from nfa.inputs import torchvision_sets as sets
 from tests.set_files import MAKERS, make_mnist, make_svhn, switch_off_checksums, targets
 
 SHAPES = {"MNIST": (1, 28, 28), "FashionMNIST": (1, 28, 28), "STL10": (3, 96, 96)}

@@ -1,4 +1,4 @@
-"""Attention, packed projections and recurrent layers against nets of plain linear layers with the same weights."""
+"""Attention, packed projections and recurrent layers against nets of plain linear layers."""
 
 import pytest
 import torch
@@ -137,10 +137,8 @@ class Packed(nn.Module):
 
     def forward(self, x):
         h = self.first(x).tanh()
-        if self.style == "module":
-            packed = self.qkv(h)
-        else:  # as torchvision's Swin does
-            packed = F.linear(h, self.qkv.weight, self.qkv.bias)
+        qkv = self.qkv  # torchvision's Swin passes its weight to a function
+        packed = qkv(h) if self.style == "module" else F.linear(h, qkv.weight, qkv.bias)
         q, k, v = packed.unflatten(-1, (3, 2, 3)).permute(2, 0, 3, 1, 4)
         out = (q @ k.transpose(-1, -2) / 3**0.5).softmax(-1) @ v
         out = out.transpose(1, 2).flatten(2)
@@ -190,7 +188,10 @@ def test_transposed_linear_layer():
     torch.manual_seed(0)
     net = nn.Sequential(Conv1D(4, 5), nn.Tanh(), Conv1D(3, 4), nn.Tanh()).double()
     plain = nn.Sequential(
-        linear_like(net[0].weight.mT, net[0].bias), nn.Tanh(), linear_like(net[2].weight.mT, net[2].bias), nn.Tanh()
+        linear_like(net[0].weight.mT, net[0].bias),
+        nn.Tanh(),
+        linear_like(net[2].weight.mT, net[2].bias),
+        nn.Tanh(),
     )
     x = torch.randn(6, 5, dtype=torch.float64)
     for name, G in nfa.agop(net, x).items():

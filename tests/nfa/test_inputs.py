@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
-from nfa.digits import digits
 from nfa.errors import NfaError
 from nfa.inputs import TORCHVISION_SETS, load_inputs
+from nfa.inputs.digits import digits
+from nfa.inputs.torchvision_sets import SOURCES
 from nfa.preprocessing import Preprocessing
-from nfa.torchvision_sets import SOURCES
 from tests.set_files import MAKERS, switch_off_checksums
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "channels": 3}
@@ -219,7 +219,7 @@ def test_images_vanish_meanwhile(tmp_path):
 
 
 def test_only_one_batch_is_decoded_at_a_time(tmp_path, monkeypatch):
-    from nfa import image_sources
+    from nfa.inputs import image_sources
 
     fill(tmp_path)
     decoded = []

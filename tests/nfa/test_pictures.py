@@ -47,9 +47,7 @@ def test_pooled_matrices_are_block_means_of_the_dense_ones(drawn):
         assert torch.allclose(pooled, means, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("count", "layers"), [(None, ["0", "2", "5"]), (2, ["0", "5"]), (1, ["0"]), (0, [])]
-)
+@pytest.mark.parametrize(("count", "layers"), [(None, ["0", "2", "5"]), (2, ["0", "5"]), (1, ["0"]), (0, [])])
 def test_choice_of_layers(drawn, count, layers):
     net, report = drawn
     assert [p.layer for p in layer_pictures(report, net, power=0.5, count=count)] == layers

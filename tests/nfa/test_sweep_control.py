@@ -10,6 +10,7 @@ import nfa
 from nfa.maps import find_maps
 from nfa.memory import Footprint, survey
 from nfa.sensitivity import Watch, measure_sensitivities
+from nfa.tolerance import layer_pair, standard_error
 
 
 def relative(A, B):
@@ -106,7 +107,7 @@ def test_budget_limits_samples_and_replicates():
     x = torch.randn(64, 3, 32, 32)
     generous = nfa.audit(net, x, memory=2**30)
     assert generous.rows[0].cosine == pytest.approx(nfa.audit(net, x).rows[0].cosine, abs=1e-5)
-    with pytest.raises(nfa.NfaError, match="more than the 0.00 GiB allowed"):
+    with pytest.raises(nfa.NfaError, match="GiB allowed: raise the memory"):
         nfa.audit(net, x, memory=1000)
 
 
@@ -240,3 +241,24 @@ def test_sweep_can_be_looked_at_while_it_runs():
     for C, samples in zip(seen, (8, 16), strict=True):
         first = measure_sensitivities(net, data(64)[:samples], find_maps(net)[0])
         assert relative(C, first.sensitivities["0"].matrix) < 1e-12
+
+
+def test_wide_layers_keep_few_gradients_as_rows():
+    """Above a width of 1024, C of low rank is never formed, and says the same."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(1300, 1100), nn.Tanh(), nn.Linear(1100, 6), nn.Tanh()).double()
+    x = torch.randn(20, 1300, dtype=torch.float64)
+    maps = find_maps(net)[0]
+    few = measure_sensitivities(net, x.split(5), maps, replicates=4).sensitivities["0"]
+    assert few.factored
+    assert sum(X.shape[2] for X in few.sums.values()) == 20 * 6
+    many = measure_sensitivities(net, torch.cat([x] * 6).split(30), maps, replicates=4).sensitivities["0"]
+    assert not many.factored
+    assert relative(few.matrix, many.matrix) < 1e-12
+    pairs = [layer_pair(sensitivity, net[0].weight.detach()[None]) for sensitivity in (few, many)]
+    for name in ("alignment", "z"):
+        assert getattr(pairs[0], name) == pytest.approx(getattr(pairs[1], name), rel=1e-9)
+    for name in ("cosine", "pearson", "null_isotropic"):
+        assert getattr(pairs[0], name)(0.5) == pytest.approx(getattr(pairs[1], name)(0.5), rel=1e-6)
+    assert 0 < standard_error(pairs[0], few, 0.5) < 0.2
+    assert nfa.audit(net, x).rows[0].cosine == pytest.approx(pairs[0].cosine(0.5), rel=1e-9)

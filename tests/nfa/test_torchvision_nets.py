@@ -17,7 +17,16 @@ from nfa.sensitivity import measure_sensitivities
 from tests.nfa.test_functional import ExplicitAttention
 
 models = pytest.importorskip("torchvision.models")
-NAMES = ("alexnet", "vgg11", "resnet18", "resnet50", "mobilenet_v3_small", "convnext_tiny", "vit_b_16", "swin_t")
+NAMES = (
+    "alexnet",
+    "vgg11",
+    "resnet18",
+    "resnet50",
+    "mobilenet_v3_small",
+    "convnext_tiny",
+    "vit_b_16",
+    "swin_t",
+)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -79,9 +88,11 @@ def convnext():
 
 
 def transformer():
-    return models.VisionTransformer(
+    net = models.VisionTransformer(
         image_size=8, patch_size=4, num_layers=2, num_heads=2, hidden_dim=6, mlp_dim=8, num_classes=3
     )
+    nn.init.normal_(net.heads.head.weight)  # zero as built: nothing below would have a gradient
+    return net
 
 
 def swin():

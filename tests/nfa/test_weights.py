@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from nfa import NfaError
-from nfa.weights import load_weights, other_classes, read_weights
+from nfa.zoo.weights import load_weights, other_classes, read_weights
 
 
 def network(classes=3):

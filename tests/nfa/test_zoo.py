@@ -10,7 +10,7 @@ from torch import nn
 
 import nfa
 from nfa import NfaError, zoo
-from nfa.targets import build_target
+from nfa.zoo.targets import build_target
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 OWN = """
@@ -174,7 +174,7 @@ def test_no_network_is_one_line_at_once(monkeypatch, spec):
     pytest.importorskip("transformers")
     utils = pytest.importorskip("huggingface_hub.utils")
     monkeypatch.setattr(utils, "get_session", no_network)
-    monkeypatch.setattr("nfa.zoo_timm.cached_file", lambda *args: None)
+    monkeypatch.setattr("nfa.zoo.timm_nets.cached_file", lambda *args: None)
     with pytest.raises(NfaError, match="could not be downloaded") as caught:
         zoo.load(spec)
     assert "\n" not in str(caught.value)
@@ -185,7 +185,7 @@ def test_timm_weights_come_from_the_cache(monkeypatch, tmp_path):
     safetensors = pytest.importorskip("safetensors.torch")
     published = timm.create_model("test_vit")
     safetensors.save_file(published.state_dict(), tmp_path / "model.safetensors")
-    monkeypatch.setattr("nfa.zoo_timm.cached_file", lambda *args: str(tmp_path / "model.safetensors"))
+    monkeypatch.setattr("nfa.zoo.timm_nets.cached_file", lambda *args: str(tmp_path / "model.safetensors"))
     loaded = zoo.load("timm:test_vit")
     assert loaded.weights == "r160_in1k"
     assert equal(weights_of(loaded.model), weights_of(published))

@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from nfa.errors import NfaError
-from nfa.image_files import THREADS, Header, decode, read_header
-from nfa.image_folder import list_images
+from nfa.inputs.image_files import THREADS, Header, decode, read_header
+from nfa.inputs.image_folder import list_images
 
 _HEADERS_AT_ONCE = 256
 
@@ -98,7 +98,7 @@ class ImageTensor(Images):
 
 
 def open_folder(folder: Path, split: str) -> ImageFiles:
-    """List the images of a folder; see `nfa.image_folder.list_images`.
+    """List the images of a folder; see `nfa.inputs.image_folder.list_images`.
 
     Raises:
         NfaError: the folder cannot be read as described there, or not at all.
@@ -111,7 +111,7 @@ def open_folder(folder: Path, split: str) -> ImageFiles:
 
 def open_digits(split: str) -> ImageTensor:
     """Read scikit-learn's digits; a fixed fifth of them is the test set."""
-    from nfa.digits import digits
+    from nfa.inputs.digits import digits
 
     train, test = digits()
     return ImageTensor(f"digits/{split}", *(train if split == "train" else test))
@@ -123,7 +123,7 @@ def open_torchvision(name: str, root: Path, split: str) -> Images:
     Raises:
         NfaError: the files are missing or damaged and cannot be fetched.
     """
-    from nfa.torchvision_sets import files, images, labels, open_set
+    from nfa.inputs.torchvision_sets import files, images, labels, open_set
 
     dataset = open_set(name, root, train=split == "train", download=True)
     paths, title, y = files(dataset), f"{name}/{split}", labels(dataset)

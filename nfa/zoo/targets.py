@@ -22,7 +22,7 @@ from typing import Any
 from torch import nn
 
 from nfa.errors import NfaError
-from nfa.names import near
+from nfa.zoo.names import near
 
 _LIBRARIES = ("torch.nn", "torchvision.models", "torchvision.ops", "timm")
 _DOWNLOADS = {"torchvision": {"weights": None, "weights_backbone": None}, "timm": {"pretrained": False}}

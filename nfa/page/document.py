@@ -7,11 +7,11 @@ import re
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from nfa.charts import Curves, curves_section, depth_section, history_section
 from nfa.files import write_whole
-from nfa.page_assets import GUIDE, SCRIPT, STYLE
-from nfa.page_pictures import anchors, pictures_section
-from nfa.page_table import table_section
+from nfa.page.assets import GUIDE, SCRIPT, STYLE
+from nfa.page.charts import Curves, curves_section, depth_section, history_section
+from nfa.page.layers import anchors, pictures_section
+from nfa.page.table import table_section
 from nfa.report import LayerPicture, summary_sentence
 from nfa.rows import AnsatzRow
 

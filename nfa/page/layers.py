@@ -7,11 +7,11 @@ from html import escape
 
 from torch import Tensor
 
-from nfa import images, svg
+from nfa.page import images, svg
+from nfa.page.svg import Series, line_chart
 from nfa.pairs import effective_rank
 from nfa.report import LayerPicture, finite, show
 from nfa.rows import AnsatzRow
-from nfa.svg import Series, line_chart
 
 Drawing = Callable[[Tensor], Tensor]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nfa.errors import NfaError
+from nfa.inputs.sampling import Inputs, Sampling
 from nfa.preprocessing import Preprocessing
-from nfa.sampling import Inputs, Sampling
 
 if TYPE_CHECKING:
-    from nfa.image_sources import Images
+    from nfa.inputs.image_sources import Images
 
 __all__ = ["Inputs", "load_inputs"]
 
@@ -75,14 +75,14 @@ def load_inputs(
     path = Path(os.path.expanduser(data))
     with _optional_packages(data):
         if data == DIGITS or data in TORCHVISION_SETS or (data and path.is_dir()):
-            from nfa.input_images import image_inputs
+            from nfa.inputs.preprocessed import image_inputs
 
             return image_inputs(_open_images(path, data, split, root), preprocessing, sampling, rgb=rgb)
         return _file_inputs(path, data, split, sampling, tokenize, tokens)
 
 
 def _open_images(path: Path, data: str, split: str, root: str) -> "Images":
-    from nfa.image_sources import open_digits, open_folder, open_torchvision
+    from nfa.inputs.image_sources import open_digits, open_folder, open_torchvision
 
     if data == DIGITS:
         return open_digits(split)
@@ -99,7 +99,7 @@ def _file_inputs(
     tokenize: Callable[[str], list[int]] | None,
     tokens: int,
 ) -> Inputs:
-    from nfa.input_arrays import array_inputs, text_inputs
+    from nfa.inputs.arrays import array_inputs, text_inputs
 
     ending = path.suffix.lower()
     if not path.is_file() or ending not in (*_ARRAYS, ".txt"):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from nfa.errors import NfaError
-from nfa.names import near
+from nfa.zoo.names import near
 
 SUFFIXES = (".pth", ".pt", ".th", ".bin", ".ckpt", ".safetensors")
 PREFIXES = ("module.", "_orig_mod.", "network.", "model.", "net.")

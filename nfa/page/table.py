@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-from nfa.page_assets import NUMBER_COLUMNS, TEXT_COLUMNS
+from nfa.page.assets import NUMBER_COLUMNS, TEXT_COLUMNS
 from nfa.report import finite, show
 from nfa.rows import CHANCE, CLEAR, TRAIN_COLUMNS, VERDICTS, AnsatzRow
 

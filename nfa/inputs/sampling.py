@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nfa.batches import Batch
-from nfa.stratify import generator, stratified_order
+from nfa.inputs.stratify import generator, stratified_order
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from PIL import Image
 from torch import Tensor
 
 from nfa.errors import NfaError
-from nfa.image_files import THREADS, common_shape
-from nfa.image_sources import Images
+from nfa.inputs.image_files import THREADS, common_shape
+from nfa.inputs.image_sources import Images
+from nfa.inputs.sampling import Inputs, Sampling
 from nfa.preprocessing import Preprocessing
-from nfa.sampling import Inputs, Sampling
 
 _INTERPOLATIONS = ("bilinear", "bicubic")
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nfa.batches import Batch
 from nfa.errors import NfaError
-from nfa.sampling import Inputs, Sampling
+from nfa.inputs.sampling import Inputs, Sampling
 
 SINGLE = ("x", "inputs", "images", "input")
 TARGETS = ("y", "labels", "targets", "label", "target")

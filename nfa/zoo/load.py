@@ -18,22 +18,22 @@ from typing import Any
 
 from torch import nn
 
-from nfa import lab_runs, zoo_hf, zoo_timm, zoo_torchvision
 from nfa.errors import NfaError
-from nfa.loaded import Loaded, checked_twin, file_words, in_float32, seeded
-from nfa.names import near
-from nfa.targets import import_attribute, importable_from_here
-from nfa.weights import load_weights
+from nfa.zoo import hf_nets, lab_runs, timm_nets, torchvision_nets
+from nfa.zoo.loaded import Loaded, checked_twin, file_words, in_float32, seeded
+from nfa.zoo.names import near
+from nfa.zoo.targets import import_attribute, importable_from_here
+from nfa.zoo.weights import load_weights
 
 __all__ = ["Loaded", "list_models", "load"]
 
 _ZOOS = {
-    "torchvision": zoo_torchvision.load,
-    "timm": zoo_timm.load,
-    "hf": zoo_hf.load,
+    "torchvision": torchvision_nets.load,
+    "timm": timm_nets.load,
+    "hf": hf_nets.load,
     "file": lab_runs.load,
 }
-_LISTED = {"torchvision": zoo_torchvision.names, "timm": zoo_timm.names}
+_LISTED = {"torchvision": torchvision_nets.names, "timm": timm_nets.names}
 _FORMS = "torchvision:NAME, timm:NAME, hf:NAME, file:CHECKPOINT or my_module:my_function"
 
 
@@ -45,7 +45,7 @@ def load(spec: str, *, weights: str | os.PathLike | None = None, seed: int = 0) 
     Args:
         spec: ``torchvision:NAME[@WEIGHTS]``, ``timm:NAME[@none]``, ``hf:NAME_OR_PATH[@none]``,
             ``file:CHECKPOINT_OR_RUN``, or ``package.module:callable``.
-        weights: file of weights to load instead of published ones; see `nfa.weights.load_weights`.
+        weights: file of weights to load instead of published ones; see `nfa.zoo.weights.load_weights`.
         seed: of random weights.
 
     Raises:

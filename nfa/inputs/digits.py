@@ -4,7 +4,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from nfa.stratify import generator, stratified_order
+from nfa.inputs.stratify import generator, stratified_order
 
 TEST_FRACTION = 0.2
 

@@ -16,13 +16,13 @@ from torch import nn
 
 from nfa.audit import AnsatzReport
 from nfa.errors import NfaError
-from nfa.loaded import Loaded, checked_twin, file_words, in_float32, seeded
 from nfa.maps import map_kind
-from nfa.names import near
 from nfa.preprocessing import Preprocessing
 from nfa.rows import AnsatzRow
-from nfa.targets import build_target, importable_from_here
-from nfa.weights import find_state, load_state, read_file, read_weights
+from nfa.zoo.loaded import Loaded, checked_twin, file_words, in_float32, seeded
+from nfa.zoo.names import near
+from nfa.zoo.targets import build_target, importable_from_here
+from nfa.zoo.weights import find_state, load_state, read_file, read_weights
 
 _LAST = Path("checkpoints") / "last.ckpt"
 

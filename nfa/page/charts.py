@@ -7,11 +7,11 @@ from functools import partial
 from html import escape
 from typing import Any
 
-from nfa import svg
+from nfa.page import svg
+from nfa.page.svg import Band, Series, line_chart
 from nfa.parts import OTHER, Parts, find_parts
 from nfa.report import UNDEFINED, finite, show
 from nfa.rows import AnsatzRow
-from nfa.svg import Band, Series, line_chart
 
 Curves = Mapping[str, Sequence[tuple[float, float]]]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nfa.errors import NfaError
-from nfa.image_files import ENDINGS, is_image
+from nfa.inputs.image_files import ENDINGS, is_image
 
 _PARTS = {"train": ("train",), "test": ("test", "val")}
 

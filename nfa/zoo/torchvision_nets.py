@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import nn
 
-from nfa.downloads import downloading
 from nfa.errors import NfaError
-from nfa.loaded import (
+from nfa.preprocessing import Preprocessing
+from nfa.zoo.downloads import downloading
+from nfa.zoo.loaded import (
     Loaded,
     file_words,
     filled,
@@ -19,8 +20,7 @@ from nfa.loaded import (
     seeded,
     zoo_package,
 )
-from nfa.names import near
-from nfa.preprocessing import Preprocessing
+from nfa.zoo.names import near
 
 _AUXILIARY = {"googlenet": ("aux1", "aux2"), "inception_v3": ("AuxLogits",)}  # heads for training alone
 

@@ -17,7 +17,7 @@ from nfa.audit import AnsatzReport
 from nfa.errors import NfaError
 from nfa.preprocessing import Preprocessing
 from nfa.untouched import same_random_states
-from nfa.weights import load_state, other_classes, read_weights
+from nfa.zoo.weights import load_state, other_classes, read_weights
 
 
 @dataclass

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nfa.downloads import cached_or_fetched, quietly
 from nfa.errors import NfaError
-from nfa.loaded import (
+from nfa.preprocessing import Preprocessing
+from nfa.zoo.downloads import cached_or_fetched, quietly
+from nfa.zoo.loaded import (
     Loaded,
     file_words,
     filled,
@@ -21,7 +22,6 @@ from nfa.loaded import (
     seeded,
     zoo_package,
 )
-from nfa.preprocessing import Preprocessing
 
 _SAFE = {"trust_remote_code": False}  # never code that comes with the weights
 _OUTPUTS = ("logits", "logits_per_image", "pooler_output", "image_embeds", "text_embeds", "last_hidden_state")

@@ -1,0 +1,179 @@
+"""The sensitivity seen from the weight: a matrix C̃ (g, r, r), written out or as ``Y Yᵀ`` with few columns.
+
+Both forms answer the same questions. The second never takes an r × r matrix: its non-zero spectrum is
+that of the k × k matrix ``YᵀY``, whose eigenvectors q give its own as ``Y q / √λ``. All is float64.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nfa.blockwise import columns, gram, largest_of_groups
+
+
+@dataclass(frozen=True)
+class Dense:
+    """Symmetric matrices, (g, r, r)."""
+
+    matrix: Tensor
+
+    def diagonal(self) -> Tensor:
+        """Diagonals, (g, r)."""
+        return self.matrix.diagonal(dim1=-2, dim2=-1)
+
+    def norm(self) -> Tensor:
+        """Frobenius norm of all groups together."""
+        return self.matrix.norm()
+
+    def traceless_norm(self, keep: Tensor) -> Tensor:
+        """Norm of what remains when the multiple of the identity on ``keep`` (g, r) is removed."""
+        off_diagonal = self.matrix.clone()
+        off_diagonal.diagonal(dim1=-2, dim2=-1).zero_()
+        return torch.hypot(traceless(self.diagonal(), keep).norm(), off_diagonal.norm())
+
+    def between(self, sigma: Tensor) -> "Dense":
+        """``diag(σ) A diag(σ)`` for σ (g, r)."""
+        return Dense((sigma[:, :, None] * self.matrix).mul_(sigma[:, None, :]))
+
+    def spectrum(self) -> Tensor:
+        """Eigenvalues (g, r), descending; rounding counts as zero."""
+        return without_rounding(torch.linalg.eigvalsh(self.matrix), self.matrix.shape[1]).flip(-1)
+
+    def eigen(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues (g, r), where rounding counts as zero, and eigenvectors as columns (g, r, r)."""
+        values, vectors = torch.linalg.eigh(self.matrix)
+        return without_rounding(values, self.matrix.shape[1]), vectors
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """The matrices ``Y Yᵀ``, (g, r, r), of factors Y (g, r, k)."""
+
+    factor: Tensor
+
+    def diagonal(self) -> Tensor:
+        """Diagonals, (g, r)."""
+        return self.factor.square().sum(-1)
+
+    def norm(self) -> Tensor:
+        """Frobenius norm of all groups together."""
+        return self._gram().norm()
+
+    def traceless_norm(self, keep: Tensor) -> Tensor:
+        """Norm of what remains when the multiple of the identity on ``keep`` (g, r) is removed.
+
+        The difference of squares is safe while k is below the number of directions kept in each group:
+        by its rank alone the matrix is then at least that far from the identity.
+        """
+        trace, rank = self.factor.square().sum(), keep.sum().clamp_min(1)
+        return (self.norm().square() - trace.square() / rank).clamp_min(0).sqrt()
+
+    def between(self, sigma: Tensor) -> "LowRank":
+        """``diag(σ) A diag(σ)`` for σ (g, r)."""
+        return LowRank(sigma[:, :, None] * self.factor)
+
+    def spectrum(self) -> Tensor:
+        """The eigenvalues (g, min(r, k)) that need not be zero, descending; rounding counts as zero."""
+        values = without_rounding(torch.linalg.eigvalsh(self._gram()), self.factor.shape[1])
+        return values.flip(-1)[:, : self.factor.shape[1]]
+
+    def eigen(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues (g, min(r, k)), where rounding counts as zero, and their eigenvectors as columns.
+
+        The eigenvector of an eigenvalue of zero is zero.
+        """
+        _, r, k = self.factor.shape
+        if k >= r:
+            return self.dense().eigen()
+        values, vectors = torch.linalg.eigh(self._gram())
+        values = without_rounding(values, r)
+        return values, (self.factor @ vectors).mul_(inverse_root(values)[:, None, :])
+
+    def dense(self) -> Dense:
+        """The same matrices written out."""
+        return Dense(self.factor @ self.factor.mT)
+
+    def _gram(self) -> Tensor:
+        return self.factor.mT @ self.factor
+
+
+Form = Dense | LowRank
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The left singular vectors of a weight: g groups of size r, everything zero beyond the rank.
+
+    Attributes:
+        sigma2: (g, r) squared singular values of W, descending.
+        U: (g, out, r) left singular vectors.
+        keep: (g, r) which directions are in the range of W.
+    """
+
+    sigma2: Tensor
+    U: Tensor
+    keep: Tensor
+
+    @classmethod
+    def of(cls, W: Tensor, scale: float) -> "Frame":
+        """The frame of ``W / scale``, (g, out, in)."""
+        _, out, inputs = W.shape
+        if out > inputs:  # more outputs than inputs: the range of W matters
+            basis, R = torch.linalg.qr(W.double() / scale)
+            values, U = torch.linalg.eigh(R @ R.mT)
+            U = basis @ U
+        else:
+            values, U = torch.linalg.eigh(gram(W, scale))
+        sigma2, U = values.flip(-1).clamp_min_(0), U.flip(-1)
+        keep = sigma2 > max(out, inputs) * torch.finfo(sigma2.dtype).eps * sigma2[:, :1]
+        return cls(sigma2 * keep, U.mul_(keep[:, None, :]), keep)
+
+    def sensitivity(self, C: Tensor, scale: float) -> Form:
+        """``Uᵀ C U / scale`` for C (g, out, out), the symmetric part."""
+        inside = self.U.mT @ (C.double() / scale) @ self.U
+        return self._within(Dense((inside + inside.mT).div_(2)), largest_of_groups(C) / scale)
+
+    def factor(self, X: Tensor, scale: float) -> Form:
+        """``Uᵀ XXᵀ U / scale²`` for X (g, out, m)."""
+        Y = torch.cat([self.U.mT @ block for block in columns(X, scale)], 2)
+        return self._within(LowRank(Y), (largest_of_groups(X) / scale).square())
+
+    def _within(self, C: Form, size: Tensor) -> Form:
+        """C with zeros for the groups where it has nothing on the range of W: what is left is rounding."""
+        inside = C.diagonal().amax(-1) > self.U.shape[1] * torch.finfo(torch.float64).eps * size
+        return C if bool(inside.all()) else C.between(inside[:, None].double().expand_as(self.sigma2))
+
+    def agop(self, C: Form) -> Form:
+        """H, the AGOP in the coordinates of W's right singular vectors."""
+        return C.between(self.sigma2.sqrt())
+
+
+def joined(parts: list[Form]) -> Form:
+    """The sum of matrices of one form."""
+    if isinstance(parts[0], LowRank):
+        return LowRank(torch.cat([part.factor for part in parts], 2))
+    return Dense(sum((part.matrix for part in parts[1:]), start=parts[0].matrix))
+
+
+def traceless(diagonal: Tensor, keep: Tensor) -> Tensor:
+    """A diagonal (g, r), zero outside ``keep``, less its mean over ``keep``."""
+    return (diagonal - diagonal.sum() / keep.sum().clamp_min(1)) * keep
+
+
+def inverse_root(values: Tensor) -> Tensor:
+    """``1/√values`` of non-negative values, and zero for zero."""
+    return torch.where(values > 0, values, torch.inf).rsqrt()
+
+
+def without_rounding(values: Tensor, size: int) -> Tensor:
+    """Eigenvalues (g, k) of size × size matrices, with zero for those no larger than rounding error."""
+    floor = size * torch.finfo(values.dtype).eps * values.abs().amax(-1, keepdim=True)
+    return torch.where(values > floor, values, 0)
+
+
+def haar(count: int, size: int, generator: torch.Generator, width: int | None = None) -> Tensor:
+    """Haar-distributed orthogonal matrices, or their first columns: (count, size, width), on the CPU."""
+    shape = (count, size, size if width is None else width)
+    Q, R = torch.linalg.qr(torch.randn(shape, dtype=torch.float64, generator=generator))
+    return Q.mul_(R.diagonal(dim1=-2, dim2=-1).sign()[:, None, :])
