@@ -24,7 +24,7 @@ from nfa.zoo.loaded import (
 )
 
 _SAFE = {"trust_remote_code": False}  # never code that comes with the weights
-_OUTPUTS = ("logits", "logits_per_image", "pooler_output", "image_embeds", "text_embeds", "last_hidden_state")
+_OUTPUTS = ("logits", "logits_per_image", "image_embeds", "text_embeds", "last_hidden_state", "pooler_output")
 _TOKENIZERS = ("tokenizer_config.json", "tokenizer.json", "vocab.txt", "vocab.json", "spiece.model")
 _RESAMPLE = {1: "lanczos", 2: "bilinear", 3: "bicubic"}  # numbers of PIL
 
@@ -59,7 +59,7 @@ def load(name: str, weights: str | os.PathLike | None, seed: int) -> Loaded:
     reads_text = getattr(model, "main_input_name", "") in ("input_ids", "decoder_input_ids")
     return Loaded(
         model=in_float32(model),
-        title=f"{name} ({type(model).__name__}, transformers)",
+        title=f"{Path(name).name} ({type(model).__name__}, transformers)",
         weights=words,
         preprocessing=_preprocessing(transformers, name, spec, config) if not reads_text else None,
         twin=lambda seed: in_float32(seeded(build, seed)),
@@ -70,7 +70,7 @@ def load(name: str, weights: str | os.PathLike | None, seed: int) -> Loaded:
 
 
 def pick_output(raw: Any) -> Tensor:
-    """The tensor to differentiate: logits, else a pooled output, else the last hidden state."""
+    """The tensor to differentiate: logits, else embeddings, else the last hidden state of every token."""
     for key in _OUTPUTS:
         value = getattr(raw, key, None)
         if isinstance(value, Tensor):
@@ -158,7 +158,7 @@ def _pretrained(
 
 
 def _tokenizer(transformers: Any, name: str, spec: str) -> Callable[[str], list[int]] | None:
-    """Text -> ids, special tokens included; read when first called. None for a folder without one."""
+    """Text -> ids, without special tokens; read when first called. None for a folder without one."""
     if Path(name).is_dir() and not any((Path(name) / file).is_file() for file in _TOKENIZERS):
         return None
 
@@ -168,7 +168,11 @@ def _tokenizer(transformers: Any, name: str, spec: str) -> Callable[[str], list[
             transformers, partial(transformers.AutoTokenizer.from_pretrained, name, **_SAFE), spec, name
         )
 
-    return lambda text: tokenizer()(text)["input_ids"]
+    def tokenize(text: str) -> list[int]:
+        # quietly: a whole book is longer than the network can read at once, and is cut into blocks afterwards
+        return quietly(transformers, lambda: tokenizer()(text, add_special_tokens=False)["input_ids"])
+
+    return tokenize
 
 
 def _preprocessing(transformers: Any, name: str, spec: str, config: Any) -> Preprocessing | None:

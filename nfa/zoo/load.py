@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from nfa.errors import NfaError
@@ -117,6 +118,12 @@ def _load_callable(module: str, path: str, weights: str | os.PathLike | None, se
     model = copy.deepcopy(target) if build is None else seeded(build, seed)
     if weights is not None:
         load_weights(model, weights)
+    half = {p.dtype for p in model.parameters()} & {torch.float16, torch.bfloat16}
+    if half:
+        raise NfaError(
+            f"{spec} returns a network with {half.pop()} weights, which is measured in float32: "
+            "return model.float()"
+        )
     return Loaded(
         model=in_float32(model),
         title=spec,
