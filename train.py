@@ -224,13 +224,12 @@ def _newest_run() -> Path | None:
 
 def _check_writable(arguments: list[str]) -> None:
     """Say in one line that the run folder cannot be made, before Hydra says it in fifty."""
+    from nfa.files import make_writable
+
     named = [a.split("=", 1)[1].strip("'\"") for a in arguments if a.startswith("hydra.run.dir=")]
     folder = Path(named[-1]) if named and "$" not in named[-1] else Path(RUNS)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".writable-{secrets.token_hex(4)}"
-        probe.touch()
-        probe.unlink()
+        make_writable(folder)
     except OSError as error:
         _fail(
             f"cannot write to the run folder {folder} ({error.strerror}): "

@@ -80,17 +80,15 @@ def main() -> None:
         steps.append(seconds(lambda trained=trained: training_step(trained, x)))
         audits.append(seconds(lambda: reports.append(nfa.audit(net, x.split(GROUP), tolerance=TOLERANCE))))
     step, audit = statistics.median(steps), statistics.median(audits)
-    report = reports[0]
+    report, meta = reports[0], reports[0].meta
     worst = max(row.stderr for row in report.rows if row.measured)
     print(f"\nResNet-18 at {SIDE}×{SIDE}, {OUTPUTS} logits, {len(x)} images at most, tolerance {TOLERANCE}")
     print(f"  training step on {len(x)} images {step:8.2f} s")
     print(
-        f"  audit                     {audit:8.2f} s  ({report.meta['mode']} on {report.meta['samples']} images, "
-        f"largest standard error {worst:.4f})"
+        f"  audit                     {audit:8.2f} s  ({meta['mode']} on {meta['samples']} images, largest "
+        f"standard error {worst:.4f})"
     )
-    print(
-        f"    sweep {report.meta['sweep_seconds']:.1f} s, statistics {report.meta['statistics_seconds']:.1f} s"
-    )
+    print(f"    sweep {meta['sweep_seconds']:.1f} s, statistics {meta['statistics_seconds']:.1f} s")
     print(f"  audit / training step     {audit / step:8.2f}    (target ≤ 15)")
     one = jacobian_seconds(net, x[0])
     layers = len(report.rows) - 1

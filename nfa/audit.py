@@ -18,7 +18,8 @@ from nfa.maps import LinearMap, SkippedModule, find_maps, weight_blocks
 from nfa.memory import survey
 from nfa.pairs import FeaturePair, weight_cosine
 from nfa.rows import AnsatzRow
-from nfa.sensitivity import Watch, all_reduce, built, measure_sensitivities
+from nfa.sensitivity import all_reduce, built, measure_sensitivities
+from nfa.sweep import Watch
 from nfa.tolerance import layer_pair, standard_error, sweep_to_tolerance
 from nfa.untouched import same_random_states
 

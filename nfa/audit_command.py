@@ -2,7 +2,6 @@
 
 import argparse
 import platform
-import secrets
 import shlex
 import shutil
 import sys
@@ -20,6 +19,7 @@ from nfa.audit import AnsatzReport, audit
 from nfa.batches import Batch, call, cut, length, map_tensors, picked, prepare, split
 from nfa.console import ConsoleWatch, clock
 from nfa.errors import NfaError
+from nfa.files import make_writable
 from nfa.inputs import Inputs, load_inputs
 from nfa.maps import find_maps, has_unbuilt
 from nfa.memory import available
@@ -241,12 +241,9 @@ def _with_twin(row: AnsatzRow, twin: AnsatzRow | None) -> AnsatzRow:
 
 
 def _writable(out: Path) -> Path:
-    """The output folder, made now: an hour of work should not end at a missing permission."""
+    """The output folder, made now."""
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / f".writable-{secrets.token_hex(4)}"
-        probe.touch()
-        probe.unlink()
+        make_writable(out)
     except OSError as error:
         raise NfaError(f"cannot write to --out {out} ({error.strerror}): choose another folder") from None
     return out

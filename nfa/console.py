@@ -9,7 +9,7 @@ from types import FrameType
 from typing import TextIO
 
 from nfa.memory import Footprint
-from nfa.sensitivity import Watch
+from nfa.sweep import Watch
 
 _REFRESH = 0.2, 15.0  # seconds between updates of one line in a terminal, and between lines of a log
 _UNITS = {"": 1e9, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}

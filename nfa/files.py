@@ -1,6 +1,7 @@
-"""Write a file whole or not at all."""
+"""Write a file whole or not at all, where writing is possible."""
 
 import os
+import secrets
 from pathlib import Path
 
 
@@ -13,3 +14,16 @@ def write_whole(path: str | os.PathLike, text: str) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def make_writable(folder: str | os.PathLike) -> None:
+    """Make a folder and try to write in it: work of hours should not end at a missing permission.
+
+    Raises:
+        OSError: it cannot be made or written to.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / f".writable-{secrets.token_hex(4)}"
+    probe.touch()
+    probe.unlink()

@@ -11,7 +11,8 @@ from nfa.accumulate import Sensitivity
 from nfa.batches import Batch
 from nfa.maps import LinearMap
 from nfa.pairs import FeaturePair
-from nfa.sensitivity import Sweep, Watch, measure_sensitivities
+from nfa.sensitivity import measure_sensitivities
+from nfa.sweep import Sweep, Watch
 
 _FEW = 16  # exact backwards a sample that probes would hardly undercut
 _PROBES = 4  # a pass

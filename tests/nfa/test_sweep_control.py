@@ -9,7 +9,8 @@ from torch import nn
 import nfa
 from nfa.maps import find_maps
 from nfa.memory import Footprint, survey
-from nfa.sensitivity import Watch, measure_sensitivities
+from nfa.sensitivity import measure_sensitivities
+from nfa.sweep import Watch
 from nfa.tolerance import layer_pair, standard_error
 
 

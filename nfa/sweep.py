@@ -1,0 +1,67 @@
+"""What one pass over the data measured, and who looks on meanwhile."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from nfa.accumulate import Sensitivity
+
+
+@dataclass
+class Sweep:
+    """What one pass over the data measured.
+
+    Attributes:
+        sensitivities: by the name of the map, all maps in order.
+        samples: samples seen.
+        outputs: scalar outputs a sample.
+        probes: probes a sample, None in exact mode.
+        backwards: backwards a sample.
+        neglected: share of the head's squared weight that was left out.
+        stopped: whether the watch asked to stop before the samples ended.
+        through_head: whether the backwards of the exact mode started at the head's input.
+    """
+
+    sensitivities: dict[str, Sensitivity] = field(default_factory=dict)
+    samples: int = 0
+    outputs: int = 0
+    probes: int | None = None
+    backwards: int = 0
+    neglected: float = 0.0
+    stopped: bool = False
+    through_head: bool = False
+
+    @property
+    def mode(self) -> str:
+        """How the outputs were taken, in words."""
+        if self.probes is not None:
+            return f"{self.probes} probes"
+        if not self.through_head:
+            return "exact"
+        nearly = f"nearly exact, {self.neglected:.2g} of the head neglected," if self.neglected else "exact"
+        return f"{nearly} through the head: {self.backwards} backwards for {self.outputs} outputs"
+
+
+class Watch:
+    """Looks on while a sweep runs; this one lets it run to the end."""
+
+    def begin(self, footprint: Any, replicates: int, piece: int | None) -> None:
+        """What it takes was estimated; so many replicates will be kept and samples carried at a time."""
+
+    def rows(self, done: int, total: int) -> None:
+        """The statistics of so many layers are computed."""
+
+    def progress(self, samples: float, backwards: int) -> None:
+        """So many samples are done, a sample under way in part; each takes so many backwards."""
+
+    def stop(self) -> bool:
+        """Whether to end as soon as what is measured is consistent; asked after every backward."""
+        return False
+
+    def enough(self, sweep: Callable[[], Sweep], samples: int) -> bool:
+        """Whether what is measured suffices; asked after every batch."""
+        return False
+
+    def again(self, sweep: Callable[[], Sweep]) -> bool:
+        """Whether to go over the samples once more, with new probes; asked at their end."""
+        return False
