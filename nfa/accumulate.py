@@ -1,6 +1,7 @@
 """Sums of outer products ``Σ δδᵀ`` of one map, from gradients as they pass by."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +30,7 @@ class Sensitivity:
         called: whether the module was called.
         reached: whether any gradient arrived.
         resolution: relative rounding of the gradients.
+        partly: why part of the map's use could not be followed; None where all of it was.
         passes: whether the map's output is the output of the network, up to one factor: C is a multiple of
             the identity whatever the weights.
     """
@@ -42,6 +44,7 @@ class Sensitivity:
     resolution: float = 0.0
     passes: bool = False
     factored: bool = False
+    partly: str | None = None
 
     @property
     def matrix(self) -> Tensor:
@@ -93,23 +96,25 @@ class OuterSum:
         self._queue: list[Tensor] = []
         self._queued = 0
 
-    def add(self, rows: Tensor) -> None:
-        """Add (B, groups, q, P) by the fastest product for the device, dtype and number of positions."""
+    def prepare(self, rows: Tensor) -> Callable[[], None]:
+        """What adds (B, groups, q, P), by the fastest product for the device, dtype and number of positions.
+
+        All memory is taken here; where that fails, nothing has changed.
+        """
         B, groups, q, P = rows.shape
         if q == 1:
-            self._add_product(rows.double().square().sum((0, 3))[:, :, None])
-        elif P > 1 and rows.device.type == "cpu" and rows.dtype == torch.float32:
+            return self._addition_of(rows.double().square().sum((0, 3))[:, :, None])
+        if P > 1 and rows.device.type == "cpu" and rows.dtype == torch.float32:
             # This sum is the weight gradient of a 1 × 1 convolution, and oneDNN's kernel for it is fastest.
             images = rows.reshape(B, groups * q, P, 1)
             product = conv2d_weight(images, (groups * q, q, 1, 1), images, groups=groups)
-            self._add_product(product.reshape(groups, q, q))
-        elif P >= max(q, _ROWS_WORTH_A_PRODUCT):
-            self._add_product((rows @ rows.mT).sum(0))
-        else:
-            self._queue.append(rows.permute(1, 2, 0, 3).reshape(groups, q, B * P))
-            self._queued += B * P
-            if self._queued >= max(q, _ROWS_WORTH_A_PRODUCT):
-                self._multiply_queue()
+            return self._addition_of(product.reshape(groups, q, q))
+        if P >= max(q, _ROWS_WORTH_A_PRODUCT):
+            return self._addition_of((rows @ rows.mT).sum(0))
+        kept = rows.permute(1, 2, 0, 3).reshape(groups, q, B * P)
+        if self._queued + B * P < max(q, _ROWS_WORTH_A_PRODUCT):
+            return lambda: self._keep(kept)
+        return self._addition_of(self._product_of([*self._queue, kept]), empties_queue=True)
 
     @property
     def total(self) -> Tensor:
@@ -121,7 +126,8 @@ class OuterSum:
 
     def flush(self) -> Tensor:
         """The sum (groups, q, q) float64 of all that was added."""
-        self._multiply_queue()
+        if self._queue:
+            self._addition_of(self._product_of(self._queue), empties_queue=True)()
         if self._recent is not None:
             self.total.add_(self._recent)
             self._recent, self._products = None, 0
@@ -143,28 +149,37 @@ class OuterSum:
         self._queue = [X]
         return X
 
-    def _multiply_queue(self) -> None:
-        parts, self._queue, self._queued = self._queue, [], 0
-        if parts:
-            X = self._joined(parts)
-            self._add_product(X @ X.mT)
+    def _keep(self, rows: Tensor) -> None:
+        self._queue.append(rows)
+        self._queued += rows.shape[2]
+
+    def _product_of(self, parts: list[Tensor]) -> Tensor:
+        X = self._joined(parts)
+        return X @ X.mT
 
     @staticmethod
     def _joined(parts: list[Tensor]) -> Tensor:
         dtype = max((part.dtype for part in parts), key=lambda d: torch.finfo(d).bits)
         return parts[0] if len(parts) == 1 else torch.cat([part.to(dtype) for part in parts], 2)
 
-    def _add_product(self, product: Tensor) -> None:
-        if product.dtype == torch.float64:
-            self.total.add_(product)
-        elif self._recent is None:
-            self._recent, self._products = product, 1
-        else:
-            self._recent += product
-            self._products += 1
-            if self._products >= _PRODUCTS_WORTH_A_FLUSH:
-                self.total.add_(self._recent)
-                self._recent, self._products = None, 0
+    def _addition_of(self, product: Tensor, *, empties_queue: bool = False) -> Callable[[], None]:
+        total = self.total  # made now, if it is the first
+
+        def commit() -> None:
+            if empties_queue:
+                self._queue, self._queued = [], 0
+            if product.dtype == torch.float64:
+                total.add_(product)
+            elif self._recent is None:
+                self._recent, self._products = product, 1
+            else:
+                self._recent.add_(product)
+                self._products += 1
+                if self._products >= _PRODUCTS_WORTH_A_FLUSH:
+                    total.add_(self._recent)
+                    self._recent, self._products = None, 0
+
+        return commit
 
 
 class Accumulator:
@@ -182,6 +197,8 @@ class Accumulator:
         self.counts = [0] * limit
         self.line_sums: dict[int, Tensor] | None = {} if centered else None
         self.row_count = 0  # samples × positions × calls
+        self.pending_rows = 0  # of the forward pass under way
+        self.partly: str | None = None
         self.called = self.reached = False
         self.resolution = 0.0
         self.wide = False  # products in float64 because float32 squares would leave the range of float32
@@ -194,30 +211,40 @@ class Accumulator:
     def note_call(self, z: Tensor) -> None:
         """The map was applied and z came out (of it, or of the packed map that it is rows of)."""
         self.called = True
-        self.row_count += z.numel() // (z.shape[-1] if self.kind == "linear" else self.out_features)
+        features = self.out_features if self.kind == "flat" else z.shape[channel_axis(self.kind, z)]
+        self.pending_rows += z.numel() // features
 
-    def start(self, samples: int, replicates: list[int]) -> None:
-        """Announce samples and the replicates they add to, one for all outputs or one a probe."""
+    def start(self, samples: int, replicates: list[int], weight: int) -> None:
+        """Announce samples and the replicates they add to, one for all outputs or one a probe.
+
+        Each replicate gets ``weight`` gradients a sample that are estimates of all outputs: its probes.
+        """
+        self.row_count += self.pending_rows
         self.targets = [replicate % len(self.counts) for replicate in replicates]
         self.fresh = True
         for slot in self.targets:
-            self.counts[slot] += samples
+            self.counts[slot] += samples * weight
             if slot not in self.sums:
                 self.sums[slot] = OuterSum(self.groups, self.size, self.device)
 
     def add(self, delta: Tensor, lines: list[int]) -> None:
         """Add the gradients (m, batch, …) of the m outputs or probes ``lines``."""
-        self.reached = True
-        self.resolution = torch.finfo(delta.dtype).eps
         rows = self._rows(delta)
-        if self.line_sums is not None:
-            self._add_means(rows, lines)
         slots = self.targets if len(self.targets) == 1 else [self.targets[line] for line in lines]
         if len(set(slots)) == 1:
-            self.sums[slots[0]].add(rows.flatten(0, 1))
+            additions = [self.sums[slots[0]].prepare(rows.flatten(0, 1))]
+            means = self._means(rows, lines)
         else:
-            for slot, part in zip(slots, rows, strict=True):
-                self.sums[slot].add(part)
+            by_slot = {slot: [i for i, s in enumerate(slots) if s == slot] for slot in set(slots)}
+            additions = [self.sums[slot].prepare(rows[i].flatten(0, 1)) for slot, i in by_slot.items()]
+            means = {}
+        # Memory may run out above, and the same gradients come again then; from here on it cannot.
+        for add in additions:
+            add()
+        if self.line_sums is not None:
+            self.line_sums |= means
+        self.reached = True
+        self.resolution = torch.finfo(delta.dtype).eps
 
     def add_identity(self, rows: int) -> None:
         """Add ``rows`` times the identity: what all outputs bring where the map's output is theirs."""
@@ -244,7 +271,7 @@ class Accumulator:
         counts = list(self.counts)
         return Sensitivity(
             sums, counts, self.basis, mean_outer, self.called, self.reached, self.resolution,
-            bool(self.passes), factored,
+            bool(self.passes), factored, self.partly,
         )  # fmt: skip
 
     def _few_rows(self) -> bool:
@@ -281,7 +308,14 @@ class Accumulator:
             self.fresh = largest == 0
         return rows.double() if self.wide else rows
 
-    def _add_means(self, rows: Tensor, lines: list[int]) -> None:
-        for line, part in zip(lines, rows, strict=True):
-            total = part.sum((0, 3), dtype=torch.float64)
-            self.line_sums[line] = self.line_sums[line] + total if line in self.line_sums else total
+    def _means(self, rows: Tensor, lines: list[int]) -> dict[int, Tensor]:
+        """New sums of the gradients of these lines, where centring asks for them."""
+        if self.line_sums is None:
+            return {}
+        totals = {line: part.sum((0, 3), dtype=torch.float64) for line, part in zip(lines, rows, strict=True)}
+        return {line: self.line_sums[line] + t if line in self.line_sums else t for line, t in totals.items()}
+
+
+def channel_axis(kind: str, z: Tensor) -> int:
+    """The axis of a map's output, or of a gradient there, that its rows make up; negative."""
+    return -1 if kind in ("linear", "flat") else -1 - int(kind[4])

@@ -16,17 +16,18 @@ from nfa.coverage import covered_share, tied_to, tied_weights
 from nfa.errors import NfaError
 from nfa.maps import LinearMap, SkippedModule, find_maps, weight_blocks
 from nfa.memory import survey
-from nfa.pairs import FeaturePair, weight_cosine
+from nfa.pairs import FeaturePair, Precision, weight_cosine
+from nfa.report import format_table, summary_sentence
 from nfa.rows import AnsatzRow
 from nfa.sensitivity import all_reduce, built, measure_sensitivities
 from nfa.sweep import Watch
-from nfa.tolerance import layer_pair, standard_error, sweep_to_tolerance
+from nfa.tolerance import layer_pair, precision, sweep_to_tolerance
 from nfa.untouched import same_random_states
 
 _REPLICATES = 8
 
 
-@dataclass
+@dataclass(repr=False)
 class AnsatzReport:
     """What an audit found.
 
@@ -34,14 +35,24 @@ class AnsatzReport:
         rows: one a layer, in the order of the network; see `nfa.rows.AnsatzRow` for the columns.
         weights: for each measured layer its weight at the time, (groups, out, in).
         null_draws: for each measured layer how many random rotations its null was drawn from.
+        precision: for each measured layer how well the samples pin its statistics down.
         meta: samples, outputs, probes, seconds of the sweep and of the statistics, seed.
     """
 
     rows: list[AnsatzRow] = field(default_factory=list)
     weights: dict[str, Tensor] = field(default_factory=dict)
     null_draws: dict[str, int] = field(default_factory=dict)
+    precision: dict[str, Precision] = field(default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
     _sensitivities: dict[str, Sensitivity] = field(default_factory=dict, repr=False)
+
+    def __repr__(self) -> str:
+        measured = sum(row.measured for row in self.rows)
+        samples = self.meta.get("samples")
+        return f"AnsatzReport({measured} of {len(self.rows)} layers measured on {samples} samples)"
+
+    def __str__(self) -> str:
+        return f"{format_table(self.rows)}\n\n{summary_sentence(self.rows)}"
 
     def pair(self, layer: str) -> FeaturePair:
         """The measured pair of one layer.
@@ -78,6 +89,7 @@ def audit(
     device: torch.device | str | None = None,
     *,
     tolerance: float | None = None,
+    drift: bool = False,
     per_head: bool = False,
     memory: float | None = None,
     distributed: bool = False,
@@ -103,9 +115,11 @@ def audit(
             128, whose null hardly varies (see `AnsatzReport.null_draws`).
         seed: of the probes and the nulls.
         device: where to run; None means where the model is.
-        tolerance: measure until the standard error of every layer's cosine is at most this, or the samples
-            end; exactly or with probes, whichever is cheaper. The error then is over groups of samples,
-            each with probes of its own.
+        tolerance: measure until the standard error of every layer's cosine, and its drift, are at most
+            this, or the samples end; exactly or with probes, whichever is cheaper. The error then is over
+            groups of samples, each with probes of its own.
+        drift: find for each layer how far its cosine moves when the samples are halved
+            (`AnsatzReport.precision`); done for a tolerance in any case.
         per_head: a row for each head of the queries, keys and values of attention.
         memory: bytes to stay within, by carrying fewer samples at a time and keeping fewer partial sums.
         distributed: each rank brings its own part of the samples and all get the report of the whole.
@@ -132,7 +146,13 @@ def audit(
         batches = built(model, batches)
         maps, skipped = find_maps(model, layers, per_head=per_head)
         initial = _initial_report(
-            model, batches, initial_state, layers, power, distributed, {"probes": probes, **options}
+            model,
+            batches,
+            initial_state,
+            layers,
+            power,
+            distributed,
+            {"probes": probes, "tolerance": tolerance, "per_head": per_head, "memory": memory, **options},
         )
         _check_initial(maps, initial)
         _check_maps(maps, skipped)
@@ -156,7 +176,8 @@ def audit(
     entries = _in_order(model, maps, skipped)
     for entry in entries:
         sensitivity = sweep.sensitivities.pop(entry.name, None)  # its replicates are not needed any longer
-        report.rows.append(_row(entry, sensitivity, report, initial, power, nulls, seed))
+        halves = drift or tolerance is not None
+        report.rows.append(_row(entry, sensitivity, report, initial, power, nulls, seed, halves))
         watch.rows(len(report.rows), len(entries))
     report.meta = {
         "samples": sweep.samples,
@@ -240,6 +261,7 @@ def _row(
     power: float,
     nulls: int,
     seed: int,
+    halves: bool,
 ) -> AnsatzRow:
     if isinstance(entry, SkippedModule):
         out, *rest = entry.shape
@@ -255,6 +277,7 @@ def _row(
     draws = report.null_draws[entry.name] = null_draws(pair, nulls)
     null = pair.null_cosines(power, draws, seed)
     alpha, alpha_r = pair.alpha_fit()
+    known = report.precision[entry.name] = precision(pair, sensitivity, power, halves=halves)
     row = AnsatzRow(
         *shape,
         power=power,
@@ -268,7 +291,7 @@ def _row(
         null_isotropic=pair.null_isotropic(power),
         pearson=pair.pearson(power),
         offdiag=pair.offdiag(power),
-        stderr=standard_error(pair, sensitivity, power),
+        stderr=known.cosine,
     )
     report._sensitivities[entry.name] = sensitivity.merged()
     return _with_initial(row, report, initial)
@@ -314,6 +337,8 @@ def _with_initial(row: AnsatzRow, report: AnsatzReport, initial: AnsatzReport | 
 
 
 def _unusable(entry: LinearMap, sensitivity: Sensitivity, weight: Tensor) -> str | None:
+    if sensitivity.partly and (sensitivity.called or entry.called):
+        return f"not all of its use can be followed: {sensitivity.partly}"
     if not sensitivity.called:
         return entry.unseen
     if not sensitivity.reached:

@@ -1,12 +1,14 @@
 """``nfa audit``: a network and data by name, measured, and written down as a table, CSV, JSON and a page."""
 
 import argparse
+import os
 import platform
 import shlex
 import shutil
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 
 import nfa
 from nfa.audit import AnsatzReport, audit
+from nfa.audit_notes import notes
 from nfa.batches import Batch, call, cut, length, map_tensors, picked, prepare, split
 from nfa.console import ConsoleWatch, clock
 from nfa.errors import NfaError
@@ -26,14 +29,16 @@ from nfa.memory import available
 from nfa.page import write_html
 from nfa.pictures import layer_pictures
 from nfa.preprocessing import Preprocessing
-from nfa.report import format_table, summary_sentence, write_json
-from nfa.rows import NAN, AnsatzRow, write_csv
-from nfa.sensitivity import device_of
+from nfa.report import LayerPicture, format_table, summary_sentence, write_json
+from nfa.rows import AnsatzRow, write_csv
+from nfa.sensitivity import FORWARD_FAILED, device_of
 from nfa.untouched import untouched
 from nfa.zoo import Loaded, load
 
 _GROUPS = 8  # of samples, from which standard errors are found
+_BATCH = 8  # samples a group at most: the more groups, the sooner it is known whether they suffice
 _READY = (".npz", ".safetensors", ".txt")
+_UNLIMITED = 10_000  # columns
 _MEMORY_SHARE = 0.8  # of what is free
 
 
@@ -53,27 +58,33 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         NfaError: a mistake of the user, nothing is written then.
     """
-    out = _writable(Path(options.out))
+    out = Path(options.out)
+    device = _device(options.device)
     started = time.perf_counter()
     loaded = load(options.spec, weights=options.weights, seed=options.seed)
     inputs = _inputs(options, loaded)
-    device = _device(options.device)
-    _check_call(loaded, inputs, device)
-    watch = ConsoleWatch(inputs.samples)
-    watch.say(f"{loaded.title}, weights {loaded.weights}, on {inputs.description}")
-    with watch.interruptible():
-        report = _audit(options, loaded, loaded.model, inputs, device, watch)
-        if options.init and not watch.asked_to_stop:
-            _add_twin(options, loaded, report, inputs, device, watch)
-        result = _result(options, loaded, inputs, report, time.perf_counter() - started)
-        pictures = layer_pictures(
-            report, loaded.model, power=options.power, count=options.pictures, input_shape=inputs.shape
-        )
-        _write(out, result, pictures)
-    _show(out, result)
+    _check_call(loaded, inputs)
+    new = not out.exists()
+    try:
+        _check_writable(out)
+        watch = ConsoleWatch(inputs.samples, inputs.batch_size)
+        watch.say(f"{loaded.title}, weights {loaded.weights}, on {inputs.description}")
+        with watch.interruptible():
+            report = _audit(options, loaded, loaded.model, inputs, device, watch)
+            if options.init and not watch.asked_to_stop:
+                _add_twin(options, loaded, report, inputs, device, watch)
+            result = _result(options, loaded, inputs, report, time.perf_counter() - started)
+            _show(result)
+            pictures = _pictures(options, loaded, inputs, report, watch)
+            _write(out, result, pictures)
+    except BaseException:
+        if new and out.is_dir() and not any(out.iterdir()):
+            out.rmdir()
+        raise
+    print(f"report   {out / 'audit.html'}")
     if options.wandb:
         _log(options.wandb, out, result, pictures)
-    return 130 if report.meta.get("stopped") else 0
+    return 130 if watch.asked_to_stop else 0
 
 
 # ---- what is measured -------------------------------------------------------------------------------------
@@ -99,7 +110,7 @@ def _inputs(options: argparse.Namespace, loaded: Loaded) -> Inputs:
         "tokens": options.tokens,
     }
     inputs = load_inputs(options.data, **arguments)
-    batch_size = options.batch_size or min(max(inputs.samples // _GROUPS, 1), 32)
+    batch_size = options.batch_size or min(max(inputs.samples // _GROUPS, 1), _BATCH)
     return replace(inputs, batch_size=batch_size)
 
 
@@ -136,7 +147,7 @@ def _device(name: str | None) -> torch.device:
     return device
 
 
-def _check_call(loaded: Loaded, inputs: Inputs, device: torch.device) -> None:
+def _check_call(loaded: Loaded, inputs: Inputs) -> None:
     """Call the network once, before hours of work: it must take the inputs, and look at them."""
     model = loaded.model
     first = next(iter(inputs))
@@ -205,9 +216,18 @@ def _audit(
         "initial_state": loaded.initial,
         "output": options.output,
         "output_fn": loaded.output_fn,
+        "drift": True,
         "watch": watch,
     }
-    return audit(model, inputs, **{**arguments, **changes})
+    try:
+        return audit(model, inputs, **{**arguments, **changes})
+    except NfaError:
+        raise
+    except Exception as error:
+        if FORWARD_FAILED not in getattr(error, "__notes__", ()):
+            raise
+        line = (str(error).splitlines() or [""])[0]
+        raise NfaError(f"the network failed half-way through ({type(error).__name__}: {line})") from error
 
 
 def _add_twin(
@@ -223,12 +243,12 @@ def _add_twin(
         raise NfaError(f"--init: no randomly initialised {loaded.title} can be built")
     watch.label = "at initialisation: "
     initial = _audit(
-        options, loaded, loaded.twin(options.seed), inputs, device, watch, nulls=0, initial_state=None
+        options, loaded, loaded.twin(options.seed + 1), inputs, device, watch, nulls=0, initial_state=None
     )
     watch.label = ""
     before = {row.layer: row for row in initial.rows}
     report.rows = [_with_twin(row, before.get(row.layer)) for row in report.rows]
-    report.meta["twin"] = initial.meta
+    report.meta["at initialisation"] = initial.meta
 
 
 def _with_twin(row: AnsatzRow, twin: AnsatzRow | None) -> AnsatzRow:
@@ -240,13 +260,11 @@ def _with_twin(row: AnsatzRow, twin: AnsatzRow | None) -> AnsatzRow:
 # ---- what is written --------------------------------------------------------------------------------------
 
 
-def _writable(out: Path) -> Path:
-    """The output folder, made now."""
+def _check_writable(out: Path) -> None:
     try:
         make_writable(out)
     except OSError as error:
         raise NfaError(f"cannot write to --out {out} ({error.strerror}): choose another folder") from None
-    return out
 
 
 def _result(
@@ -261,36 +279,16 @@ def _result(
         **{k: v for k, v in report.meta.items() if v not in ({}, None)},
         "tolerance": options.tolerance if options.probes is None and not options.exact else None,
         "null draws": report.null_draws,
+        "standard error of the alignment": {k: p.alignment for k, p in report.precision.items()},
+        "drift of the cosine": {k: p.drift for k, p in report.precision.items()},
         "skipped": skipped,
         "device": str(_device(options.device)),
         "seconds": round(seconds, 2),
         "command": shlex.join(["nfa", *sys.argv[1:]]),
         "versions": _versions(),
     }
-    notes = [*_notes(options, inputs, report), *loaded.notes]
-    return Result(report, notes, meta, f"{loaded.title} on {inputs.description.split(':')[0]}")
-
-
-def _notes(options: argparse.Namespace, inputs: Inputs, report: AnsatzReport) -> Iterator[str]:
-    meta = report.meta
-    if meta.get("stopped"):
-        yield f"Partial: stopped after {meta['samples']} of {inputs.samples} samples."
-    how = meta["mode"][:1].upper() + meta["mode"][1:]
-    early = meta["samples"] < inputs.samples and not meta.get("stopped")
-    yield (
-        f"{how}; {meta['samples']} samples"
-        + (f" of {inputs.samples}, which sufficed." if early else ", exponent of the AGOP ")
-        + ("" if early else f"{options.power:g}.")
-    )
-    worst = max((row.stderr for row in report.rows if row.measured and row.stderr == row.stderr), default=NAN)
-    if options.probes is None and not options.exact and worst > options.tolerance:
-        yield (
-            f"The standard error of a cosine is up to {worst:.3f}, above the tolerance of "
-            f"{options.tolerance:g}: more samples would lower it."
-        )
-    yield f"Covered: {100 * meta['covered']:.1f} % of the parameters in weights of two or more dimensions."
-    for first, others in meta["tied"].items():
-        yield f"Tied: {first} is also {', '.join(others)}, and counts once."
+    sentences = [*notes(report, inputs.samples, options.power, options.tolerance), *loaded.notes]
+    return Result(report, sentences, meta, f"{loaded.title} on {inputs.description.split(':')[0]}")
 
 
 def _initial_words(options: argparse.Namespace, loaded: Loaded) -> str:
@@ -310,33 +308,54 @@ def _versions() -> dict[str, str]:
     return {"nfa": nfa.__version__, "torch": torch.__version__, **others, "python": platform.python_version()}
 
 
-def _write(out: Path, result: Result, pictures: Sequence[Any]) -> None:
-    write_csv(out / "audit.csv", result.report.rows)
-    write_json(out / "audit.json", result.report.rows, {**result.meta, "notes": result.notes})
-    write_html(
-        out / "audit.html",
-        title=result.title,
-        rows=result.report.rows,
-        pictures=pictures,
-        meta=result.meta,
-        notes=result.notes,
+def _pictures(
+    options: argparse.Namespace, loaded: Loaded, inputs: Inputs, report: AnsatzReport, watch: ConsoleWatch
+) -> list[LayerPicture]:
+    if options.pictures:
+        watch.say(f"drawing {options.pictures} layers at most")
+    return layer_pictures(
+        report, loaded.model, power=options.power, count=options.pictures, input_shape=inputs.shape
     )
 
 
-def _show(out: Path, result: Result) -> None:
+def _write(out: Path, result: Result, pictures: Sequence[LayerPicture]) -> None:
+    """All three files or none: those of an earlier audit are replaced together."""
+    with tempfile.TemporaryDirectory(prefix=".audit-", dir=out) as folder:
+        new = Path(folder)
+        try:
+            write_csv(new / "audit.csv", result.report.rows)
+            write_json(new / "audit.json", result.report.rows, {**result.meta, "notes": result.notes})
+            write_html(
+                new / "audit.html",
+                title=result.title,
+                rows=result.report.rows,
+                pictures=pictures,
+                meta=result.meta,
+                notes=result.notes,
+            )
+        except OSError as error:
+            raise NfaError(
+                f"cannot write to --out {out} ({error.strerror}): the table above is all there is; free some "
+                "space or choose another folder"
+            ) from None
+        for file in sorted(new.iterdir()):
+            os.replace(file, out / file.name)
+
+
+def _show(result: Result) -> None:
     rows = result.report.rows
-    print(format_table(rows, width=shutil.get_terminal_size((120, 24)).columns))
+    # Whoever reads a file or a pipe can scroll: names stay whole there.
+    width = shutil.get_terminal_size((120, 24)).columns if sys.stdout.isatty() else _UNLIMITED
+    print(format_table(rows, width=width))
     print(f"\n{summary_sentence(rows)}")
     for note in result.notes:
         print(note)
     meta = result.report.meta
-    print(
-        f"\nmeasured in {clock(meta['sweep_seconds'])}, statistics in {clock(meta['statistics_seconds'])}"
-        f"\nreport   {out / 'audit.html'}"
-    )
+    print(f"\nmeasured in {clock(meta['sweep_seconds'])}, statistics in {clock(meta['statistics_seconds'])}")
+    sys.stdout.flush()
 
 
-def _log(project: str, out: Path, result: Result, pictures: Sequence[Any]) -> None:
+def _log(project: str, out: Path, result: Result, pictures: Sequence[LayerPicture]) -> None:
     from nfa.wandb_sink import log_audit
 
     files = [out / f"audit.{kind}" for kind in ("csv", "json", "html")]

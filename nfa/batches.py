@@ -72,6 +72,24 @@ def peek(batches: Iterable[Batch]) -> tuple[Batch, Iterator[Batch]]:
     return first, again()
 
 
+class Replayable:
+    """Batches of which the first was looked at, none of them used up; the source is read again afterwards."""
+
+    def __init__(self, source: Iterable[Batch]):
+        self.source = source
+        self.first, self._rest = peek(source)
+        self.once = iter(source) is source
+
+    def __iter__(self) -> Iterator[Batch]:
+        rest, self._rest = self._rest, None
+        return iter(self.source) if rest is None else rest
+
+
+def doubled(inputs: Any) -> Any:
+    """One sample twice."""
+    return map_tensors(inputs, lambda t: torch.cat([t, t]) if t.dim() and len(t) == 1 else t)
+
+
 def limited(batches: Iterable[Batch], max_samples: int | None) -> Iterator[tuple[Any, Any]]:
     """Pairs (inputs, target) until ``max_samples`` samples have come; empty batches are passed over."""
     left = math.inf if max_samples is None else max_samples
@@ -141,8 +159,23 @@ def picked(raw: Any, output_fn: OutputFn | None) -> Tensor:
     return out
 
 
-def flat_outputs(out: Tensor, output: str, target: Any, samples: int, inputs: Any = None) -> Tensor:
-    """Outputs as (samples, k); those of masked tokens are zero."""
+def output_mask(out: Tensor, output: str, inputs: Any) -> Tensor | None:
+    """1 for the outputs of tokens that count, 0 for those of padding, (samples, k); None where all count.
+
+    Outputs (samples, tokens, …), or losses (samples, tokens), of inputs with an ``attention_mask``.
+    """
+    mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
+    by_token = out.dim() >= 3 and isinstance(mask, Tensor) and mask.shape == out.shape[:2]
+    if not by_token or output in ("softmax", "log_softmax") or bool(mask.all()):
+        return None
+    each = mask.to(out.dtype)
+    if output == "loss":
+        return each
+    return each.reshape(*mask.shape, *[1] * (out.dim() - 2)).expand_as(out).reshape(len(out), -1)
+
+
+def flat_outputs(out: Tensor, output: str, target: Any, samples: int) -> Tensor:
+    """Outputs as (samples, k)."""
     if out.dim() == 0 or out.shape[0] != samples:
         raise NfaError(
             f"the first dimension of the outputs must count the {samples} samples of the batch, "
@@ -157,9 +190,6 @@ def flat_outputs(out: Tensor, output: str, target: Any, samples: int, inputs: An
         out = out.softmax(1) if output == "softmax" else out.log_softmax(1)
     elif output == "loss":
         out = _loss(out, target)
-    mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
-    if isinstance(mask, Tensor) and out.dim() >= 2 and mask.shape == out.shape[:2] and not bool(mask.all()):
-        out = out * mask.to(out.dtype).reshape(*mask.shape, *[1] * (out.dim() - 2))
     return out.reshape(samples, -1)
 
 

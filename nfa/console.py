@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TextIO
 
-from nfa.memory import Footprint
+from nfa.memory import Footprint, size_words
 from nfa.sweep import Watch
 
 _REFRESH = 0.2, 15.0  # seconds between updates of one line in a terminal, and between lines of a log
+_TELLING = 3.0  # seconds after which the time left can be told
 _UNITS = {"": 1e9, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 
 
@@ -20,11 +21,12 @@ class ConsoleWatch(Watch):
 
     Args:
         samples: that will come at most.
+        at_once: samples a batch.
         stream: where to write.
     """
 
-    def __init__(self, samples: int, stream: TextIO | None = None):
-        self.samples, self.stream = samples, stream or sys.stderr
+    def __init__(self, samples: int, at_once: int, stream: TextIO | None = None):
+        self.samples, self.at_once, self.stream = samples, at_once, stream or sys.stderr
         self.label = ""
         self.asked_to_stop = False
         self._start = self._last = 0.0
@@ -34,21 +36,19 @@ class ConsoleWatch(Watch):
     def begin(self, footprint: Footprint, replicates: int, piece: int | None) -> None:
         """Say what the measurement takes."""
         self._start = time.monotonic()
-        at_once = min(piece or 16, self.samples)
+        at_once = min(piece or self.at_once, self.at_once)
         self.say(
-            f"{self.label}{footprint.outputs} outputs, {self.samples} samples at most; about "
-            f"{size_words(footprint.total(at_once, replicates))} with {at_once} samples at a time"
+            f"{self.label}{footprint.outputs} outputs; memory for {at_once} samples at a time: about "
+            f"{size_words(footprint.total(at_once, replicates))}"
         )
 
     def progress(self, samples: float, backwards: int) -> None:
         """Show samples done and the time left."""
         elapsed = time.monotonic() - self._start
-        left = elapsed * (self.samples - samples) / samples if samples else 0.0
+        left = max(elapsed * (self.samples - samples) / max(samples, 1e-9), 0)
+        known = f", at most {clock(left)} left" if elapsed > _TELLING and samples >= 1 else ""
         each = f"{backwards} backward{'s' if backwards != 1 else ''} each"
-        self._show(
-            f"{self.label}{int(samples)}/{self.samples} samples, {each}, "
-            f"{clock(elapsed)} gone, {clock(max(left, 0))} left"
-        )
+        self._show(f"{self.label}{int(samples)}/{self.samples} samples, {each}, {clock(elapsed)} gone{known}")
 
     def rows(self, done: int, total: int) -> None:
         """Show statistics computed."""
@@ -108,11 +108,6 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-def size_words(number: float) -> str:
-    """``1.3 GB``, ``20 MB``."""
-    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{max(number / 1e6, 1):.0f} MB"
 
 
 def parse_size(text: str) -> float:

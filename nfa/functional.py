@@ -20,8 +20,14 @@ from nfa.maps import LinearMap
 Site = tuple[nn.Module, str]
 Tap = Callable[..., Tensor]
 
+_HARMLESS = {F.embedding, torch.embedding, torch.zeros_like, torch.ones_like, torch.empty_like}
 _PLAIN = {F.linear, F.conv1d, F.conv2d, F.conv3d}
 _ATTENTION = inspect.signature(F.multi_head_attention_forward)
+
+
+def _has_tensor(result: Any) -> bool:
+    values = result if isinstance(result, list | tuple) else [result]
+    return any(isinstance(value, Tensor) and value.is_floating_point() for value in values)
 
 
 class FunctionalTaps(TorchFunctionMode):
@@ -30,11 +36,18 @@ class FunctionalTaps(TorchFunctionMode):
     Args:
         sites: (module, name of its parameter) to the maps that are rows of it.
         tap: called with a site, the output of its map, and the rows of the weight that made it.
+        partly: called with a site and words, where its weight goes into something not followed here.
     """
 
-    def __init__(self, sites: Mapping[Site, Sequence[LinearMap]], tap: Tap):
+    def __init__(
+        self,
+        sites: Mapping[Site, Sequence[LinearMap]],
+        tap: Tap,
+        partly: Callable[[Site, str], None],
+    ):
         super().__init__()
-        self._tap = tap
+        self._tap, self._partly = tap, partly
+        self._called = {(module, parameter) for (module, parameter), maps in sites.items() if maps[0].called}
         self._sites: dict[int, list[Site]] = {}
         self._weights = []  # keeps the identities in use
         for module, parameter in sites:
@@ -43,6 +56,27 @@ class FunctionalTaps(TorchFunctionMode):
                 self._sites.setdefault(id(weight), []).append((module, parameter))
                 self._weights.append(weight)
         self._inside: set[nn.Module] = set()
+
+    def other_owners(self, model: nn.Module) -> list[nn.Module]:
+        """Modules that share a watched weight without being a site: embeddings, layers not asked for."""
+        called = {module for module, _ in self._called}
+        return [
+            m
+            for m in model.modules()
+            if m not in called
+            and not any(m is site[0] for sites in self._sites.values() for site in sites)
+            and any(id(p) in self._sites for p in m._parameters.values())
+        ]
+
+    def replaced(self, module: nn.Module, parameter: str) -> bool:
+        """Whether a site that is called now has another weight (``torch.func.functional_call``)."""
+        weight = module._parameters.get(parameter)
+        known = any((module, parameter) in sites for sites in self._sites.values())
+        return known and (module, parameter) not in self._sites.get(id(weight), ())
+
+    def left(self, module: nn.Module, inputs: tuple, output: Any) -> None:
+        """Forward hook: the module has returned, or raised."""
+        self._inside.discard(module)
 
     def entering(self, module: nn.Module, inputs: tuple) -> None:
         """Forward pre-hook: what the module does with its own weight is seen at its output."""
@@ -66,17 +100,38 @@ class FunctionalTaps(TorchFunctionMode):
             return z if site is None else self._tap(site, z)
         if func is F.multi_head_attention_forward:
             return self._attention(args, kwargs)
-        if recurrent.is_recurrent(func) and self._knows(args):
-            return recurrent.unrolled(func, args, kwargs, self._linear)
-        return func(*args, **kwargs)
+        watched = self._watched(args, kwargs)
+        if watched and recurrent.follows(func, args, kwargs):
+            return recurrent.unrolled(func, args, self._linear)
+        result = func(*args, **kwargs)
+        if watched and func not in _HARMLESS and _has_tensor(result):
+            for site in watched:
+                self._partly(site, f"its weight also goes into {getattr(func, '__name__', func)}")
+        return result
 
     def _site(self, weight: Any) -> Site | None:
-        sites = self._sites.get(id(weight), ())
-        return None if not sites or any(module in self._inside for module, _ in sites) else sites[0]
+        """The site of a weight that is used outside of every module that owns it."""
+        sites = self._outside(weight)
+        if len(sites) > 1:
+            for site in sites:
+                self._partly(site, "a function uses the weight that it shares with another module")
+            return None
+        return sites[0] if sites else None
 
-    def _knows(self, args: tuple) -> bool:
-        flat = [a for arg in args for a in (arg if isinstance(arg, list | tuple) else [arg])]
-        return any(id(a) in self._sites for a in flat)
+    def _outside(self, weight: Any) -> list[Site]:
+        sites = self._sites.get(id(weight), [])
+        if not sites or any(
+            id(weight) == id(p) for module in self._inside for p in module._parameters.values()
+        ):
+            return []
+        return sites
+
+    def _watched(self, args: tuple, kwargs: dict[str, Any]) -> list[Site]:
+        """Sites whose weights stand among the arguments, used outside of their modules."""
+        flat = [
+            a for arg in (*args, *kwargs.values()) for a in (arg if isinstance(arg, list | tuple) else [arg])
+        ]
+        return [site for a in flat if isinstance(a, nn.Parameter) for site in self._outside(a)]
 
     def _linear(
         self, x: Tensor, weight: Tensor, bias: Tensor | None, rows: tuple[int, int] | None = None

@@ -43,13 +43,15 @@ class Head:
         return seeds.reshape(len(lines), *h.shape)
 
 
-def find_head(last: Call | None, raw: Tensor, out: Tensor, neglect: float, known: Head | None) -> Head | None:
+def find_head(
+    last: Call | None, raw: Tensor, outputs: int, neglect: float = 0.0, known: Head | None = None
+) -> Head | None:
     """The head of a network, if its output is the very tensor that a linear layer returned and it saves work.
 
     Args:
         last: the last call of a linear layer in the forward pass.
         raw: the output of the network.
-        out: the same as (n, outputs).
+        outputs: scalar outputs a sample.
         neglect: greatest share of ``Σ λ_i`` to leave out.
         known: what was found for an earlier batch.
     """
@@ -60,7 +62,7 @@ def find_head(last: Call | None, raw: Tensor, out: Tensor, neglect: float, known
     if last.lmap.out_features <= last.lmap.in_features and neglect == 0:
         return None
     head = known if known is not None and known.lmap is last.lmap else _decompose(last.lmap, neglect)
-    return head if head.lines(last.inputs) < out.shape[1] else None
+    return head if head.lines(last.inputs) < outputs else None
 
 
 def _decompose(lmap: LinearMap, neglect: float) -> Head:

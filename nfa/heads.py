@@ -36,7 +36,7 @@ def parts(name: str, out: int, inputs: int, parent: nn.Module | None, per_head: 
     """
     last = name.rpartition(".")[2]
     head_count = _first(parent, _COUNTS)
-    packed = last in _PACKED and out == 3 * inputs and head_count and not getattr(parent, "head_first", False)
+    packed = last in _PACKED and out == 3 * inputs and head_count and not _interleaved(parent)
     if packed:
         for i, part in enumerate("qkv"):
             for suffix, (a, b) in split(inputs, head_count if per_head else 1):
@@ -47,6 +47,12 @@ def parts(name: str, out: int, inputs: int, parent: nn.Module | None, per_head: 
         yield from split(out, out // size if size and out % size == 0 else 1)
     else:
         yield "", (0, out)
+
+
+def _interleaved(parent: nn.Module) -> bool:
+    """Whether a packed weight goes head by head: (q | k | v) of the first, (q | k | v) of the second, …."""
+    head_first = getattr(parent, "head_first", False) or getattr(parent, "multi_query", True) is False
+    return bool(head_first) or hasattr(parent, "key_dim") or hasattr(parent, "val_dim")
 
 
 def split(out: int, heads: int) -> Iterator[Part]:

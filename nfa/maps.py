@@ -175,6 +175,9 @@ def _whole(name: str, module: nn.Module, kind: str) -> LinearMap:
 
 def _parts_of(whole: LinearMap, parent: nn.Module | None, per_head: bool) -> Iterator[LinearMap]:
     """The queries, keys and values in a packed projection, and the heads of each; else the map itself."""
+    if whole.groups > 1:
+        yield whole
+        return
     for suffix, rows in heads.parts(whole.name, whole.out_features, whole.in_features, parent, per_head):
         if suffix:
             yield replace(whole, name=whole.name + suffix, out_features=rows[1] - rows[0], rows=rows)

@@ -7,7 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nfa.batches import Batch, call, cut, flat_outputs, length, peek, picked, prepare, split
+from nfa.batches import (
+    Batch,
+    Replayable,
+    call,
+    cut,
+    flat_outputs,
+    length,
+    output_mask,
+    picked,
+    prepare,
+    split,
+)  # fmt: skip
 from nfa.errors import NfaError
 from nfa.head import find_head
 from nfa.maps import LinearMap
@@ -15,7 +26,6 @@ from nfa.recorder import Recorder
 from nfa.sensitivity import device_of
 from nfa.untouched import untouched
 
-_GIB = 2**30
 _MATRICES = 8  # of the widest layer, in float64, while its statistics are computed
 _LEAST_SAMPLES = 8
 
@@ -54,10 +64,18 @@ class Footprint:
             replicates -= 1
         if self.total(1, replicates) > budget:
             raise NfaError(
-                f"the measurement takes about {self.total(1, 1) / _GIB:.2f} GiB beyond the network, more "
-                f"than the {budget / _GIB:.2f} GiB allowed: raise the memory, or choose fewer layers"
+                f"the measurement takes about {size_words(self.total(1, 1))} beyond the network, more "
+                f"than the {size_words(budget)} allowed: raise the memory, or choose fewer layers"
             )
         return replicates, max(int((budget - self.sums * replicates) // max(self.sample, 1)), 1)
+
+
+def size_words(number: float) -> str:
+    """``1.3 GB``, ``20 MB``, ``3 kB``."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB")):
+        if number >= unit:
+            return f"{number / unit:.{1 if name == 'GB' else 0}f} {name}"
+    return f"{max(number / 1e3, 1):.0f} kB"
 
 
 def survey(
@@ -77,9 +95,8 @@ def survey(
     Returns:
         The estimate, and the batches with none used up.
     """
-    first, again = peek(batches)
-    batches = again if iter(batches) is batches else batches
-    inputs, target = split(first)
+    batches = Replayable(batches)
+    inputs, target = split(batches.first)
     n = length(inputs)
     if n == 0:
         return Footprint(0, 0, 0, 1, 1), batches
@@ -95,12 +112,13 @@ def survey(
         return tensor
 
     with untouched(model):
-        recorder = Recorder(maps, bases, 1, False, home)
+        recorder = Recorder(maps, bases, 1, False, home, model)
         with recorder.recording(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             raw = picked(call(model, prepare(model, inputs, home)), output_fn)
-            out = flat_outputs(raw, output, target, 1, inputs)
+            out = flat_outputs(raw, output, target, 1)
             recorder.forwarding = False
-            head = find_head(recorder.last_call, raw, out, neglect, None) if output == "logits" else None
+            direct = output == "logits" and output_mask(raw, output, inputs) is None
+            head = find_head(recorder.last_call, raw, out.shape[1], neglect) if direct else None
             backwards = head.lines(recorder.last_call.inputs) if head else out.shape[1]
             widest = recorder.most_bytes
     return (

@@ -13,6 +13,7 @@ H are then those of an m × m problem, and no other decomposition of size r is n
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -31,6 +32,22 @@ from nfa.blockwise import (
 )
 from nfa.errors import NfaError
 from nfa.forms import Form, Frame, LowRank, haar, inverse_root, joined, traceless
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How well samples pin the statistics of a pair down; NaN where they are too few to tell.
+
+    Attributes:
+        cosine: standard error of the cosine.
+        alignment: standard error of the alignment.
+        drift: how far the mean cosine of the two halves of the samples is from that of all. The cosine of a
+            C of low rank grows with the samples, which no spread between them shows.
+    """
+
+    cosine: float = NAN
+    alignment: float = NAN
+    drift: float = NAN
 
 
 class FeaturePair:
@@ -124,8 +141,10 @@ class FeaturePair:
         which W is not on both sides. Beaglehole, Mitliagkas and Agarwala (arXiv 2402.05271) study
         this left-side alignment. For grouped maps the block diagonals are taken as one matrix.
         """
+        return self._alignment_of(self._inside)
+
+    def _alignment_of(self, C: Form) -> float:
         sigma2, keep = self._frame.sigma2, self._frame.keep
-        C = self._inside
         c, s = traceless(C.diagonal(), keep), traceless(sigma2, keep)
         C_norm, s_norm = C.traceless_norm(keep), s.norm()
         if s_norm <= self._noise * sigma2.norm() or C_norm <= self._noise * C.norm():
@@ -248,7 +267,19 @@ class FeaturePair:
     def jackknife(
         self, sums: Sequence[Tensor], counts: Sequence[int], power: float = 1.0, *, factors: bool = False
     ) -> float:
-        """Standard error of `cosine` from sums over ``counts`` samples that make up C up to its scale.
+        """Standard error of `cosine`; see `precision`."""
+        return self.precision(sums, counts, power, factors=factors).cosine
+
+    def precision(
+        self,
+        sums: Sequence[Tensor],
+        counts: Sequence[int],
+        power: float = 1.0,
+        *,
+        factors: bool = False,
+        halves: bool = False,
+    ) -> Precision:
+        """How well samples in groups pin the statistics down.
 
         Delete-a-group jackknife for groups of unequal size (Busing, Meijer and van der Leeden 1999); NaN
         with fewer than two groups.
@@ -259,24 +290,26 @@ class FeaturePair:
             counts: number of samples in each part.
             power: exponent α.
             factors: the sums are given as factors.
+            halves: find the drift too, at the cost of two more groups.
         """
-        R, n = len(sums), sum(counts)
+        R = len(sums)
         if R < 2:
-            return NAN
+            return Precision()
         scale = _or_one(max(largest(part) for part in sums))
         inside = self._frame.factor if factors else self._frame.sensitivity
         parts = [inside(part, scale) for part in sums]
 
-        def cosine_without(j: int) -> float:
-            H = self._frame.agop(joined(parts[:j] + parts[j + 1 :]))
-            return _cosine(self._frame.sigma2, *_power_of(H, power))
+        def cosine(C: Form) -> float:
+            return _cosine(self._frame.sigma2, *_power_of(self._frame.agop(C), power))
 
-        h = torch.tensor([n / count for count in counts], dtype=torch.float64)
-        without = torch.tensor([cosine_without(j) for j in range(R)], dtype=torch.float64)
+        without = [joined(parts[:j] + parts[j + 1 :]) for j in range(R)]
         whole = self.cosine(power)
-        estimate = R * whole - ((1 - 1 / h) * without).sum()
-        pseudo = h * whole - (h - 1) * without
-        return float(((pseudo - estimate).square() / (h - 1)).mean().sqrt())
+        half = (cosine(joined(parts[::2])) + cosine(joined(parts[1::2]))) / 2 if halves else NAN
+        return Precision(
+            cosine=_jackknife(whole, [cosine(C) for C in without], counts),
+            alignment=_jackknife(self.alignment, [self._alignment_of(C) for C in without], counts),
+            drift=abs(whole - half),
+        )
 
     # ---- spectra -----------------------------------------------------------------------------------------
 
@@ -367,6 +400,15 @@ class FeaturePair:
 
     def _ungroup(self, blocks: Tensor) -> Tensor:
         return blocks if self.grouped else blocks[0]
+
+
+def _jackknife(whole: float, without: Sequence[float], counts: Sequence[int]) -> float:
+    """Standard error of an estimate from those that leave out one group each."""
+    h = torch.tensor([sum(counts) / count for count in counts], dtype=torch.float64)
+    left = torch.tensor(without, dtype=torch.float64)
+    estimate = len(left) * whole - ((1 - 1 / h) * left).sum()
+    pseudo = h * whole - (h - 1) * left
+    return float(((pseudo - estimate).square() / (h - 1)).mean().sqrt())
 
 
 def weight_cosine(first: Tensor, second: Tensor) -> float:

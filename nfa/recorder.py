@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nfa.accumulate import Accumulator, Sensitivity
+from nfa.accumulate import Accumulator, Sensitivity, channel_axis
 from nfa.errors import NfaError
 from nfa.functional import FunctionalTaps
 from nfa.maps import LinearMap
@@ -18,6 +18,7 @@ _FIRST_PIECE, _FEWEST = 16, 8
 _SAME = 1e-6
 
 Collect = Callable[[Tensor], None]
+Site = tuple[nn.Module, str]
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,6 @@ class Recorder:
     A *site* is a weight tensor (module, name of the parameter); several maps may be rows of one.
 
     Attributes:
-        leaves: where the graph of the forward pass under way begins.
         lines: the outputs or probes that the backward under way carries, none outside of one.
         seeds: what that backward starts from, (lines, batch, outputs); None where it starts elsewhere.
         last_call: of a whole linear layer, in the forward pass under way.
@@ -62,6 +62,7 @@ class Recorder:
         replicates: int,
         centered: bool,
         device: torch.device,
+        model: nn.Module,
     ):
         if not maps:
             raise NfaError(
@@ -71,26 +72,35 @@ class Recorder:
         self.accumulators = {
             m.name: Accumulator(m, bases.get(m.name), replicates, centered, device) for m in maps
         }
-        self.device, self.centered = device, centered
+        self.maps, self.device, self.centered = maps, device, centered
         self.widest = 0.0  # bytes a sample of the largest output seen
         self.most_samples: int | None = None  # a piece may not be larger: memory
         self.most_bytes = 0
-        self.leaves: list[Tensor] = []
         self.lines: list[int] = []
         self.seeds: Tensor | None = None
         self.last_call: Call | None = None
+        self._without_gradients: set[Site] = set()  # called so in the forward pass under way
         self.forwarding = False  # not so when a checkpointed part is run again during a backward
         self.sites: dict[tuple[nn.Module, str], list[LinearMap]] = {}
         for m in maps:
             self.sites.setdefault((m.module, m.parameter), []).append(m)
-        self._functional = FunctionalTaps(self.sites, self.tap)
+        self._functional = FunctionalTaps(self.sites, self.tap, self._seen_elsewhere)
+        self._onlookers = self._functional.other_owners(model)
+        self.counting: dict[str, int] | None = None  # rows of each map, while a forward is only counted
 
     @contextmanager
     def recording(self) -> Iterator[None]:
         """Taps in place for one forward and its backwards, removed also when the model raises."""
-        self.leaves, self.lines, self.most_bytes, self.forwarding = [], [], 0, True
+        self.lines, self.most_bytes, self.forwarding = [], 0, True
+        self._without_gradients = set()
         self.last_call = self.seeds = None
+        for accumulator in self.accumulators.values():
+            accumulator.pending_rows = 0
         with ExitStack() as stack:
+            for module in self._onlookers:
+                stack.callback(module.register_forward_pre_hook(self._functional.entering).remove)
+                leave = module.register_forward_hook(self._functional.left, always_call=True)
+                stack.callback(leave.remove)
             for (module, parameter), maps in self.sites.items():
                 if maps[0].called:
                     before = module.register_forward_pre_hook(self._functional.entering)
@@ -98,11 +108,13 @@ class Recorder:
                     hook = self._forward_hook(parameter)
                     after = module.register_forward_hook(hook, prepend=True, with_kwargs=True)
                     stack.callback(after.remove)
+                    leave = module.register_forward_hook(self._functional.left, always_call=True)
+                    stack.callback(leave.remove)
             stack.enter_context(self._functional)
             try:
                 yield
             finally:
-                self.leaves, self.lines, self.last_call, self.seeds = [], [], None, None
+                self.lines, self.last_call, self.seeds = [], None, None
                 self._functional.reset()
 
     def piece_size(self) -> int | None:
@@ -113,11 +125,11 @@ class Recorder:
         limits = [limit for limit in (size, self.most_samples) if limit is not None]
         return min(limits) if limits else None
 
-    def start(self, samples: int, replicates: list[int]) -> None:
+    def start(self, samples: int, replicates: list[int], weight: int) -> None:
         """Announce samples and the replicates they add to: that of their batch, or one for each probe."""
         self.widest = max(self.widest, self.most_bytes / samples)
         for accumulator in self.accumulators.values():
-            accumulator.start(samples, replicates)
+            accumulator.start(samples, replicates, weight)
 
     def results(self, samples: int) -> dict[str, Sensitivity]:
         """The sensitivities over all ``samples`` seen."""
@@ -125,24 +137,51 @@ class Recorder:
 
     def tap(self, site: tuple[nn.Module, str], z: Tensor, rows: tuple[int, int] | None = None) -> Tensor:
         """Watch the output ``z`` of a site, or of some of its rows; returns the tensor to go on with."""
-        if not torch.is_grad_enabled():
-            return z  # cut off from the output by the model itself
         first_time = self.forwarding  # else a checkpointed part is run again: same tensors, no hooks
+        if not torch.is_grad_enabled():
+            self._without_gradients.add(site)
+            return z  # cut off from the output by the model itself
+        if not first_time and site in self._without_gradients:
+            self.mark_partly(site, "it is run again in the backward pass (reentrant checkpointing)")
+        if torch._C._functorch.is_functorch_wrapped_tensor(z):
+            self.mark_partly(site, "it is called inside a torch.func transform")
+            return z
         if not z.requires_grad:  # nothing below needs a gradient: the graph starts here
-            leaf = z.detach().requires_grad_()
-            if first_time:
-                self.leaves.append(leaf)
-            z = leaf.clone()
-        if first_time:
+            z = z.detach().requires_grad_().clone()
+        if self.counting is not None:
+            self._count(site, z, rows)
+        elif first_time:
             members = self._members(site, rows)
             for member in members:
                 member.accumulator.note_call(z)
             self.most_bytes = max(self.most_bytes, z.nbytes)
             z.register_hook(self._gradient_hook(members))
-            if not self.leaves:  # the model itself asked for gradients further down: they need not go there
-                self.leaves.append(z)
         # An in-place change of a view re-routes the gradient around the hook; a copy keeps it.
         return z.clone() if z._is_view() else z
+
+    def mark_partly(self, site: Site, why: str) -> None:
+        """Some use of a site cannot be followed: what is seen of it is not all."""
+        for m in self.sites[site]:
+            self.accumulators[m.name].partly = self.accumulators[m.name].partly or why
+
+    def _seen_elsewhere(self, site: Site, why: str) -> None:
+        if self.forwarding:  # else it is nfa itself that reads the weight
+            self.mark_partly(site, why)
+
+    def rows_of(self, forward: Callable[[], object]) -> dict[str, int]:
+        """How many vectors each map acts on in a forward pass, which is not recorded."""
+        self.counting = {}
+        try:
+            forward()
+            return self.counting
+        finally:
+            self.counting = None
+
+    def _count(self, site: Site, z: Tensor, rows: tuple[int, int] | None) -> None:
+        for m in self.sites[site]:
+            if rows is None or m.rows is None or rows[0] <= m.rows[0] < rows[1]:
+                size = z.numel() // z.shape[channel_axis(m.kind, z)]
+                self.counting[m.name] = self.counting.get(m.name, 0) + size
 
     def _members(self, site: tuple[nn.Module, str], rows: tuple[int, int] | None) -> list[_Member]:
         """The maps that lie in the rows of the site that z holds, and where in z."""
@@ -175,19 +214,23 @@ class Recorder:
 
     def _add(self, member: _Member, delta: Tensor) -> None:
         accumulator = member.accumulator
-        accumulator.calls_of_line += 1
         if accumulator.skip_calls:  # seen before memory ran out half-way through this backward
             accumulator.skip_calls -= 1
+            accumulator.calls_of_line += 1
             return
         if accumulator.passes is not False:
             accumulator.passes = self._is_seed(delta, accumulator)
-        accumulator.add(delta if member.rows is None else delta[..., slice(*member.rows)], self.lines)
+        if member.rows is not None:
+            start, stop = member.rows
+            delta = delta.narrow(channel_axis(accumulator.kind, delta), start, stop - start)
+        accumulator.add(delta, self.lines)
+        accumulator.calls_of_line += 1
 
     def _is_seed(self, delta: Tensor, accumulator: Accumulator) -> bool:
         """Whether the gradient is what the backward started from, up to one factor for all outputs."""
         if self.seeds is None or delta.numel() != self.seeds.numel():
             return False
-        g, s = delta.reshape(-1), self.seeds.reshape(-1)
+        g, s = delta.reshape(-1), self.seeds.reshape(-1).to(delta.dtype)
         factor = float(g @ s / (s @ s))
         known = accumulator.factor if accumulator.factor is not None else factor
         accumulator.factor = known
@@ -197,6 +240,8 @@ class Recorder:
     def _forward_hook(self, parameter: str) -> Callable:
         def forward_hook(module: nn.Module, args: tuple, kwargs: dict[str, Any], z: Tensor) -> Tensor:
             self._functional.leaving(module)
+            if self._functional.replaced(module, parameter):
+                self.mark_partly((module, parameter), "it is called with another weight than its own")
             out = self.tap((module, parameter), z)
             maps = self.sites[module, parameter]
             x = args[0] if args else next(iter(kwargs.values()))

@@ -17,24 +17,21 @@ _LAYERS = {"lstm": "lstm", "gru": "gru", "rnn_tanh": "tanh", "rnn_relu": "relu"}
 _CELLS = {"lstm_cell": "lstm", "gru_cell": "gru", "rnn_tanh_cell": "tanh", "rnn_relu_cell": "relu"}
 
 
-def is_recurrent(func: Callable) -> bool:
-    """Whether a torch function is one of the fused recurrent layers or cells."""
-    name = getattr(func, "__name__", "")
-    return name in _LAYERS or name in _CELLS
+def follows(func: Callable, args: tuple, kwargs: dict[str, Any]) -> bool:
+    """Whether a torch function is a fused recurrent layer or cell that `unrolled` can do.
 
-
-def unrolled(func: Callable, args: tuple, kwargs: dict[str, Any], linear: Linear) -> Any:
-    """Do what ``func(*args, **kwargs)`` does, with ``linear(x, W, b)`` for every product.
-
-    Packed sequences, whose second argument is a tensor of batch sizes, are left to ``func``.
+    Packed sequences, (data, batch_sizes, hx, weights, …), are not among them.
     """
+    name = getattr(func, "__name__", "")
+    layers = name in _LAYERS and len(args) == 9 and not isinstance(args[3], Sequence)
+    return not kwargs and (layers or name in _CELLS)
+
+
+def unrolled(func: Callable, args: tuple, linear: Linear) -> Any:
+    """Do what ``func(*args)`` does, with ``linear(x, W, b)`` for every product."""
     name = func.__name__
-    if kwargs:
-        return func(*args, **kwargs)
     if name in _CELLS:
         return _cell_call(_CELLS[name], *args, linear=linear)
-    if len(args) != 9 or isinstance(args[3], Sequence):  # (data, batch_sizes, hx, weights, …)
-        return func(*args)
     return _layers(_LAYERS[name], *args, linear=linear)
 
 

@@ -120,7 +120,8 @@ def _alpha_sentence(rows: Sequence[AnsatzRow]) -> list[str]:
     alphas = finite(row.alpha_fit for row in rows if row.z > CHANCE)  # without alignment the fit says nothing
     if not alphas:
         return []
-    return [f"Where it is above chance, the median fitted exponent α is {statistics.median(alphas):.2f}."]
+    median = statistics.median(alphas)
+    return [f"Where it is above chance, the median fitted exponent α is {median:.2f} (chance gives 1)."]
 
 
 def _cosine_sentence(rows: Sequence[AnsatzRow]) -> list[str]:

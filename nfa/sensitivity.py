@@ -10,7 +10,7 @@ and for each backward and map one product of the size of a 1 × 1 convolution.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -23,15 +23,18 @@ from nfa.batches import (
     OutputFn,
     call,
     cut,
+    doubled,
     flat_outputs,
     length,
     limited,
+    map_tensors,
+    output_mask,
     peek,
     picked,
     pieces,
     prepare,
     split,
-)  # fmt: skip
+)
 from nfa.errors import NfaError
 from nfa.head import Head, find_head
 from nfa.maps import LinearMap, has_unbuilt
@@ -39,6 +42,7 @@ from nfa.recorder import Recorder
 from nfa.sweep import Sweep, Watch
 from nfa.untouched import untouched
 
+FORWARD_FAILED = "raised by the network in its forward pass, while it was measured"
 _QUICK = 16  # backwards worth finishing when asked to stop
 
 
@@ -105,7 +109,7 @@ def measure_sensitivities(
     target_device = torch.device(device) if device is not None else home
     _check_independent_samples(model)
     with _on_device(model, home, target_device), untouched(model):
-        recorder = Recorder(maps, bases or {}, replicates, centered, target_device)
+        recorder = Recorder(maps, bases or {}, replicates, centered, target_device, model)
         recorder.most_samples = piece_limit
         over_probes = probes is not None and replicates_over != "batches"
         run = _Run(
@@ -140,7 +144,7 @@ def all_reduce(sweep: Sweep) -> None:
         torch.distributed.all_reduce(numbers)
         called, reached, passes, *counts = numbers.tolist()
         sensitivity.called, sensitivity.reached = called > 0, reached > 0
-        sensitivity.passes = passes > 0
+        sensitivity.passes = passes == reached > 0  # on every rank that saw a gradient
         sensitivity.counts = [int(count) for count in counts]
         mine, sensitivity.sums, sensitivity.factored = sensitivity.dense(), {}, False
         for slot, count in enumerate(sensitivity.counts):
@@ -165,6 +169,7 @@ class _Resume:
     line: int = 0
     seen: dict[str, int] = field(default_factory=dict)
     started: bool = False
+    identity: bool = False  # of the head, added with the first backward
 
 
 @dataclass
@@ -187,10 +192,15 @@ class _Run:
     stopped: bool = False
     head: Head | None = None
     passes: int = 0  # completed
+    looked_for_shared: bool = False
     _abandoned: bool = False
 
     def __post_init__(self):
         self.generator = torch.Generator().manual_seed(self.seed)
+        # On a CPU, PyTorch 2.15 gets the gradient of a single sample through a BatchNorm in eval mode wrong
+        # for some memory layouts; with a copy beside it, it is right.
+        batchnorm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.model.modules())
+        self.avoids_single = batchnorm and self.recorder.device.type == "cpu"
 
     def sweep(self) -> Sweep:
         """What is measured so far."""
@@ -208,11 +218,12 @@ class _Run:
     def all(self, batches: Iterable[Batch], max_samples: int | None) -> None:
         """Measure all batches, and once more while the watch wants it."""
         while True:
+            index = -1
             for index, batch in enumerate(limited(batches, max_samples)):
                 self.batch(index, *batch)
                 if self.stopped or (self.passes == 0 and self.watch.enough(self.sweep, self.samples)):
                     return
-            if self.probes is None or not self.samples or not self.watch.again(self.sweep):
+            if self.probes is None or index < 0 or not self.watch.again(self.sweep):
                 return
             self.passes += 1
 
@@ -249,43 +260,80 @@ class _Run:
             torch.cuda.empty_cache()
         self.recorder.most_samples = n // 2
         start = 0
-        while start < n and not self.stopped:
+        while start < n and not self._abandoned:  # what upper layers have of some samples, lower ones get too
             part = slice(start, start + self.recorder.most_samples)  # it may have shrunk again
-            rest = _Resume(resume.line, dict(resume.seen), resume.started)
+            rest = replace(resume, seen=dict(resume.seen))
             self._piece(cut(inputs, part, n), cut(target, part, n), index, rest)
             start = part.stop
 
     def _measure(self, inputs: Any, target: Any, index: int, resume: _Resume) -> None:
         recorder, n = self.recorder, length(inputs)
+        if n > 1 and not self.looked_for_shared:
+            self._look_for_shared(inputs)
+        if n == 1 and self.avoids_single:
+            inputs, target = doubled(inputs), doubled(target)
         with recorder.recording():
             with _batchable_attention(self.chunk):
-                raw = picked(call(self.model, inputs), self.output_fn)
+                raw = picked(self._call(inputs), self.output_fn)
             recorder.forwarding = False
-            out = flat_outputs(raw, self.output, target, n, inputs)
+            out = flat_outputs(raw, self.output, target, length(inputs))
             _check_finite(out, index)
             if not resume.started:
-                recorder.start(n, list(range(self.probes)) if self.over_probes else [index])
+                slots = list(range(self.probes)) if self.over_probes else [index]
+                recorder.start(n, slots, 1 if self.over_probes else self.probes or 1)
                 resume.started = True
             self.outputs = out.shape[1]
-            root, total, seeds = self._plan(raw, out, n, first=resume.line == 0)
+            mask = output_mask(raw, self.output, inputs)
+            root, total, seeds_of = self._plan(raw, out, n, mask, resume)
             self.backwards = total
-            self._backward(root, total, seeds, index, resume, n)
+            self._backward(root, total, seeds_of, index, resume, n)
+
+    def _call(self, inputs: Any) -> Any:
+        try:
+            return call(self.model, inputs)
+        except Exception as error:
+            error.add_note(FORWARD_FAILED)
+            raise
 
     def _plan(
-        self, raw: Tensor, out: Tensor, samples: int, *, first: bool
+        self, raw: Tensor, out: Tensor, samples: int, mask: Tensor | None, resume: _Resume
     ) -> tuple[Tensor, int, Callable[[list[int]], Tensor]]:
         """Where the backwards of a piece start, how many there are, and with what."""
+
+        def of_samples(seeds: Tensor) -> Tensor:
+            if mask is not None:
+                seeds.mul_(mask)
+            seeds[:, samples:] = 0  # copies
+            return seeds
+
         if self.probes is not None:
-            return out, self.probes, lambda lines: _signs(out, len(lines), self.generator)
-        call_ = self.recorder.last_call
-        direct = self.output == "logits" and not self.recorder.centered
-        self.head = find_head(call_, raw, out, self.neglect, self.head) if direct else None
+            return out, self.probes, lambda lines: of_samples(_signs(out, len(lines), self.generator))
+        last = self.recorder.last_call
+        direct = self.output == "logits" and not self.recorder.centered and mask is None
+        self.head = find_head(last, raw, out.shape[1], self.neglect, self.head) if direct else None
         if self.head is None:
-            return out, out.shape[1], lambda lines: _one_hot(out, lines)
-        if first:
-            name = self.head.lmap.name
-            self.recorder.accumulators[name].add_identity(out.shape[1] // self.head.outputs * samples)
-        return call_.inputs, self.head.lines(call_.inputs), lambda lines: self.head.seeds(call_.inputs, lines)
+            return out, out.shape[1], lambda lines: of_samples(_one_hot(out, lines))
+        if not resume.identity:
+            positions = out.shape[1] // self.head.outputs
+            self.recorder.accumulators[self.head.lmap.name].add_identity(positions * samples)
+            resume.identity = True
+        h = last.inputs
+        return h, self.head.lines(h), lambda lines: of_samples(self.head.seeds(h, lines))
+
+    def _look_for_shared(self, inputs: Any) -> None:
+        """Find maps that act on something all samples share: their gradients are no sample's own."""
+        n, recorder = length(inputs), self.recorder
+
+        def rows(part: slice) -> dict[str, int]:
+            with recorder.recording():
+                few = map_tensors(cut(inputs, part, n), torch.clone)  # the model may change its input
+                return recorder.rows_of(lambda: self._call(few))
+
+        first, second, both = rows(slice(0, 1)), rows(slice(1, 2)), rows(slice(0, 2))
+        for m in recorder.maps:
+            if first.get(m.name) and first[m.name] == second.get(m.name) == both.get(m.name):
+                recorder.accumulators[m.name].partly = "it acts on something that all samples share"
+        self.looked_for_shared = True
 
     def _backward(
         self,
@@ -298,10 +346,11 @@ class _Run:
     ) -> None:
         """Send every output (or probe) of a piece back once; the recorder's hooks see the gradients."""
         recorder = self.recorder
-        if not recorder.leaves:
+        if not any(accumulator.called for accumulator in recorder.accumulators.values()):
             raise NfaError("no measured layer was called in the forward pass")
         if not root.requires_grad:
             raise NfaError("the output of the model does not depend on any measured layer")
+        leaves = leaves_of(root)
         for start in range(resume.line, total, self.chunk):
             lines = list(range(start, min(start + self.chunk, total)))
             seeds = seeds_of(lines)
@@ -311,14 +360,13 @@ class _Run:
             try:
                 if len(lines) == 1:
                     more = lines[-1] + 1 < total
-                    torch.autograd.grad(root, recorder.leaves, seeds[0], retain_graph=more, allow_unused=True)
+                    torch.autograd.grad(root, leaves, seeds[0], retain_graph=more, allow_unused=True)
                 else:
-                    _batched_backward(root, recorder.leaves, seeds)
+                    _batched_backward(root, leaves, seeds)
             except RuntimeError:
                 resume.line = start
-                resume.seen = {
-                    k: a.calls_of_line for k, a in recorder.accumulators.items() if a.calls_of_line
-                }
+                seen = {name: a.calls_of_line + a.skip_calls for name, a in recorder.accumulators.items()}
+                resume.seen = {name: calls for name, calls in seen.items() if calls}
                 raise
             recorder.lines = []
             if self.passes == 0:
@@ -331,11 +379,11 @@ class _Run:
     def _drop(self, index: int) -> bool:
         """Give up the piece under way and the replicate it belongs to, if others are left in every map."""
         accumulators = self.recorder.accumulators.values()
-        if self.over_probes or any(len(a.sums) < 2 for a in accumulators):
+        if self.over_probes or self.recorder.centered or any(len(a.sums) < 2 for a in accumulators):
             return False
         for accumulator in accumulators:
             accumulator.drop(index)
-        self.samples = min(sum(a.counts) for a in accumulators)
+        self.samples = min(sum(a.counts) for a in accumulators) // (self.probes or 1)
         self._abandoned = True
         return True
 
@@ -351,6 +399,20 @@ def _batched_backward(root: Tensor, leaves: list[Tensor], seeds: Tensor) -> None
 def _batchable_attention(chunk: int) -> AbstractContextManager:
     """The fused kernels of attention have no backward for several seeds at once."""
     return sdpa_kernel(SDPBackend.MATH) if chunk > 1 else nullcontext()
+
+
+def leaves_of(root: Tensor) -> list[Tensor]:
+    """The tensors at which the graph of ``root`` begins: where maps were tapped, and a model's own."""
+    leaves, seen, stack = [], set(), [root.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            leaves.append(node.variable)
+        stack.extend(following for following, _ in node.next_functions)
+    return leaves
 
 
 def _one_hot(out: Tensor, lines: list[int]) -> Tensor:

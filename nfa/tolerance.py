@@ -1,4 +1,4 @@
-"""Measure until the standard error of every cosine is small enough, by the cheaper of two ways."""
+"""Measure until every cosine is known well enough, by the cheaper of two ways."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -8,16 +8,18 @@ import torch
 from torch import Tensor, nn
 
 from nfa.accumulate import Sensitivity
-from nfa.batches import Batch
+from nfa.batches import Batch, Replayable
+from nfa.errors import NfaError
 from nfa.maps import LinearMap
-from nfa.pairs import FeaturePair
+from nfa.pairs import FeaturePair, Precision
 from nfa.sensitivity import measure_sensitivities
 from nfa.sweep import Sweep, Watch
 
 _FEW = 16  # exact backwards a sample that probes would hardly undercut
 _PROBES = 4  # a pass
 _MOST_PROBES = 256
-_FIRST_LOOK = 16  # samples
+_FIRST_LOOK = 8  # batches: the groups of samples that errors are found from
+_T_95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36}  # by degrees of freedom
 _STALLED = 0.85  # probes alone would shrink the error to 0.71 in a pass that doubles them
 
 
@@ -31,12 +33,15 @@ def layer_pair(sensitivity: Sensitivity, weight: Tensor) -> FeaturePair:
     return FeaturePair(W[0], **{name: C[0]}, resolution=resolution)
 
 
-def standard_error(pair: FeaturePair, sensitivity: Sensitivity, power: float) -> float:
-    """Standard error of the cosine; not known for a centred C, whose replicates are not centred."""
+def precision(
+    pair: FeaturePair, sensitivity: Sensitivity, power: float, *, halves: bool = False
+) -> Precision:
+    """How well the statistics are known; not at all for a centred C, whose replicates are not centred."""
     if sensitivity.mean_outer is not None:
-        return math.nan
+        return Precision()
     counts = [sensitivity.counts[slot] for slot in sensitivity.sums]
-    return pair.jackknife(list(sensitivity.sums.values()), counts, power, factors=sensitivity.factored)
+    sums = list(sensitivity.sums.values())
+    return pair.precision(sums, counts, power, factors=sensitivity.factored, halves=halves)
 
 
 def sweep_to_tolerance(
@@ -50,6 +55,9 @@ def sweep_to_tolerance(
     options: dict[str, Any],
 ) -> Sweep:
     """Sweep until every layer's cosine is known to ``tolerance``, or nothing is left to gain.
+
+    Known means that its standard error is no larger, and that it moves no further when the samples are
+    halved: the cosine of a C whose rank is limited by the samples goes on growing with them.
 
     A network with few outputs is measured exactly. Else each sample gets a few probes; where the samples
     end too soon they are gone over again with as many new ones, and measured exactly if that takes fewer
@@ -65,14 +73,23 @@ def sweep_to_tolerance(
         watch: looks on.
         options: further arguments of `measure_sensitivities`.
     """
-    until = _Until(watch, maps, tolerance, power, backwards, repeatable=iter(batches) is not batches)
+    once = batches.once if isinstance(batches, Replayable) else iter(batches) is batches
+    until = _Until(watch, maps, tolerance, power, backwards, repeatable=not once)
     options = {**options, "replicates_over": "batches", "watch": until}
     probes = _PROBES if backwards > _FEW else None
     sweep = measure_sensitivities(model, batches, maps, probes=probes, **options)
-    if until.better_exact and not sweep.stopped:
-        del sweep
-        return measure_sensitivities(model, batches, maps, **options)
-    return sweep
+    if not until.better_exact or sweep.stopped:
+        return sweep
+    try:
+        exact = measure_sensitivities(model, batches, maps, **options)
+    except NfaError:
+        if not watch.stop():
+            raise
+        exact = None
+    if exact is None or exact.stopped:  # the probes were complete: they say more than a part does
+        sweep.stopped = True
+        return sweep
+    return exact
 
 
 class _Until(Watch):
@@ -91,7 +108,7 @@ class _Until(Watch):
         self.maps = sorted(maps, key=lambda m: min(m.in_features, m.out_features))
         self.backwards, self.repeatable = backwards, repeatable
         self.better_exact = False
-        self.next_look = _FIRST_LOOK
+        self.batches, self.next_look = 0, _FIRST_LOOK
         self.passes = 1
         self.next_check = 2
         self.last_error = math.inf
@@ -106,9 +123,10 @@ class _Until(Watch):
 
     def enough(self, sweep: Callable[[], Sweep], samples: int) -> bool:
         """Whether every layer is precise enough, looked at each time the samples have doubled."""
-        if samples < self.next_look:
+        self.batches += 1
+        if self.batches < self.next_look:
             return False
-        self.next_look = 2 * samples
+        self.next_look *= 2
         return self._largest(sweep(), give_up_above=self.tolerance) <= self.tolerance
 
     def again(self, sweep: Callable[[], Sweep]) -> bool:
@@ -133,19 +151,23 @@ class _Until(Watch):
         return True
 
     def _largest(self, sweep: Sweep, give_up_above: float) -> float:
-        """Largest standard error of a cosine, narrow layers first; the first one above a bound will do."""
+        """Largest error or drift of a cosine, narrow layers first; the first above a bound will do."""
         largest = -math.inf
         for m in self.maps:
             sensitivity = sweep.sensitivities[m.name]
             if not (sensitivity.called and sensitivity.reached) or sensitivity.passes:
                 continue
-            if len(sensitivity.sums) < 2:
+            groups = len(sensitivity.sums)
+            if groups < 2:
                 return math.inf
             weight = m.weight()
             if not all(bool(torch.isfinite(t).all()) for t in (weight, *sensitivity.sums.values())):
                 continue
-            error = standard_error(layer_pair(sensitivity, weight), sensitivity, self.power)
-            largest = max(largest, -math.inf if math.isnan(error) else error)
+            known = precision(layer_pair(sensitivity, weight), sensitivity, self.power, halves=True)
+            # Few groups tell little of their own spread: Student's t, not the normal distribution.
+            error = known.cosine * _T_95.get(groups - 1, 2.2) / 1.96
+            errors = [e for e in (error, known.drift) if not math.isnan(e)]
+            largest = max([largest, *errors])
             if largest > give_up_above:
                 break
         return largest

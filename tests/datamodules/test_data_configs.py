@@ -10,21 +10,23 @@ FOLDER = Path(__file__).parents[2] / "configs" / "data"
 FILES = sorted(FOLDER.glob("*.yaml"))
 
 
-def read(path, **overrides):
-    config = OmegaConf.create({"seed": 3, "data": OmegaConf.load(path)})
+def read(file, **overrides):
+    config = OmegaConf.create({"seed": 3, "data": OmegaConf.load(file)})
     config.data.update(overrides)
     return config.data
 
 
 def test_all_data_sets_have_a_file():
-    names = "cifar10 cifar100 digits fashion_mnist gtsrb image_folder low_rank mnist stl10 svhn"
-    assert [f.stem for f in FILES] == names.split()
+    images = "cifar10 cifar100 digits fashion_mnist gtsrb image_folder mnist stl10 svhn"
+    tables = "breast_cancer california_housing diabetes tabular wine"
+    synthetic = "low_rank sparse_parity staircase"
+    assert [f.stem for f in FILES] == sorted(f"{images} {tables} {synthetic}".split())
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_config_builds_its_datamodule(path):
-    overrides = {"root": "somewhere"} if path.stem == "image_folder" else {}
-    data = instantiate(read(path, **overrides))
+    needed = {"image_folder": {"root": "somewhere"}, "tabular": {"path": "some.csv", "target": "y"}}
+    data = instantiate(read(path, **needed.get(path.stem, {})))
     assert isinstance(data, TensorDataModule)
     assert data.seed == 3
     assert path.read_text().startswith("# ")

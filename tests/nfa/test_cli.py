@@ -318,7 +318,7 @@ def test_interrupt_writes_what_was_seen_marked_partial(place):
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
     )  # fmt: skip
     for line in process.stderr:
-        if "samples at most" in line:
+        if "samples at a time" in line:
             break
     time.sleep(1.5)
     process.send_signal(signal.SIGINT)

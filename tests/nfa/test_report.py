@@ -74,7 +74,7 @@ def test_summary_counts_layers_by_z():
     assert summary_sentence([*rows, SKIPPED, TRIVIAL]) == (
         "Of 7 measured layers, alignment is far beyond chance (z > 5) in 2, above chance (2 < z ≤ 5) in 1, "
         "within chance (|z| ≤ 2) in 2, below chance (z < −2) in 1 and undefined in 1. "
-        "Where it is above chance, the median fitted exponent α is 0.59. "
+        "Where it is above chance, the median fitted exponent α is 0.59 (chance gives 1). "
         "The cosine of NFM and AGOP is 0.95, by chance alone 0.80. 1 layer was skipped."
     )
 

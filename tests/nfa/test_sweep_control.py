@@ -11,7 +11,7 @@ from nfa.maps import find_maps
 from nfa.memory import Footprint, survey
 from nfa.sensitivity import measure_sensitivities
 from nfa.sweep import Watch
-from nfa.tolerance import layer_pair, standard_error
+from nfa.tolerance import layer_pair, precision
 
 
 def relative(A, B):
@@ -108,7 +108,7 @@ def test_budget_limits_samples_and_replicates():
     x = torch.randn(64, 3, 32, 32)
     generous = nfa.audit(net, x, memory=2**30)
     assert generous.rows[0].cosine == pytest.approx(nfa.audit(net, x).rows[0].cosine, abs=1e-5)
-    with pytest.raises(nfa.NfaError, match="GiB allowed: raise the memory"):
+    with pytest.raises(nfa.NfaError, match="1 kB allowed: raise the memory"):
         nfa.audit(net, x, memory=1000)
 
 
@@ -194,17 +194,32 @@ def test_many_more_probes_than_outputs_turn_into_the_exact_mode():
     assert report.rows[0].cosine == pytest.approx(exact.rows[0].cosine, abs=1e-12)
 
 
-def test_stderr_of_a_tolerance_covers_samples_and_probes():
+def test_standard_error_over_batches_covers_samples_and_probes():
     """The spread over data sets and seeds is what the standard error says, within its own noise."""
     net = wide_outputs()
     cosines, errors = [], []
     for seed in range(30):
-        report = nfa.audit(net, data(64, seed).split(8), tolerance=0.02, seed=seed, nulls=0)
+        batches = data(64, seed).split(8)
+        report = nfa.audit(net, batches, probes=16, replicates_over="batches", seed=seed, nulls=0)
         cosines.append(report.rows[1].cosine)
         errors.append(report.rows[1].stderr)
     spread = float(torch.tensor(cosines).std())
     typical = float(torch.tensor(errors).square().mean().sqrt())
-    assert 0.6 < spread / typical < 1.5
+    assert 0.7 < spread / typical < 1.4
+
+
+def test_tolerance_is_not_met_while_the_cosine_grows_with_the_samples():
+    """A wide layer, few outputs: C has the rank of the samples, and no spread between groups shows it."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(300, 200), nn.ReLU(), nn.Linear(200, 200), nn.ReLU(), nn.Linear(200, 2))
+    x = torch.randn(400, 300, generator=torch.Generator().manual_seed(2))
+    early = nfa.audit(net, x[:16].split(2), layers="0", tolerance=0.01)
+    known = early.precision["0"]
+    assert known.cosine < 0.02 < 0.1 < known.drift
+    report = nfa.audit(net, x.split(8), layers="0", tolerance=0.01)
+    assert report.meta["samples"] == 400
+    assert report.row("0").cosine > early.row("0").cosine + 0.1
+    assert early.precision["0"].alignment > 0
 
 
 @pytest.mark.parametrize(
@@ -261,5 +276,5 @@ def test_wide_layers_keep_few_gradients_as_rows():
         assert getattr(pairs[0], name) == pytest.approx(getattr(pairs[1], name), rel=1e-9)
     for name in ("cosine", "pearson", "null_isotropic"):
         assert getattr(pairs[0], name)(0.5) == pytest.approx(getattr(pairs[1], name)(0.5), rel=1e-6)
-    assert 0 < standard_error(pairs[0], few, 0.5) < 0.2
+    assert 0 < precision(pairs[0], few, 0.5).cosine < 0.2
     assert nfa.audit(net, x).rows[0].cosine == pytest.approx(pairs[0].cosine(0.5), rel=1e-9)

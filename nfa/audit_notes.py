@@ -1,0 +1,64 @@
+"""What a reader of an audit should know beside the numbers: how they were taken, and what they leave open."""
+
+from collections.abc import Iterator, Mapping
+
+from nfa.audit import AnsatzReport
+
+
+def notes(report: AnsatzReport, samples: int, power: float, tolerance: float) -> Iterator[str]:
+    """Sentences for the reader of an audit, the most important first.
+
+    Args:
+        report: of the audit.
+        samples: that there were to measure on.
+        power: exponent of the AGOP.
+        tolerance: standard error and drift of the cosine that count as settled.
+    """
+    meta, initial = report.meta, report.meta.get("at initialisation", {})
+    if meta.get("stopped"):
+        yield f"Partial: stopped after {meta['samples']} of {samples} samples."
+    if initial.get("stopped"):
+        yield f"Partial initial values: stopped after {initial['samples']} of {samples} samples."
+    how = meta["mode"][:1].upper() + meta["mode"][1:]
+    early = meta["samples"] < samples and not meta.get("stopped")
+    seen = (
+        f"{meta['samples']} of {samples} samples, which sufficed" if early else f"{meta['samples']} samples"
+    )
+    yield f"{how}; {seen}; exponent of the AGOP {power:g}."
+    yield from _precision_notes(tolerance, report)
+    draws = set(report.null_draws.values())
+    if len(draws) > 1:
+        yield f"Nulls: {max(draws)} random rotations a layer, down to {min(draws)} in the widest."
+    yield f"Covered: {100 * meta['covered']:.1f} % of the parameters in weights of two or more dimensions."
+    for first, others in meta["tied"].items():
+        yield f"Tied: {first} is also {', '.join(others)}, and counts once."
+
+
+def _precision_notes(tolerance: float, report: AnsatzReport) -> Iterator[str]:
+    """What the samples leave open."""
+    known = {row.layer: report.precision[row.layer] for row in report.rows if row.measured}
+    errors = {layer: p.cosine for layer, p in known.items() if p.cosine > tolerance}
+    drifts = {layer: p.drift for layer, p in known.items() if p.drift > tolerance}
+    alignments = [p.alignment for p in known.values() if p.alignment == p.alignment]
+    if errors:
+        yield (
+            f"Imprecise: the standard error of the cosine is above {tolerance:g} in {_layers(errors)}, up to "
+            f"{_worst(errors)}. More samples would lower it."
+        )
+    if drifts:
+        yield (
+            f"Not settled: in {_layers(drifts)} the cosine moves by more than {tolerance:g} when the samples "
+            f"are halved, by up to {_worst(drifts)}. There it still depends on how many samples and probes "
+            "there are: compare it with its null only."
+        )
+    if alignments:
+        yield f"Alignment is known to a standard error of {max(alignments):.3f} or better in every layer."
+
+
+def _layers(values: Mapping[str, float]) -> str:
+    return f"{len(values)} layer" + ("" if len(values) == 1 else "s")
+
+
+def _worst(values: Mapping[str, float]) -> str:
+    layer = max(values, key=values.get)
+    return f"{values[layer]:.3f} ({layer})"
