@@ -1,0 +1,32 @@
+"""Radial kernels of a Mahalanobis distance, and products with their matrices."""
+
+from nfa.kernels.distances import distances
+from nfa.kernels.metric import Metric
+from nfa.kernels.operator import KernelOperator, kernel_product
+from nfa.kernels.precision import exact_products
+from nfa.kernels.radial import (
+    KERNELS,
+    Exponential,
+    Gaussian,
+    Laplace,
+    Matern,
+    RadialKernel,
+    make_kernel,
+    median_bandwidth,
+)
+
+__all__ = [
+    "KERNELS",
+    "Exponential",
+    "Gaussian",
+    "KernelOperator",
+    "Laplace",
+    "Matern",
+    "Metric",
+    "RadialKernel",
+    "distances",
+    "exact_products",
+    "kernel_product",
+    "make_kernel",
+    "median_bandwidth",
+]

@@ -1,0 +1,124 @@
+"""Products with a kernel matrix that is never held as a whole."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from nfa.errors import NfaError
+from nfa.kernels.distances import Pairs, fill, spans, tile_entries
+from nfa.kernels.precision import exact_products
+from nfa.kernels.radial import RadialKernel
+
+
+class KernelOperator:
+    """``V -> K V`` for ``K = k(‖x_i - x_j‖)``, one tile of K at a time, each evaluated once for both sides.
+
+    What fits in ``cache_bytes`` is kept from the first product on, so that with room for half of K the
+    kernel is evaluated once altogether.
+
+    Args:
+        kernel: a radial kernel.
+        X: (n, d), in coordinates where the distance is Euclidean (`Metric.transform`).
+        block_bytes: size of a tile; None takes what suits the device.
+        cache_bytes: room for tiles that are kept.
+
+    Attributes:
+        size: n.
+        dtype: of X, in which K is evaluated; it is multiplied in float64.
+        device: of X.
+    """
+
+    def __init__(
+        self, kernel: RadialKernel, X: Tensor, block_bytes: float | None = None, *, cache_bytes: float = 0.0
+    ):
+        self.kernel, self._pairs = kernel, Pairs(X)
+        self.size, self.dtype, self.device = len(X), X.dtype, X.device
+        self._entries = max(int(block_bytes / X.element_size()), 1) if block_bytes else tile_entries(X.device)
+        self._room = int(cache_bytes / X.element_size())
+        self._kept: dict[tuple[int, int], Tensor] = {}
+
+    @property
+    def tile_bytes(self) -> int:
+        """What a product holds beside its vectors: the tile, and temporary copies of it."""
+        return 4 * min(self._entries, self.size**2) * self.dtype.itemsize
+
+    def with_cache(self, cache_bytes: float) -> "KernelOperator":
+        """The same operator with room to keep tiles."""
+        block_bytes = self._entries * self.dtype.itemsize
+        return KernelOperator(self.kernel, self._pairs.X, block_bytes, cache_bytes=cache_bytes)
+
+    def __call__(self, V: Tensor) -> Tensor:
+        """``K V``, (n, c) for V (n, c), in the dtype of V."""
+        if V.dim() != 2 or len(V) != self.size:
+            raise NfaError(f"the operator multiplies ({self.size}, c) matrices, got shape {tuple(V.shape)}")
+        W = V.double()
+        product = torch.zeros_like(W)
+        side = min(max(math.isqrt(self._entries), 1), self.size)
+        ranges = list(spans(self.size, side))
+        scratch = W.new_empty(side, side, dtype=self.dtype)
+        with exact_products():
+            for i, rows in enumerate(ranges):
+                for j, columns in enumerate(ranges[i:], i):
+                    tile = self._tile(i, j, rows, columns, scratch)
+                    for part in _strips(tile):
+                        strip = tile[part].double()
+                        own = slice(rows.start + part.start, rows.start + part.stop)
+                        product[own] += strip @ W[columns]
+                        if j > i:
+                            product[columns] += strip.mT @ W[own]
+        return product.to(V.dtype)
+
+    def columns(self, index: Tensor) -> Tensor:
+        """``K[:, index]``, (n, p)."""
+        return self.kernel.matrix(self._pairs.X, self._pairs.X[index])
+
+    def diagonal(self) -> Tensor:
+        """The diagonal of K, (n,)."""
+        return self.kernel.value(torch.zeros(self.size, dtype=self.dtype, device=self.device))
+
+    def matrix(self, out: Tensor | None = None) -> Tensor:
+        """K itself, (n, n)."""
+        return self.kernel.matrix(self._pairs.X, out=out)
+
+    def _tile(self, i: int, j: int, rows: slice, columns: slice, scratch: Tensor) -> Tensor:
+        if (i, j) in self._kept:
+            return self._kept[i, j]
+        shape = (rows.stop - rows.start, columns.stop - columns.start)
+        if shape[0] * shape[1] <= self._room:
+            tile = self._kept[i, j] = scratch.new_empty(shape)
+            self._room -= tile.numel()
+        else:
+            tile = scratch[: shape[0], : shape[1]]
+        return self.kernel.value_(self._pairs.distances(rows, columns, tile))
+
+
+def kernel_product(kernel: RadialKernel, X: Tensor, Z: Tensor, V: Tensor) -> Tensor:
+    """``K(X, Z) V`` (n, c) for V (m, c), a strip of K at a time: the predictions of coefficients V at X.
+
+    X and Z are in coordinates where the distance is Euclidean.
+    """
+    if V.dim() != 2 or len(V) != len(Z):
+        raise NfaError(f"{len(Z)} points need coefficients ({len(Z)}, c), got shape {tuple(V.shape)}")
+    scratch: Tensor | None = None
+    step = max(tile_entries(X.device) // len(Z), 64)
+    product = V.new_empty(len(X), V.shape[1])
+    with exact_products():
+        for rows in spans(len(X), step):
+            out = None if scratch is None else scratch[: rows.stop - rows.start]
+            strip = fill(X[rows], Z, out=out, then=kernel.value_)
+            scratch = strip if scratch is None else scratch
+            product[rows] = wide_product(strip, V)
+    return product
+
+
+def wide_product(K: Tensor, V: Tensor) -> Tensor:
+    """``K V`` in the dtype of V, multiplied in float64: a float32 sum over n points loses four digits."""
+    W = V.double()
+    return torch.cat([(K[rows].double() @ W).to(V.dtype) for rows in _strips(K)])
+
+
+def _strips(tile: Tensor) -> Iterator[slice]:
+    """Ranges of rows to be converted to float64 at a time."""
+    return spans(len(tile), max(tile_entries(tile.device) // 8 // tile.shape[1], 1))

@@ -1,0 +1,165 @@
+"""Which solver fits: a memory estimate against a budget."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from nfa.errors import NfaError
+from nfa.kernels.operator import KernelOperator, wide_product
+from nfa.solvers.common import Solution, as_columns, check_matrix, check_ridge, room
+from nfa.solvers.direct import cholesky
+from nfa.solvers.iterative import conjugate_gradients
+from nfa.solvers.nystrom import ROWS as NYSTROM_ROWS
+from nfa.solvers.nystrom import nystrom
+
+_GIB = 2**30
+_VECTORS = 8  # of n × c float64 numbers that a solver holds
+_RANK = 8.0  # times √n: the rank whose cost is that of some products with K
+_CACHE = 0.9  # of what is left, for tiles that are kept
+_LEAST_RANK = 8
+METHODS = ("auto", "cholesky", "cg")
+
+
+@dataclass(frozen=True)
+class MatrixOperator:
+    """A dense K (n, n) as an operator: products, columns and diagonal."""
+
+    K: Tensor
+
+    def __post_init__(self):
+        check_matrix(self.K)
+
+    @property
+    def size(self) -> int:
+        """Number of points n."""
+        return len(self.K)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of K."""
+        return self.K.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Of K."""
+        return self.K.device
+
+    def __call__(self, V: Tensor) -> Tensor:
+        """``K V`` in the dtype of V."""
+        return wide_product(self.K, V)
+
+    def columns(self, index: Tensor) -> Tensor:
+        """``K[:, index]``, (n, p)."""
+        return self.K[:, index]
+
+    def diagonal(self) -> Tensor:
+        """The diagonal of K, (n,)."""
+        return self.K.diagonal()
+
+
+def cholesky_bytes(n: int, outputs: int, dtype: torch.dtype, *, matrix_exists: bool = False) -> float:
+    """Bytes of a solution by `cholesky`: K and work space, or a factor beside a K that is there already."""
+    matrix = n * n * dtype.itemsize * (0.5 if matrix_exists else 1.0)
+    return matrix + 8 * n * (_VECTORS * outputs + 2 * min(n, 512))
+
+
+def solve(
+    K: Tensor | KernelOperator,
+    Y: Tensor,
+    ridge: float = 0.0,
+    *,
+    method: str = "auto",
+    memory: float | None = None,
+    tol: float = 1e-4,
+    max_iterations: int = 1000,
+    start: Tensor | None = None,
+    rank: int | None = None,
+    seed: int = 0,
+    progress: Callable[[int, float], None] | None = None,
+) -> Solution:
+    """Solve ``(K + ridge I) A = Y`` by Cholesky where that fits into the memory, else by CG.
+
+    Args:
+        K: a matrix (n, n), which is left as it is, or an operator such as `KernelOperator`: `size`,
+            `dtype`, `device`, a call for products, ``columns(index)``, ``diagonal()`` and ``matrix()``.
+        Y: (n,) or (n, c).
+        ridge: added to the diagonal as it is, not scaled by n.
+        method: ``auto``, ``cholesky`` or ``cg``.
+        memory: budget in bytes beyond what is held already; None takes 80 % of what is free.
+        tol: relative residual at which CG stops.
+        max_iterations: of CG.
+        start: coefficients for CG to start from.
+        rank: of the preconditioner of CG; None chooses by n and memory, 0 takes none.
+        seed: of the preconditioner.
+        progress: called with the iteration and the residual of CG.
+
+    Raises:
+        NfaError: input that does not fit, or a method that does not fit into the memory.
+
+    Warns:
+        IllConditionedWarning: Cholesky needed jitter.
+        NotConvergedWarning: CG did not reach the tolerance.
+    """
+    began = time.perf_counter()
+    check_ridge(ridge)
+    if method not in METHODS:
+        raise NfaError(f"the method must be one of {', '.join(METHODS)}, got {method!r}")
+    operator = MatrixOperator(K) if isinstance(K, Tensor) else K
+    outputs = as_columns(Y, operator.size).shape[1]
+    budget = room(operator.device, memory)
+    need = cholesky_bytes(operator.size, outputs, operator.dtype, matrix_exists=isinstance(K, Tensor))
+    if method == "cholesky" and need > budget:
+        raise NfaError(
+            f"Cholesky of {operator.size} points takes about {_gib(need)}, more than the {_gib(budget)} "
+            "allowed: choose method 'cg', or raise the memory"
+        )
+    if method == "cholesky" or (method == "auto" and need <= budget):
+        own = not isinstance(K, Tensor)
+        spare = max(budget - need, 1.0)
+        solution = cholesky(K.matrix() if own else K, Y, ridge, overwrite=own, memory=spare)
+    else:
+        operator, rank = _planned(operator, outputs, budget, rank)
+        solution = conjugate_gradients(
+            operator,
+            Y,
+            ridge,
+            nystrom(operator, ridge, rank, seed) if rank else None,
+            tol=tol,
+            max_iterations=max_iterations,
+            start=start,
+            progress=progress,
+        )
+    return replace(solution, seconds=time.perf_counter() - began)
+
+
+def _planned(
+    operator: KernelOperator | MatrixOperator, outputs: int, budget: float, rank: int | None
+) -> tuple[KernelOperator | MatrixOperator, int]:
+    """The operator with what is left of the budget to keep tiles in, and the rank of the preconditioner."""
+    n, itemsize = operator.size, operator.dtype.itemsize
+    spare = budget - 8 * n * _VECTORS * outputs - getattr(operator, "tile_bytes", 0)
+    if rank is None:
+        rank = min(int(_RANK * n**0.5), n // 2)
+        while rank and _preconditioner_bytes(n, rank, itemsize) > max(spare, 0) / 2:
+            rank = rank // 2 if rank >= 2 * _LEAST_RANK else 0
+    spare -= _preconditioner_bytes(n, rank, itemsize)
+    if spare < 0:
+        raise NfaError(
+            f"CG for {n} points and {outputs} outputs takes about {_gib(budget - spare)}, more "
+            f"than the {_gib(budget)} allowed: raise the memory, or choose a smaller rank"
+        )
+    if isinstance(operator, KernelOperator):
+        operator = operator.with_cache(min(_CACHE * spare, n * n * itemsize))
+    return operator, rank
+
+
+def _preconditioner_bytes(n: int, rank: int, itemsize: int) -> float:
+    """Its vectors, twice at worst, and float64 matrices of the size of its rank."""
+    return rank * (2 * n * itemsize + 8 * (4 * rank + 2 * NYSTROM_ROWS)) if rank else 0
+
+
+def _gib(size: float) -> str:
+    return f"{size / _GIB:.3g} GiB"
