@@ -1,0 +1,1 @@
+"""Kernel machines that learn features: recursive feature machines."""
