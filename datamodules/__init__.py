@@ -3,14 +3,18 @@
 from datamodules.base import Split, TensorBatches, TensorDataModule
 from datamodules.digits import Digits
 from datamodules.image_folder import ImageFolderData
-from datamodules.synthetic import LowRank
+from datamodules.synthetic import LowRank, SparseParity, Staircase
+from datamodules.tabular import Tabular
 from datamodules.torchvision_sets import TorchvisionSet
 
 __all__ = [
     "Digits",
     "ImageFolderData",
     "LowRank",
+    "SparseParity",
     "Split",
+    "Staircase",
+    "Tabular",
     "TensorBatches",
     "TensorDataModule",
     "TorchvisionSet",

@@ -8,8 +8,15 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
 from datamodules.batches import TensorBatches
-from datamodules.checks import check_choice, check_count, check_labels, check_samples, check_trainable
-from datamodules.splits import Split
+from datamodules.checks import (
+    check_choice,
+    check_count,
+    check_labels,
+    check_samples,
+    check_scorable,
+    check_trainable,
+)
+from datamodules.splits import Split, cut
 from datamodules.transforms import AUGMENTATIONS, NORMALIZATIONS, BatchTransform, Normalize, ShiftFlip
 from nfa.errors import NfaError
 from nfa.inputs.stratify import generator, stratified_order
@@ -90,8 +97,10 @@ class TensorDataModule(LightningDataModule, ABC):
         self._num_outputs = self._count_outputs(train, test)
         train = train.take(self.subset(train.y, self.n_train, "n_train"))
         test = test.take(self.subset(test.y, self.n_test, "n_test"))
-        train, val = self._set_aside(train)
-        check_trainable(train)
+        kept, aside = self.set_aside(train.y)
+        train, val = train.take(kept), train.take(aside)
+        check_trainable(train.y)
+        check_scorable(("validation", val), ("test", test))
         self._transform = BatchTransform(Normalize.fit(train.x, self.normalize), self._augmentation(train.x))
         self.class_names = self.class_names or tuple(str(i) for i in range(self._num_outputs))
         self._splits = {"train": train, "val": val, "test": test}
@@ -113,10 +122,16 @@ class TensorDataModule(LightningDataModule, ABC):
             )
         return stratified_order(y, generator(self.seed, option))[:n]
 
-    def _set_aside(self, train: Split) -> tuple[Split, Split]:
-        order = stratified_order(train.y, generator(self.seed, "val"))
-        n_val = max(1, round(self.val_fraction * len(train))) if self.val_fraction else 0
-        return train.take(order[n_val:]), train.take(order[:n_val])
+    def set_aside(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Choose the validation samples among training samples with targets `y`, seeded and stratified.
+
+        `load` may ask which samples will be trained on before it fits anything to their inputs: the cut
+        depends on `y` and the seed alone.
+
+        Returns:
+            int64 indices of what stays for training, and of what is for validation.
+        """
+        return cut(y, self.val_fraction, generator(self.seed, "val"))
 
     def _count_outputs(self, train: Split, test: Split) -> int:
         if train.y.is_floating_point():

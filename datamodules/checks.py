@@ -40,14 +40,30 @@ def check_labels(y: Tensor, num_classes: int) -> None:
         )
 
 
-def check_trainable(train: Split) -> None:
-    """Refuse a training split that teaches nothing: empty, or of one class only."""
-    if len(train) == 0:
+def check_trainable(y: Tensor) -> None:
+    """Refuse training targets y that teach nothing: none, or those of one class only."""
+    if len(y) == 0:
         raise NfaError(
             "no training sample is left beside validation: raise data.n_train or lower data.val_fraction"
         )
-    if not train.y.is_floating_point() and (train.y == train.y[0]).all():
+    if not y.is_floating_point() and (y == y[0]).all():
         raise NfaError(
-            f"expected training samples of two classes or more, got {len(train)} of class {int(train.y[0])} "
+            f"expected training samples of two classes or more, got {len(y)} of class {int(y[0])} "
             "only: check the labels, or raise data.n_train"
         )
+
+
+def check_scorable(*splits: tuple[str, Split]) -> None:
+    """Refuse a regression split of one sample: r2 compares with the variance of the targets."""
+    for name, split in splits:
+        if split.y.is_floating_point() and len(split) == 1:
+            raise NfaError(
+                f"the {name} split of a regression has one sample, r2 needs two: raise its size"
+                + (", or pass data.val_fraction=0 for none" if name == "validation" else "")
+            )
+
+
+def check_fraction(name: str, value: float) -> None:
+    """Refuse what is not between 0 and 1, both excluded."""
+    if not 0 < value < 1:
+        raise NfaError(f"expected {name} between 0 and 1, got {value}")

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from datamodules.base import TensorDataModule
-from datamodules.checks import check_count
+from datamodules.checks import check_count, check_fraction
 from datamodules.images import decode_files
-from datamodules.splits import Split
+from datamodules.splits import Split, cut
 from nfa.errors import NfaError
 from nfa.inputs.image_files import ENDINGS, is_image
-from nfa.inputs.stratify import generator, stratified_order
+from nfa.inputs.stratify import generator
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,7 @@ class ImageFolderData(TensorDataModule):
         super().__init__(**base)
         if size is not None:
             check_count("data.size", size)
-        if not 0 < test_fraction < 1:
-            raise NfaError(f"expected data.test_fraction between 0 and 1, got {test_fraction}")
+        check_fraction("data.test_fraction", test_fraction)
         self.root, self.size, self.test_fraction = Path(root).expanduser(), size, test_fraction
 
     def load(self) -> tuple[Split, Split]:
@@ -92,9 +91,8 @@ class ImageFolderData(TensorDataModule):
         return _list_files(train, self.class_names), _list_files(test, self.class_names)
 
     def _cut(self, files: _Files) -> tuple[_Files, _Files]:
-        order = stratified_order(files.y, generator(self.seed, "test"))
-        n_test = max(1, round(self.test_fraction * len(order)))
-        return files.take(order[n_test:]), files.take(order[:n_test])
+        train, test = cut(files.y, self.test_fraction, generator(self.seed, "test"))
+        return files.take(train), files.take(test)
 
 
 def _subfolders(folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Labelled samples in memory."""
+"""Labelled samples in memory, and seeded ways to cut them."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from nfa.errors import NfaError
+from nfa.inputs.stratify import stratified_order
 
 
 @dataclass(frozen=True)
@@ -40,3 +41,30 @@ class Split:
     def take(self, index: Tensor) -> "Split":
         """Copy the samples at `index`, int64 (m,)."""
         return Split(self.x[index], self.y[index])
+
+
+def cut(y: Tensor, fraction: float, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Set a stratified part of samples with targets `y` aside: at least one, unless `fraction` is 0.
+
+    Returns:
+        int64 indices of the rest, and of the part.
+    """
+    order = stratified_order(y, rng)
+    n = max(1, round(fraction * len(y))) if fraction else 0
+    return order[n:], order[:n]
+
+
+def cut_fold(y: Tensor, folds: int, fold: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Set one of `folds` parts of samples with targets `y` aside.
+
+    Over all of `fold` = 0, …, folds - 1 and the same `rng`, every sample is in exactly one part; sizes of the
+    parts, and of each class in them, differ by at most one.
+
+    Returns:
+        int64 indices of the rest, and of the part.
+    """
+    order = torch.randperm(len(y), generator=rng)
+    if not y.is_floating_point():
+        order = order[y[order].argsort(stable=True)]
+    part = torch.arange(len(y)) % folds == fold
+    return order[~part].sort().values, order[part].sort().values

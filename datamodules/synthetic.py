@@ -1,43 +1,184 @@
-"""Synthetic tasks whose relevant directions are known."""
+"""Synthetic tasks whose relevant directions are known: the first few of `dim` coordinates."""
 
+from abc import abstractmethod
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from datamodules.base import TensorDataModule
-from datamodules.checks import check_count
+from datamodules.checks import check_choice, check_count
 from datamodules.splits import Split
 from nfa.errors import NfaError
 from nfa.inputs.stratify import generator
 
 
-class LowRank(TensorDataModule):
-    """Regression of ``y = x_1 x_2`` on ``x ~ N(0, I)``: two of `dim` directions matter.
+class Synthetic(TensorDataModule):
+    """Samples drawn as a pure function of the seed. A subclass says how inputs and targets are made.
+
+    Noise is in the training targets only (validation included): test metrics are about the function itself.
 
     Args:
         n: number of training samples drawn, validation included.
         n_test: number of test samples drawn.
         dim: length of x.
-        normalize: see `TensorDataModule`; nothing to do by default, x is standard normal.
+        noise: of the training targets, in the unit that the subclass says.
+        normalize: see `TensorDataModule`; nothing to do by default, inputs have mean 0 and variance 1.
         base: other options of `TensorDataModule`.
 
     Raises:
         NfaError: an option is out of range.
     """
 
+    key: str  # of the random streams
+
     def __init__(
-        self, n: int = 2000, n_test: int = 2000, dim: int = 100, *, normalize: str = "none", **base: Any
+        self, n: int, n_test: int, dim: int, noise: float = 0.0, *, normalize: str = "none", **base: Any
     ) -> None:
         super().__init__(n_test=n_test, normalize=normalize, **base)
         check_count("data.n", n)
-        if dim < 2:
-            raise NfaError(f"expected data.dim of at least 2, for y = x_1 x_2, got {dim}")
-        self.n, self.dim = n, dim
+        check_count("data.dim", dim)
+        if not noise >= 0:
+            raise NfaError(f"expected data.noise of at least 0, got {noise}")
+        self.n, self.dim, self.noise = n, dim, noise
+
+    @abstractmethod
+    def function(self, x: Tensor) -> Tensor:
+        """Noiseless values float32 (n, 1) of inputs x float32 (n, dim)."""
 
     def load(self) -> tuple[Split, Split]:
-        """Draw x float32 (n, dim) and y float32 (n, 1), as a pure function of the seed."""
-        return self._draw(self.n, "low rank train"), self._draw(self.n_test, "low rank test")
+        """Draw x float32 (n, dim), and y as in `Split`."""
+        return self._draw(self.n, "train", self.noise), self._draw(self.n_test, "test", 0.0)
 
-    def _draw(self, n: int, key: str) -> Split:
-        x = torch.randn(n, self.dim, generator=generator(self.seed, key))
-        return Split(x, x[:, :1] * x[:, 1:2])
+    def _draw(self, n: int, part: str, noise: float) -> Split:
+        x = self.inputs(n, generator(self.seed, f"{self.key} {part}"))
+        y = self.function(x)
+        return Split(x, self.disturb(y, noise, generator(self.seed, f"{self.key} {part} noise")))
+
+    def inputs(self, n: int, rng: torch.Generator) -> Tensor:
+        """Draw uniform bits, -1 or 1: float32 (n, dim)."""
+        return 2.0 * torch.randint(0, 2, (n, self.dim), generator=rng) - 1
+
+    def disturb(self, y: Tensor, noise: float, rng: torch.Generator) -> Tensor:
+        """Add Gaussian noise of standard deviation `noise` to y (n, 1)."""
+        return y + noise * torch.randn(y.shape, generator=rng) if noise else y
+
+    def _check_relevant(self, option: str, count: int) -> None:
+        check_count(option, count)
+        if count > self.dim:
+            raise NfaError(f"expected {option} of at most data.dim={self.dim}, got {count}")
+
+
+class LowRank(Synthetic):
+    """Regression of ``y = x_1 x_2`` on ``x ~ N(0, I)``: two of `dim` directions matter.
+
+    As drawn in the paper on recursive feature machines (arXiv 2212.13881) with the defaults and
+    ``val_fraction=0``: 2000 training samples in 100 dimensions.
+
+    Args:
+        n: see `Synthetic`, also for the other arguments; `noise` is a standard deviation.
+        n_test: number of test samples.
+        dim: length of x, at least 2.
+        noise: standard deviation.
+        base: other options.
+    """
+
+    key = "low rank"
+
+    def __init__(
+        self, n: int = 2000, n_test: int = 2000, dim: int = 100, noise: float = 0.0, **base: Any
+    ) -> None:
+        super().__init__(n, n_test, dim, noise, **base)
+        if dim < 2:
+            raise NfaError(f"expected data.dim of at least 2, for y = x_1 x_2, got {dim}")
+
+    def inputs(self, n: int, rng: torch.Generator) -> Tensor:
+        """Draw standard normal x (n, dim)."""
+        return torch.randn(n, self.dim, generator=rng)
+
+    def function(self, x: Tensor) -> Tensor:
+        """``x_1 x_2``."""
+        return x[:, :1] * x[:, 1:2]
+
+
+class SparseParity(Synthetic):
+    """The parity ``x_1 x_2 … x_k`` of `k` of `dim` uniform bits, -1 or 1 (arXiv 2207.08799).
+
+    Any k - 1 of the relevant bits tell nothing about the target.
+
+    Args:
+        n: see `Synthetic`, also for the other arguments.
+        n_test: number of test samples.
+        dim: number of bits.
+        k: how many of them, the first ones, matter.
+        noise: probability that a training target is flipped, in [0, 0.5].
+        task: ``classification`` (classes -1 and 1) or ``regression`` (the number -1 or 1).
+        base: other options.
+    """
+
+    key = "sparse parity"
+
+    def __init__(
+        self,
+        n: int = 5000,
+        n_test: int = 2000,
+        dim: int = 30,
+        k: int = 3,
+        noise: float = 0.0,
+        task: str = "classification",
+        **base: Any,
+    ) -> None:
+        super().__init__(n, n_test, dim, noise, **base)
+        self._check_relevant("data.k", k)
+        if noise > 0.5:
+            raise NfaError(f"expected data.noise, the probability of a flip, in [0, 0.5], got {noise}")
+        check_choice("data.task", task, ("classification", "regression"))
+        self.k, self._classes = k, task == "classification"
+
+    def function(self, x: Tensor) -> Tensor:
+        """``x_1 … x_k``."""
+        return x[:, : self.k].prod(1, keepdim=True)
+
+    def disturb(self, y: Tensor, noise: float, rng: torch.Generator) -> Tensor:
+        """Flip values y (n, 1) with probability `noise`; make them classes int64 (n,) if wanted."""
+        y = torch.where(torch.rand(y.shape, generator=rng) < noise, -y, y)
+        return (y[:, 0] > 0).long() if self._classes else y
+
+    def load(self) -> tuple[Split, Split]:
+        """Draw, and name the classes."""
+        self.class_names = ("-1", "1") if self._classes else ()
+        return super().load()
+
+
+class Staircase(Synthetic):
+    """Regression of ``y = x_1 + x_1 x_2 + … + x_1 x_2 … x_k`` on uniform bits, -1 or 1 (arXiv 2108.10573).
+
+    Each term is learned with the help of the one before it, unlike a parity of k bits alone.
+
+    Args:
+        n: see `Synthetic`, also for the other arguments.
+        n_test: number of test samples.
+        dim: number of bits.
+        k: number of terms, and of bits that matter.
+        noise: standard deviation.
+        base: other options.
+    """
+
+    key = "staircase"
+
+    def __init__(
+        self,
+        n: int = 5000,
+        n_test: int = 2000,
+        dim: int = 30,
+        k: int = 3,
+        noise: float = 0.0,
+        **base: Any,
+    ) -> None:
+        super().__init__(n, n_test, dim, noise, **base)
+        self._check_relevant("data.k", k)
+        self.k = k
+
+    def function(self, x: Tensor) -> Tensor:
+        """The sum of the first k products."""
+        return x[:, : self.k].cumprod(1).sum(1, keepdim=True)

@@ -1,0 +1,230 @@
+"""Tables: a CSV or Parquet file, or a set by name."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datamodules.base import TensorDataModule
+from datamodules.checks import check_choice, check_count, check_fraction, check_trainable
+from datamodules.columns import choose_inputs
+from datamodules.encoding import Encoder
+from datamodules.splits import Split, cut, cut_fold
+from datamodules.table_sets import NamedTable, check_name, open_named
+from datamodules.tables import missing, read_table
+from datamodules.targets import TASKS, read_target
+from datamodules.transforms import NORMALIZATIONS
+from nfa.errors import NfaError
+from nfa.inputs.stratify import generator
+
+
+class Tabular(TensorDataModule):
+    """Rows of a table as flat inputs, for classification or regression.
+
+    Numbers are standardised and text is one-hot (a level that the training rows do not have is all zeros).
+    Missing numbers become the median, with an input more that says so; missing text is a level of its own.
+    Columns that are empty, constant, row numbers, or text that differs in nearly every row are left out. All
+    of this is fitted on the training split alone, after validation and test rows were set aside (row numbers
+    are known by their name), and told in `summary`.
+
+    The test set is that of `test_path`; else fold `fold` of `folds`; else a `test_fraction`: seeded, and
+    stratified by class. The folds of one seed are disjoint and cover all rows.
+
+    Targets of a regression are standardised by the training split, so that one learning rate fits all: losses
+    and ``mse`` are in units of ``target_std`` squared (``summary()["target_std"]``), ``r2`` has no unit.
+
+    Args:
+        path: a CSV file (also ``.tsv``, or with semicolons or bars), or a Parquet file (needs pyarrow).
+        target: name of the column to predict, or its position, from 0, negative from the end.
+        name: instead of `path`: ``breast_cancer``, ``diabetes``, ``iris`` or ``wine``, bundled with
+            scikit-learn; ``california_housing`` or ``openml:NUMBER``, downloaded.
+        test_path: a second file with the test rows.
+        task: ``classification``, ``regression``; ``auto`` takes text and up to 20 different whole numbers as
+            classes.
+        drop: columns to leave out.
+        categorical: columns of numbers to treat as text.
+        header: whether the first line of a CSV file holds names; if not, columns are called 0, 1, ….
+        root: folder of downloads.
+        download: fetch what is missing there.
+        test_fraction: in (0, 1).
+        folds: number of folds, at least 2.
+        fold: which of them is the test set, from 0; None takes `test_fraction`.
+        normalize: ``feature`` or, the same for flat inputs, ``channel``: standardise numbers; ``none``.
+        normalize_target: standardise targets of a regression.
+        base: other options of `TensorDataModule`.
+
+    Raises:
+        NfaError: an option is out of range, or (in `setup`) the table cannot be used as described.
+    """
+
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        target: str | int | None = None,
+        *,
+        name: str | None = None,
+        test_path: str | Path | None = None,
+        task: str = "auto",
+        drop: Sequence[str | int] = (),
+        categorical: Sequence[str | int] = (),
+        header: bool = True,
+        root: str | Path = "data",
+        download: bool = True,
+        test_fraction: float = 0.2,
+        folds: int = 5,
+        fold: int | None = None,
+        normalize: str = "feature",
+        normalize_target: bool = True,
+        **base: Any,
+    ) -> None:
+        super().__init__(normalize="none", **base)  # columns differ in kind: the encoder scales them
+        check_choice("data.normalize", normalize, NORMALIZATIONS)
+        check_choice("data.task", task, TASKS)
+        check_fraction("data.test_fraction", test_fraction)
+        _check_source(path, name, target, test_path)
+        _check_fold(folds, fold, test_path)
+        self.path, self.target, self.name, self.test_path = path, target, name, test_path
+        self.forced_task, self.header = task, header
+        self.drop, self.categorical = _listed("data.drop", drop), _listed("data.categorical", categorical)
+        self.root, self.download = Path(root).expanduser(), download
+        self.test_fraction, self.folds, self.fold = test_fraction, folds, fold
+        self.standardize, self.normalize_target = normalize != "none", normalize_target
+        self._opened: NamedTable | None = None  # between prepare_data and setup: OpenML's files take long
+        self._facts: dict[str, Any] = {}
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the inputs, in order: ``age``, ``age missing``, ``colour=red``, ``colour missing``."""
+        self._split("train")
+        return tuple(self._facts["feature_names"])
+
+    def prepare_data(self) -> None:
+        """Download if allowed and needed."""
+        if self.name is not None:
+            self._opened = self._open_named()
+
+    def load(self) -> tuple[Split, Split]:
+        """Read, choose the rows of each split, fit on those of training, and encode all."""
+        source, num_fixed = self._read()
+        inputs, left_out = choose_inputs(source.table, source.target, self.drop, self.categorical)
+        known = self._with_target(source)
+        y = self._read_target(source, known)
+        inputs = inputs.take(known)
+        train, test = self._cut(y, None if num_fixed is None else int(known[:num_fixed].sum()))
+        train = train[self.subset(y[train], self.n_train, "n_train")]
+        test = test[self.subset(y[test], self.n_test, "n_test")]
+        fitted = train[self.set_aside(y[train])[0]]  # the cut that `setup` makes
+        check_trainable(y[fitted])
+        encoder = Encoder.fit(inputs.take(fitted.numpy()), standardize=self.standardize)
+        used = inputs.take(torch.cat([train, test]).numpy())
+        self._facts = {
+            "target": source.target,
+            "n_without_target": int((~known).sum()),
+            "n_missing": {k: n for k, v in used.columns.items() if (n := int(missing(v).sum()))},
+            "dropped": {**left_out, **encoder.dropped},
+            "n_one_hot": encoder.num_one_hot,
+            "feature_names": list(encoder.feature_names),
+        }
+        x, y = encoder(used), self._scale(y, fitted)
+        return Split(x[: len(train)], y[train]), Split(x[len(train) :], y[test])
+
+    def summary(self) -> dict[str, Any]:
+        """Describe what was loaded, in plain values.
+
+        Beside those of every data set: ``target``; ``n_without_target``, rows left out; ``n_missing`` of each
+        column; ``dropped`` columns and why; ``n_one_hot`` inputs; ``feature_names``; for regression
+        ``target_mean`` and ``target_std``: targets are ``(value - target_mean) / target_std``.
+        """
+        return {**super().summary(), **self._facts}
+
+    def _read(self) -> tuple[NamedTable, int | None]:
+        """The whole table, and how many of its rows, the first, are for training if that is given."""
+        if self.name is not None:
+            source, self._opened = self._opened or self._open_named(), None
+            return source, None
+        table = read_table(Path(self.path).expanduser(), header=self.header)
+        target = table.find(self.target, "data.target")
+        if self.test_path is None:
+            return NamedTable(table, target, "auto"), None
+        other = read_table(Path(self.test_path).expanduser(), header=self.header)
+        return NamedTable(table.joined(other), target, "auto"), len(table)
+
+    def _open_named(self) -> NamedTable:
+        return open_named(self.name, self.root, download=self.download, target=self.target)
+
+    def _with_target(self, source: NamedTable) -> np.ndarray:
+        """Which rows have a target: bool (n,)."""
+        known = ~missing(source.table.columns[source.target])
+        if 2 * known.sum() < len(known) or known.sum() < 2:
+            raise NfaError(
+                f"expected a target {source.target!r} in most rows of {source.table.source}, and in two or "
+                f"more, got {known.sum()} in {len(known)} rows: add some, or pass another data.target"
+            )
+        return known
+
+    def _read_target(self, source: NamedTable, known: np.ndarray) -> Tensor:
+        """Targets int64 (n,) or float64 (n, 1); sets `class_names`."""
+        values = source.table.columns[source.target][known]
+        task = source.task if self.forced_task == "auto" else self.forced_task
+        target = read_target(values, task, source.target, source.class_names)
+        self.class_names = target.class_names
+        return target.y
+
+    def _scale(self, y: Tensor, fitted: Tensor) -> Tensor:
+        """Standardise targets of a regression, all rows by the fitted ones; classes stay as they are."""
+        if not y.is_floating_point():
+            return y
+        mean, std = float(y[fitted].mean()), float(y[fitted].std(correction=0))
+        mean, std = (mean, std or 1.0) if self.normalize_target else (0.0, 1.0)
+        self._facts |= {"target_mean": mean, "target_std": std}
+        return ((y - mean) / std).float()
+
+    def _cut(self, y: Tensor, num_fixed: int | None) -> tuple[Tensor, Tensor]:
+        """Rows of training (with validation) and test."""
+        if num_fixed is not None:
+            rows = torch.arange(len(y))
+            return rows[:num_fixed], rows[num_fixed:]
+        if self.fold is None:
+            return cut(y, self.test_fraction, generator(self.seed, "test"))
+        if len(y) < self.folds:
+            raise NfaError(f"expected at least data.folds={self.folds} rows, got {len(y)}: lower data.folds")
+        return cut_fold(y, self.folds, self.fold, generator(self.seed, "folds"))
+
+
+def _check_source(
+    path: str | Path | None, name: str | None, target: str | int | None, test_path: Any
+) -> None:
+    if (path is None) == (name is None):
+        got = "neither" if path is None else "both"
+        raise NfaError(f"expected data.path=FILE or data.name=NAME, got {got}: pass one")
+    if name is not None:
+        check_name(name)
+        if test_path is not None:
+            raise NfaError("data.test_path goes with data.path, not with data.name: leave one out")
+    elif target is None:
+        raise NfaError(
+            "pass data.target=COLUMN, the name or the position (from 0) of what is to be predicted"
+        )
+
+
+def _check_fold(folds: int, fold: int | None, test_path: Any) -> None:
+    check_count("data.folds", folds)
+    if folds < 2:
+        raise NfaError(f"expected data.folds of at least 2, got {folds}")
+    if fold is None:
+        return
+    if not isinstance(fold, int) or not 0 <= fold < folds:
+        raise NfaError(f"expected data.fold from 0 to {folds - 1}, for data.folds={folds}, got {fold!r}")
+    if test_path is not None:
+        raise NfaError("data.fold cuts the test set out of data.path: leave out data.test_path, or data.fold")
+
+
+def _listed(option: str, columns: str | int | Sequence[str | int]) -> tuple[str | int, ...]:
+    """One column may be given without brackets."""
+    columns = [columns] if isinstance(columns, str | int) else list(columns)
+    if not all(isinstance(column, str | int) for column in columns):
+        raise NfaError(f"expected {option} to be names or positions of columns, got {columns}")
+    return tuple(columns)
