@@ -86,6 +86,8 @@ class Recorder:
             self.sites.setdefault((m.module, m.parameter), []).append(m)
         self._functional = FunctionalTaps(self.sites, self.tap, self._seen_elsewhere)
         self._onlookers = self._functional.other_owners(model)
+        self.active: frozenset[str] | None = None  # maps to measure in this pass; None stands for all
+        self.ends: list[Tensor] = []  # outputs of the active maps: no backward needs to go further
         self.counting: dict[str, int] | None = None  # rows of each map, while a forward is only counted
 
     @contextmanager
@@ -93,7 +95,7 @@ class Recorder:
         """Taps in place for one forward and its backwards, removed also when the model raises."""
         self.lines, self.most_bytes, self.forwarding = [], 0, True
         self._without_gradients = set()
-        self.last_call = self.seeds = None
+        self.last_call, self.seeds, self.ends = None, None, []
         for accumulator in self.accumulators.values():
             accumulator.pending_rows = 0
         with ExitStack() as stack:
@@ -114,7 +116,7 @@ class Recorder:
             try:
                 yield
             finally:
-                self.lines, self.last_call, self.seeds = [], None, None
+                self.lines, self.last_call, self.seeds, self.ends = [], None, None, []
                 self._functional.reset()
 
     def piece_size(self) -> int | None:
@@ -128,8 +130,9 @@ class Recorder:
     def start(self, samples: int, replicates: list[int], weight: int) -> None:
         """Announce samples and the replicates they add to: that of their batch, or one for each probe."""
         self.widest = max(self.widest, self.most_bytes / samples)
-        for accumulator in self.accumulators.values():
-            accumulator.start(samples, replicates, weight)
+        for name, accumulator in self.accumulators.items():
+            if self.active is None or name in self.active:
+                accumulator.start(samples, replicates, weight)
 
     def results(self, samples: int) -> dict[str, Sensitivity]:
         """The sensitivities over all ``samples`` seen."""
@@ -146,6 +149,8 @@ class Recorder:
         if torch._C._functorch.is_functorch_wrapped_tensor(z):
             self.mark_partly(site, "it is called inside a torch.func transform")
             return z
+        if self.active is not None and not any(m.name in self.active for m in self.sites[site]):
+            return z  # not of interest in this pass
         if not z.requires_grad:  # nothing below needs a gradient: the graph starts here
             z = z.detach().requires_grad_().clone()
         if self.counting is not None:
@@ -156,6 +161,8 @@ class Recorder:
                 member.accumulator.note_call(z)
             self.most_bytes = max(self.most_bytes, z.nbytes)
             z.register_hook(self._gradient_hook(members))
+            if self.active is not None:
+                self.ends.append(z)
         # An in-place change of a view re-routes the gradient around the hook; a copy keeps it.
         return z.clone() if z._is_view() else z
 
@@ -188,6 +195,8 @@ class Recorder:
         start, stop = rows or (0, None)
         members = []
         for m in self.sites[site]:
+            if self.active is not None and m.name not in self.active:
+                continue
             accumulator = self.accumulators[m.name]
             if m.rows is None:
                 members.append(_Member(accumulator, None))

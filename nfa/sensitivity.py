@@ -196,6 +196,7 @@ class _Run:
     _abandoned: bool = False
 
     def __post_init__(self):
+        self.first_probes, self.most_probes = self.probes, self.probes
         self.generator = torch.Generator().manual_seed(self.seed)
         # On a CPU, PyTorch 2.15 gets the gradient of a single sample through a BatchNorm in eval mode wrong
         # for some memory layouts; with a copy beside it, it is right.
@@ -208,8 +209,9 @@ class _Run:
             self.recorder.results(self.samples),
             self.samples,
             self.outputs,
-            self.probes and self.probes * (self.passes + 1),
-            self.backwards * (self.passes + 1),
+            self.first_probes,
+            self.most_probes,
+            self.most_probes or self.backwards,
             self.head.neglected if self.head else 0.0,
             self.stopped,
             self.head is not None,
@@ -223,9 +225,12 @@ class _Run:
                 self.batch(index, *batch)
                 if self.stopped or (self.passes == 0 and self.watch.enough(self.sweep, self.samples)):
                     return
-            if self.probes is None or index < 0 or not self.watch.again(self.sweep):
+            again = self.watch.again(self.sweep) if self.probes is not None and index >= 0 else None
+            if again is None:
                 return
             self.passes += 1
+            self.probes, self.recorder.active = again.probes, again.layers
+            self.most_probes += again.probes
 
     def batch(self, index: int, inputs: Any, target: Any) -> None:
         """Measure one batch, in pieces."""
@@ -350,7 +355,7 @@ class _Run:
             raise NfaError("no measured layer was called in the forward pass")
         if not root.requires_grad:
             raise NfaError("the output of the model does not depend on any measured layer")
-        leaves = leaves_of(root)
+        leaves = leaves_of(root) if recorder.active is None else recorder.ends
         for start in range(resume.line, total, self.chunk):
             lines = list(range(start, min(start + self.chunk, total)))
             seeds = seeds_of(lines)
@@ -379,7 +384,12 @@ class _Run:
     def _drop(self, index: int) -> bool:
         """Give up the piece under way and the replicate it belongs to, if others are left in every map."""
         accumulators = self.recorder.accumulators.values()
-        if self.over_probes or self.recorder.centered or any(len(a.sums) < 2 for a in accumulators):
+        if (
+            self.over_probes
+            or self.passes
+            or self.recorder.centered
+            or any(len(a.sums) < 2 for a in accumulators)
+        ):
             return False
         for accumulator in accumulators:
             accumulator.drop(index)

@@ -16,6 +16,7 @@ class Sweep:
         samples: samples seen.
         outputs: scalar outputs a sample.
         probes: probes a sample, None in exact mode.
+        most_probes: probes a sample in the maps that got more than the others.
         backwards: backwards a sample.
         neglected: share of the head's squared weight that was left out.
         stopped: whether the watch asked to stop before the samples ended.
@@ -26,6 +27,7 @@ class Sweep:
     samples: int = 0
     outputs: int = 0
     probes: int | None = None
+    most_probes: int | None = None
     backwards: int = 0
     neglected: float = 0.0
     stopped: bool = False
@@ -35,7 +37,8 @@ class Sweep:
     def mode(self) -> str:
         """How the outputs were taken, in words."""
         if self.probes is not None:
-            return f"{self.probes} probes"
+            more = f" to {self.most_probes}" if self.most_probes != self.probes else ""
+            return f"{self.probes}{more} probes"
         if not self.through_head:
             return "exact"
         nearly = f"nearly exact, {self.neglected:.2g} of the head neglected," if self.neglected else "exact"
@@ -62,6 +65,19 @@ class Watch:
         """Whether what is measured suffices; asked after every batch."""
         return False
 
-    def again(self, sweep: Callable[[], Sweep]) -> bool:
-        """Whether to go over the samples once more, with new probes; asked at their end."""
-        return False
+    def again(self, sweep: Callable[[], Sweep]) -> "Again | None":
+        """What to do in another pass over the samples; None ends the sweep. Asked at the end of each pass."""
+        return None
+
+
+@dataclass(frozen=True)
+class Again:
+    """Another pass: new probes for some maps. Backwards end at the first of these, whatever lies below.
+
+    Attributes:
+        layers: names of the maps.
+        probes: new probes a sample.
+    """
+
+    layers: frozenset[str]
+    probes: int

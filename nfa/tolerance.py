@@ -1,7 +1,7 @@
 """Measure until every cosine is known well enough, by the cheaper of two ways."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,14 +13,14 @@ from nfa.errors import NfaError
 from nfa.maps import LinearMap
 from nfa.pairs import FeaturePair, Precision
 from nfa.sensitivity import measure_sensitivities
-from nfa.sweep import Sweep, Watch
+from nfa.sweep import Again, Sweep, Watch
 
 _FEW = 16  # exact backwards a sample that probes would hardly undercut
 _PROBES = 4  # a pass
 _MOST_PROBES = 256
 _FIRST_LOOK = 8  # batches: the groups of samples that errors are found from
 _T_95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36}  # by degrees of freedom
-_STALLED = 0.85  # probes alone would shrink the error to 0.71 in a pass that doubles them
+_STALLED = 0.85  # of the error before: twice the probes should bring it to 0.71, and a drift to 0.5
 
 
 def layer_pair(sensitivity: Sensitivity, weight: Tensor) -> FeaturePair:
@@ -60,8 +60,9 @@ def sweep_to_tolerance(
     halved: the cosine of a C whose rank is limited by the samples goes on growing with them.
 
     A network with few outputs is measured exactly. Else each sample gets a few probes; where the samples
-    end too soon they are gone over again with as many new ones, and measured exactly if that takes fewer
-    backwards than the probes still needed.
+    end too soon they are gone over again with as many new ones, only for the layers that need them (those
+    near the output, as a rule, to which a backward is short), and measured exactly where that takes fewer
+    backwards.
 
     Args:
         model: the network.
@@ -109,9 +110,8 @@ class _Until(Watch):
         self.backwards, self.repeatable = backwards, repeatable
         self.better_exact = False
         self.batches, self.next_look = 0, _FIRST_LOOK
-        self.passes = 1
-        self.next_check = 2
-        self.last_error = math.inf
+        self.probes = _PROBES  # so far, a sample
+        self.last: dict[str, float] = {}
 
     def progress(self, samples: float, backwards: int) -> None:
         """Pass it on."""
@@ -127,47 +127,38 @@ class _Until(Watch):
         if self.batches < self.next_look:
             return False
         self.next_look *= 2
-        return self._largest(sweep(), give_up_above=self.tolerance) <= self.tolerance
+        errors = self._errors(sweep(), self.maps)
+        return all(error <= self.tolerance for _, error in errors)
 
-    def again(self, sweep: Callable[[], Sweep]) -> bool:
-        """Whether another pass of probes over the same samples promises a smaller error."""
-        if self.passes < self.next_check and self.passes > 1:
-            self.passes += 1
-            return True
-        error = self._largest(sweep(), give_up_above=math.inf)
-        stalled = error > _STALLED * self.last_error
-        self.last_error = error
-        if error <= self.tolerance or stalled or not self.repeatable or not math.isfinite(error):
-            return False
-        done = _PROBES * self.passes
-        needed = done * (error / self.tolerance) ** 2
-        if needed - done >= self.backwards:
-            self.better_exact = True
-            return False
-        if done >= _MOST_PROBES:
-            return False
-        self.next_check = 2 * self.passes
-        self.passes += 1
-        return True
+    def again(self, sweep: Callable[[], Sweep]) -> Again | None:
+        """As many new probes again, for the layers that are not known well enough yet."""
+        layers = [m for m in self.maps if not self.last or m.name in self.last]
+        errors = {name: error for name, error in self._errors(sweep(), layers) if error > self.tolerance}
+        # What more probes hardly help is limited by the samples.
+        falling = {k: e for k, e in errors.items() if e <= _STALLED * self.last.get(k, math.inf)}
+        self.last = falling
+        if not falling or not self.repeatable or not all(map(math.isfinite, falling.values())):
+            return None
+        if self.probes >= min(self.backwards, _MOST_PROBES):
+            self.better_exact = self.backwards <= _MOST_PROBES
+            return None
+        again = Again(frozenset(falling), self.probes)
+        self.probes *= 2
+        return again
 
-    def _largest(self, sweep: Sweep, give_up_above: float) -> float:
-        """Largest error or drift of a cosine, narrow layers first; the first above a bound will do."""
-        largest = -math.inf
-        for m in self.maps:
+    def _errors(self, sweep: Sweep, maps: Sequence[LinearMap]) -> Iterator[tuple[str, float]]:
+        """Error or drift of the cosine of each map that has one, the larger of the two; narrow maps first."""
+        for m in maps:
             sensitivity = sweep.sensitivities[m.name]
-            if not (sensitivity.called and sensitivity.reached) or sensitivity.passes:
+            if not (sensitivity.called and sensitivity.reached) or sensitivity.passes or sensitivity.partly:
                 continue
-            groups = len(sensitivity.sums)
+            groups, weight = len(sensitivity.sums), m.weight()
             if groups < 2:
-                return math.inf
-            weight = m.weight()
+                yield m.name, math.inf
+                continue
             if not all(bool(torch.isfinite(t).all()) for t in (weight, *sensitivity.sums.values())):
                 continue
             known = precision(layer_pair(sensitivity, weight), sensitivity, self.power, halves=True)
             # Few groups tell little of their own spread: Student's t, not the normal distribution.
             error = known.cosine * _T_95.get(groups - 1, 2.2) / 1.96
-            errors = [e for e in (error, known.drift) if not math.isnan(e)]
-            largest = max([largest, *errors])
-            if largest > give_up_above:
-                break
-        return largest
+            yield m.name, max((e for e in (error, known.drift) if not math.isnan(e)), default=0.0)
