@@ -21,6 +21,7 @@ lint: $(READY)
 
 bench: $(READY)
 	$(RUN) benchmarks/agop.py
+	$(RUN) benchmarks/audit.py
 
 # torch and torchvision are resolved together: a build of one does not go with any build of the other
 $(READY): pyproject.toml
