@@ -6,12 +6,14 @@ matrices; ``FeaturePair`` computes every statistic from a weight and a sensitivi
 
 from nfa.audit import AnsatzReport, agop, audit, input_agop, neural_feature_matrix
 from nfa.errors import NfaError
+from nfa.machines.rfm import RFM
 from nfa.pairs import FeaturePair
 from nfa.rows import AnsatzRow
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "RFM",
     "AnsatzReport",
     "AnsatzRow",
     "FeaturePair",
