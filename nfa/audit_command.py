@@ -31,7 +31,8 @@ from nfa.pictures import layer_pictures
 from nfa.preprocessing import Preprocessing
 from nfa.report import LayerPicture, format_table, summary_sentence, write_json
 from nfa.rows import AnsatzRow, write_csv
-from nfa.sensitivity import FORWARD_FAILED, device_of
+from nfa.run import FORWARD_FAILED
+from nfa.sensitivity import device_of
 from nfa.untouched import untouched
 from nfa.zoo import Loaded, load
 
