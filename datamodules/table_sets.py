@@ -15,7 +15,7 @@ import numpy as np
 
 from datamodules.tables import CSV_ENDINGS, PARQUET_ENDINGS, Table, objects, read_table
 from nfa.errors import NfaError
-from nfa.inputs.torchvision_sets import NETWORK_TIMEOUT, _network_timeout
+from nfa.inputs.torchvision_sets import NETWORK_TIMEOUT, network_timeout
 
 BUNDLED = ("breast_cancer", "diabetes", "iris", "wine")
 _CHOICES = (*BUNDLED, "california_housing", "openml:NUMBER")
@@ -180,7 +180,7 @@ def _fetch_openml(number: int, root: Path, target: str | int | None) -> Any:
     from sklearn.datasets import fetch_openml
 
     options = {} if target is None else {"target_column": str(target)}
-    with _network_timeout(NETWORK_TIMEOUT), warnings.catch_warnings():
+    with network_timeout(NETWORK_TIMEOUT), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="A network error occurred")  # the error itself is shown
         return fetch_openml(
             data_id=number, data_home=root, as_frame=False, parser="liac-arff", n_retries=1, **options

@@ -170,13 +170,14 @@ def audit(
             sweep = sweep_to_tolerance(*sweep_args, tolerance, power, footprint.backwards, watch, options)
     if distributed:
         all_reduce(sweep)
-    skipped = [_with_tie(entry, tied_to(model, entry, maps)) for entry in skipped]
+    tied = tied_weights(model)
+    if tied:
+        skipped = [_with_tie(entry, tied_to(model, entry, maps)) for entry in skipped]
     middle = time.perf_counter()
     report = AnsatzReport(weights={m.name: m.weight().clone() for m in maps})
-    entries = _in_order(model, maps, skipped)
+    entries, halves = _in_order(model, maps, skipped), drift or tolerance is not None
     for entry in entries:
         sensitivity = sweep.sensitivities.pop(entry.name, None)  # its replicates are not needed any longer
-        halves = drift or tolerance is not None
         report.rows.append(_row(entry, sensitivity, report, initial, power, nulls, seed, halves))
         watch.rows(len(report.rows), len(entries))
     report.meta = {
@@ -187,7 +188,7 @@ def audit(
         **({"neglected": sweep.neglected} if sweep.neglected else {}),
         **({"stopped": True} if sweep.stopped else {}),
         "covered": round(covered_share(model, [m for m in maps if m.name in report._sensitivities]), 6),
-        "tied": tied_weights(model),
+        "tied": tied,
         "power": power,
         "seed": seed,
         "sweep_seconds": round(middle - start, 3),

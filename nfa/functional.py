@@ -74,17 +74,13 @@ class FunctionalTaps(TorchFunctionMode):
         known = any((module, parameter) in sites for sites in self._sites.values())
         return known and (module, parameter) not in self._sites.get(id(weight), ())
 
-    def left(self, module: nn.Module, inputs: tuple, output: Any) -> None:
+    def leaving(self, module: nn.Module, inputs: tuple, output: Any) -> None:
         """Forward hook: the module has returned, or raised."""
         self._inside.discard(module)
 
     def entering(self, module: nn.Module, inputs: tuple) -> None:
         """Forward pre-hook: what the module does with its own weight is seen at its output."""
         self._inside.add(module)
-
-    def leaving(self, module: nn.Module) -> None:
-        """The module has returned."""
-        self._inside.discard(module)
 
     def reset(self) -> None:
         """Forget modules whose forward raised."""
@@ -151,15 +147,12 @@ class FunctionalTaps(TorchFunctionMode):
         separate, bias = a["use_separate_proj_weight"], a["in_proj_bias"]
         projected = []
         for i, (x, name) in enumerate(zip(("query", "key", "value"), "qkv", strict=True)):
-            weight = a[f"{name}_proj_weight"] if separate else a["in_proj_weight"]
             part = (i * E, (i + 1) * E)
-            b = None if bias is None else bias[slice(*part)]
             if separate:
-                projected.append(self._linear(a[x], weight, b))
+                own = None if bias is None else bias[slice(*part)]
+                projected.append(self._linear(a[x], a[f"{name}_proj_weight"], own))
             else:
-                site = self._site(weight)
-                z = F.linear(a[x], weight[slice(*part)], b)
-                projected.append(z if site is None else self._tap(site, z, part))
+                projected.append(self._linear(a[x], a["in_proj_weight"], bias, part))
         identity = torch.eye(E, dtype=projected[0].dtype, device=projected[0].device)
         out_weight, out_bias = a["out_proj_weight"], a["out_proj_bias"]
         a.update(

@@ -87,7 +87,6 @@ def survey(
     output: str = "logits",
     output_fn: Any = None,
     neglect: float = 0.0,
-    device: torch.device | str | None = None,
     **_: Any,
 ) -> tuple[Footprint, Iterable[Batch]]:
     """Carry one sample forward and see what it takes.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nfa.accumulate import Accumulator, Sensitivity, channel_axis
 from nfa.errors import NfaError
-from nfa.functional import FunctionalTaps
+from nfa.functional import FunctionalTaps, Site
 from nfa.maps import LinearMap
 
 _CACHED_BYTES = 2**22
@@ -18,7 +18,6 @@ _FIRST_PIECE, _FEWEST = 16, 8
 _SAME = 1e-6
 
 Collect = Callable[[Tensor], None]
-Site = tuple[nn.Module, str]
 
 
 @dataclass(frozen=True)
@@ -81,14 +80,13 @@ class Recorder:
         self.last_call: Call | None = None
         self._without_gradients: set[Site] = set()  # called so in the forward pass under way
         self.forwarding = False  # not so when a checkpointed part is run again during a backward
-        self.sites: dict[tuple[nn.Module, str], list[LinearMap]] = {}
+        self.sites: dict[Site, list[LinearMap]] = {}
         for m in maps:
             self.sites.setdefault((m.module, m.parameter), []).append(m)
         self._functional = FunctionalTaps(self.sites, self.tap, self._seen_elsewhere)
         self._onlookers = self._functional.other_owners(model)
         self.active: frozenset[str] | None = None  # maps to measure in this pass; None stands for all
         self.ends: list[Tensor] = []  # outputs of the active maps: no backward needs to go further
-        self.counting: dict[str, int] | None = None  # rows of each map, while a forward is only counted
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -99,19 +97,16 @@ class Recorder:
         for accumulator in self.accumulators.values():
             accumulator.pending_rows = 0
         with ExitStack() as stack:
-            for module in self._onlookers:
-                stack.callback(module.register_forward_pre_hook(self._functional.entering).remove)
-                leave = module.register_forward_hook(self._functional.left, always_call=True)
+            called = {module: parameter for (module, parameter), maps in self.sites.items() if maps[0].called}
+            for module, parameter in called.items():
+                hook = self._forward_hook(parameter)
+                handle = module.register_forward_hook(hook, prepend=True, with_kwargs=True)
+                stack.callback(handle.remove)
+            for module in (*called, *self._onlookers):  # before any hook that uses the weight once more
+                enter = module.register_forward_pre_hook(self._functional.entering)
+                leave = module.register_forward_hook(self._functional.leaving, prepend=True, always_call=True)
+                stack.callback(enter.remove)
                 stack.callback(leave.remove)
-            for (module, parameter), maps in self.sites.items():
-                if maps[0].called:
-                    before = module.register_forward_pre_hook(self._functional.entering)
-                    stack.callback(before.remove)
-                    hook = self._forward_hook(parameter)
-                    after = module.register_forward_hook(hook, prepend=True, with_kwargs=True)
-                    stack.callback(after.remove)
-                    leave = module.register_forward_hook(self._functional.left, always_call=True)
-                    stack.callback(leave.remove)
             stack.enter_context(self._functional)
             try:
                 yield
@@ -138,7 +133,7 @@ class Recorder:
         """The sensitivities over all ``samples`` seen."""
         return {name: accumulator.result(samples) for name, accumulator in self.accumulators.items()}
 
-    def tap(self, site: tuple[nn.Module, str], z: Tensor, rows: tuple[int, int] | None = None) -> Tensor:
+    def tap(self, site: Site, z: Tensor, rows: tuple[int, int] | None = None) -> Tensor:
         """Watch the output ``z`` of a site, or of some of its rows; returns the tensor to go on with."""
         first_time = self.forwarding  # else a checkpointed part is run again: same tensors, no hooks
         if not torch.is_grad_enabled():
@@ -153,9 +148,7 @@ class Recorder:
             return z  # not of interest in this pass
         if not z.requires_grad:  # nothing below needs a gradient: the graph starts here
             z = z.detach().requires_grad_().clone()
-        if self.counting is not None:
-            self._count(site, z, rows)
-        elif first_time:
+        if first_time:
             members = self._members(site, rows)
             for member in members:
                 member.accumulator.note_call(z)
@@ -175,22 +168,7 @@ class Recorder:
         if self.forwarding:  # else it is nfa itself that reads the weight
             self.mark_partly(site, why)
 
-    def rows_of(self, forward: Callable[[], object]) -> dict[str, int]:
-        """How many vectors each map acts on in a forward pass, which is not recorded."""
-        self.counting = {}
-        try:
-            forward()
-            return self.counting
-        finally:
-            self.counting = None
-
-    def _count(self, site: Site, z: Tensor, rows: tuple[int, int] | None) -> None:
-        for m in self.sites[site]:
-            if rows is None or m.rows is None or rows[0] <= m.rows[0] < rows[1]:
-                size = z.numel() // z.shape[channel_axis(m.kind, z)]
-                self.counting[m.name] = self.counting.get(m.name, 0) + size
-
-    def _members(self, site: tuple[nn.Module, str], rows: tuple[int, int] | None) -> list[_Member]:
+    def _members(self, site: Site, rows: tuple[int, int] | None) -> list[_Member]:
         """The maps that lie in the rows of the site that z holds, and where in z."""
         start, stop = rows or (0, None)
         members = []
@@ -248,7 +226,6 @@ class Recorder:
 
     def _forward_hook(self, parameter: str) -> Callable:
         def forward_hook(module: nn.Module, args: tuple, kwargs: dict[str, Any], z: Tensor) -> Tensor:
-            self._functional.leaving(module)
             if self._functional.replaced(module, parameter):
                 self.mark_partly((module, parameter), "it is called with another weight than its own")
             out = self.tap((module, parameter), z)

@@ -201,13 +201,14 @@ class Run:
         n, recorder = length(inputs), self.recorder
 
         def rows(part: slice) -> dict[str, int]:
+            """How many vectors each map acts on."""
             with recorder.recording():
-                few = map_tensors(cut(inputs, part, n), torch.clone)  # the model may change its input
-                return recorder.rows_of(lambda: self._call(few))
+                self._call(map_tensors(cut(inputs, part, n), torch.clone))  # the model may change its input
+            return {name: a.pending_rows for name, a in recorder.accumulators.items()}
 
         first, second, both = rows(slice(0, 1)), rows(slice(1, 2)), rows(slice(0, 2))
         for m in recorder.maps:
-            if first.get(m.name) and first[m.name] == second.get(m.name) == both.get(m.name):
+            if first[m.name] and first[m.name] == second[m.name] == both[m.name]:
                 recorder.accumulators[m.name].partly = "it acts on something that all samples share"
         self.looked_for_shared = True
 

@@ -105,7 +105,7 @@ def open_set(
         NfaError: the files are missing or damaged and cannot be fetched: the message says which belong where.
     """
     try:
-        with _network_timeout(NETWORK_TIMEOUT):
+        with network_timeout(NETWORK_TIMEOUT):
             return SOURCES[name].open(root, train=train, download=download)
     except _UNREADABLE as error:
         # MNIST reports a line a mirror, the last with the cause; a second sentence is about torchvision's API
@@ -141,7 +141,7 @@ def images(dataset: datasets.VisionDataset) -> Tensor:
 
 
 @contextlib.contextmanager
-def _network_timeout(seconds: float) -> Iterator[None]:
+def network_timeout(seconds: float) -> Iterator[None]:
     """Let sockets made inside give up after `seconds` of silence: torchvision sets no limit of its own."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
