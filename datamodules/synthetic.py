@@ -101,7 +101,33 @@ class LowRank(Synthetic):
         return x[:, :1] * x[:, 1:2]
 
 
-class SparseParity(Synthetic):
+class Bits(Synthetic):
+    """A function of the first `k` of `dim` uniform bits, -1 or 1.
+
+    Args:
+        n: see `Synthetic`, also for the other arguments.
+        n_test: number of test samples.
+        dim: number of bits.
+        k: how many of them, the first ones, matter.
+        noise: of the training targets.
+        base: other options.
+    """
+
+    def __init__(
+        self,
+        n: int = 5000,
+        n_test: int = 2000,
+        dim: int = 30,
+        k: int = 3,
+        noise: float = 0.0,
+        **base: Any,
+    ) -> None:
+        super().__init__(n, n_test, dim, noise, **base)
+        self._check_relevant("data.k", k)
+        self.k = k
+
+
+class SparseParity(Bits):
     """The parity ``x_1 x_2 … x_k`` of `k` of `dim` uniform bits, -1 or 1 (arXiv 2207.08799).
 
     Any k - 1 of the relevant bits tell nothing about the target.
@@ -128,12 +154,11 @@ class SparseParity(Synthetic):
         task: str = "classification",
         **base: Any,
     ) -> None:
-        super().__init__(n, n_test, dim, noise, **base)
-        self._check_relevant("data.k", k)
+        super().__init__(n, n_test, dim, k, noise, **base)
         if noise > 0.5:
             raise NfaError(f"expected data.noise, the probability of a flip, in [0, 0.5], got {noise}")
         check_choice("data.task", task, ("classification", "regression"))
-        self.k, self._classes = k, task == "classification"
+        self._classes = task == "classification"
 
     def function(self, x: Tensor) -> Tensor:
         """``x_1 … x_k``."""
@@ -150,7 +175,7 @@ class SparseParity(Synthetic):
         return super().load()
 
 
-class Staircase(Synthetic):
+class Staircase(Bits):
     """Regression of ``y = x_1 + x_1 x_2 + … + x_1 x_2 … x_k`` on uniform bits, -1 or 1 (arXiv 2108.10573).
 
     Each term is learned with the help of the one before it, unlike a parity of k bits alone.
@@ -165,19 +190,6 @@ class Staircase(Synthetic):
     """
 
     key = "staircase"
-
-    def __init__(
-        self,
-        n: int = 5000,
-        n_test: int = 2000,
-        dim: int = 30,
-        k: int = 3,
-        noise: float = 0.0,
-        **base: Any,
-    ) -> None:
-        super().__init__(n, n_test, dim, noise, **base)
-        self._check_relevant("data.k", k)
-        self.k = k
 
     def function(self, x: Tensor) -> Tensor:
         """The sum of the first k products."""
