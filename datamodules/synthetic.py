@@ -63,11 +63,6 @@ class Synthetic(TensorDataModule):
         """Add Gaussian noise of standard deviation `noise` to y (n, 1)."""
         return y + noise * torch.randn(y.shape, generator=rng) if noise else y
 
-    def _check_relevant(self, option: str, count: int) -> None:
-        check_count(option, count)
-        if count > self.dim:
-            raise NfaError(f"expected {option} of at most data.dim={self.dim}, got {count}")
-
 
 class LowRank(Synthetic):
     """Regression of ``y = x_1 x_2`` on ``x ~ N(0, I)``: two of `dim` directions matter.
@@ -123,7 +118,9 @@ class Bits(Synthetic):
         **base: Any,
     ) -> None:
         super().__init__(n, n_test, dim, noise, **base)
-        self._check_relevant("data.k", k)
+        check_count("data.k", k)
+        if k > dim:
+            raise NfaError(f"expected data.k of at most data.dim={dim}, got {k}")
         self.k = k
 
 
