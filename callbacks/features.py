@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from nfa import AnsatzReport, input_agop
+from nfa.files import replaced_whole
 
 _LARGEST = 4096  # rows of a matrix worth storing whole
 
@@ -22,7 +22,6 @@ def write_features(
     ``input_agop`` (d, d) with respect to the flattened input; each only up to 4096 rows. Metadata: the name
     (``layer``), ``kind`` and shape of that layer.
     """
-    path = Path(path)
     tensors: dict[str, Tensor] = {}
     first = next((row for row in report.rows if row.measured), None)
     if first is not None and first.in_features <= _LARGEST:
@@ -31,6 +30,5 @@ def write_features(
     if batches[0][0].numel() <= _LARGEST:
         tensors["input_agop"] = input_agop(network, batches)
     metadata = {"layer": first.layer, "kind": first.kind} if first is not None else {}
-    partial = path.with_name(path.name + ".partial")
-    save_file({k: v.to("cpu", torch.float32).contiguous() for k, v in tensors.items()}, partial, metadata)
-    os.replace(partial, path)
+    with replaced_whole(path) as partial:
+        save_file({k: v.to("cpu", torch.float32).contiguous() for k, v in tensors.items()}, partial, metadata)

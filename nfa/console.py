@@ -1,7 +1,6 @@
 """What a person in front of a terminal sees while an audit runs, and how Ctrl-C ends it."""
 
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,9 +8,9 @@ from types import FrameType
 from typing import TextIO
 
 from nfa.memory import Footprint, size_words
+from nfa.status import StatusLine
 from nfa.sweep import Watch
 
-_REFRESH = 0.2, 15.0  # seconds between updates of one line in a terminal, and between lines of a log
 _TELLING = 3.0  # seconds after which the time left can be told
 _UNITS = {"": 1e9, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 
@@ -26,12 +25,11 @@ class ConsoleWatch(Watch):
     """
 
     def __init__(self, samples: int, at_once: int, stream: TextIO | None = None):
-        self.samples, self.at_once, self.stream = samples, at_once, stream or sys.stderr
+        self.samples, self.at_once = samples, at_once
         self.label = ""
         self.asked_to_stop = False
-        self._start = self._last = 0.0
-        self._width = 0
-        self._terminal = self.stream.isatty()
+        self._start = 0.0
+        self._line = StatusLine(stream)
 
     def begin(self, footprint: Footprint, replicates: int, piece: int | None) -> None:
         """Say what the measurement takes."""
@@ -48,13 +46,15 @@ class ConsoleWatch(Watch):
         left = max(elapsed * (self.samples - samples) / max(samples, 1e-9), 0)
         known = f", at most {clock(left)} left" if elapsed > _TELLING and samples >= 1 else ""
         each = f"{backwards} backward{'s' if backwards != 1 else ''} each"
-        self._show(f"{self.label}{int(samples)}/{self.samples} samples, {each}, {clock(elapsed)} gone{known}")
+        self._line.show(
+            f"{self.label}{int(samples)}/{self.samples} samples, {each}, {clock(elapsed)} gone{known}"
+        )
 
     def rows(self, done: int, total: int) -> None:
         """Show statistics computed."""
-        self._show(f"{self.label}statistics of layer {done}/{total}", last=done == total)
+        self._line.show(f"{self.label}statistics of layer {done}/{total}", last=done == total)
         if done == total:
-            self.clear()
+            self._line.clear()
 
     def stop(self) -> bool:
         """Whether Ctrl-C was pressed."""
@@ -62,25 +62,11 @@ class ConsoleWatch(Watch):
 
     def say(self, text: str) -> None:
         """Write a line that stays."""
-        self.clear()
-        print(text, file=self.stream, flush=True)
+        self._line.say(text)
 
     def clear(self) -> None:
         """Take the line of progress away."""
-        if self._width:
-            print("\r" + " " * self._width + "\r", end="", file=self.stream, flush=True)
-            self._width = 0
-
-    def _show(self, text: str, *, last: bool = False) -> None:
-        now = time.monotonic()
-        if now - self._last < _REFRESH[0 if self._terminal else 1] or (last and not self._terminal):
-            return
-        self._last = now
-        if self._terminal:
-            print("\r" + text.ljust(self._width), end="", file=self.stream, flush=True)
-            self._width = max(self._width, len(text))
-        else:
-            print(text, file=self.stream, flush=True)
+        self._line.clear()
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:

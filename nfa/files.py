@@ -2,18 +2,27 @@
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
-def write_whole(path: str | os.PathLike, text: str) -> None:
-    """Write a UTF-8 text file, whole or not at all: an interrupted write leaves the previous file."""
+@contextmanager
+def replaced_whole(path: str | os.PathLike) -> Iterator[Path]:
+    """A path to write to, which replaces ``path`` at the end: an interrupted write leaves the previous file."""
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_text(text, encoding="utf-8", newline="\n")
+        yield partial
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_whole(path: str | os.PathLike, text: str) -> None:
+    """Write a UTF-8 text file, whole or not at all."""
+    with replaced_whole(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
 
 
 def make_writable(folder: str | os.PathLike) -> None:

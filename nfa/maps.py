@@ -259,8 +259,11 @@ def _size(module: nn.Module) -> tuple[int, int]:
 
 
 def _overrides_forward(module: nn.Module) -> bool:
-    """A subclass with a forward of its own (weight standardisation, masks) may not compute ``W p + b``."""
-    if heads.is_transposed(module):
+    """A subclass with a forward of its own (weight standardisation, masks) may not compute ``W p + b``.
+
+    One that does says so by a class attribute ``computes_linear_map = True``.
+    """
+    if heads.is_transposed(module) or getattr(type(module), "computes_linear_map", False):
         return False
     bases = (nn.Linear, *_CONVOLUTIONS)
     base = next(cls for cls in bases if isinstance(module, cls))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nfa.errors import NfaError
+from nfa.kernels.roots import spectrum
 
 _CLEARLY_LOWER = 0.75  # of all directions: a rank up to here is worth the rectangular root
 _ROWS = 256  # at a time in a product
@@ -66,16 +67,11 @@ class Metric:
         if M.shape != (d, d):
             raise NfaError(f"a Mahalanobis matrix must be square (d, d) or a diagonal (d,), got {_shape(M)}")
         A = M.detach().double()
-        values, vectors = torch.linalg.eigh((A + A.mT).div_(2))
-        _check_sign(values)
-        noise = torch.maximum(-2 * values[0], d * torch.finfo(values.dtype).eps * values[-1])
-        kept = values > noise
-        rank = max(int(kept.sum()), 1)  # one null direction stands for M = 0
-        roots = values.clamp_min_(0).sqrt_()
-        if rank <= _CLEARLY_LOWER * d:
-            leading = (vectors * torch.where(kept, roots, 0))[:, -rank:].flip(-1)
+        values, vectors = spectrum((A + A.mT).div_(2))
+        leading = vectors * values.sqrt()
+        if len(values) <= _CLEARLY_LOWER * d:
             return cls(leading.to(M.dtype).contiguous(), "factored")
-        return cls(((vectors * roots) @ vectors.mT).to(M.dtype), "full")
+        return cls((leading @ vectors.mT).to(M.dtype), "full")
 
     @property
     def in_features(self) -> int | None:
@@ -107,20 +103,13 @@ class Metric:
             image[start : start + _ROWS] = (block @ F)[: len(rows)]
         return image
 
-    def pull_back(self, G: Tensor) -> Tensor:
-        """``F G Fᵀ`` (d, d): an AGOP found in transformed coordinates (k, k), in the original ones.
-
-        A diagonal G (k,) stays one, (d,), under the identity and a diagonal metric.
-        """
+    def then(self, B: Tensor) -> "Metric":
+        """The metric of ``F B (F B)ᵀ`` for B (k, r): a metric ``B Bᵀ`` found in transformed coordinates."""
         if self.root is None:
-            return G
-        F = self.root.to(G)
-        self._check_width("an AGOP", G.shape[-1], F.shape[-1])
-        if F.dim() == 1:
-            return G * F.square() if G.dim() == 1 else F[:, None] * G * F
-        if G.dim() == 1:
-            return (F * G) @ F.mT
-        return F @ G @ F.mT
+            return Metric.factored(B)
+        self._check_width("a factor", len(B), self.rank)
+        F = self.root.to(B)
+        return Metric.factored(F[:, None] * B if F.dim() == 1 else F @ B)
 
     def pull_back_gradients(self, gradients: Tensor) -> Tensor:
         """Gradients in transformed coordinates, (n, k), as gradients in the original ones, (n, d)."""

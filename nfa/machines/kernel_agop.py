@@ -1,110 +1,261 @@
-"""The average gradient outer product of a kernel predictor, exactly, by the cheapest of two routes.
+"""The average gradient outer product of a kernel predictor, exactly, by the cheapest of three routes.
 
-A predictor ``f_c(x) = Σ_j a_jc k(‖x - z_j‖)`` of a radial kernel has the gradient
+A predictor ``f_c(x) = Σ_j a_jc k(‖x - z_j‖)`` of a radial kernel has at its own center x_i the gradient
 
-    ∂f_c(x_i) = Σ_j K'_ij a_jc (x_i - z_j) = s_ic x_i - Σ_j K'_ij a_jc z_j,      s = K' a,
+    ∂f_c(x_i) = Σ_j (L_c)_ij z_j,      L_c = diag(s_c) - K' diag(a_c),      s = K' a,
 
-with ``K'_ij = k'(r_ij) / r_ij``. *Class by class* these (points, d) matrices are formed and multiplied. The
-*dual* route sums over the classes first (identity 4 of the design notes):
+with ``K'_ij = k'(r_ij) / r_ij``. *Class by class* these (points, k) matrices are formed and multiplied. The
+other routes sum over the classes first (identity 4 of the design notes), so that their cost does not grow
+with the number of classes:
 
-    Σ_ic ∂f ∂fᵀ = Zᵀ [(K'ᵀK') ∘ (a aᵀ)] Z - Xᵀ [K' ∘ (s aᵀ)] Z - (…)ᵀ + Xᵀ diag(Σ_c s²) X,
+    G = Zᵀ P Z / m,      P = Σ_c L_cᵀ L_c = (K'ᵀK') ∘ (a aᵀ) - K' ∘ (s aᵀ) - (…)ᵀ + diag(Σ_c s_c²).
 
-whose cost does not grow with the number of classes. The recursion ``M ← AGOP`` is that of Radhakrishnan,
-Beaglehole, Pandit and Belkin (arXiv 2212.13881).
+The *dual* route forms G (k, k); the *factored* one, for fewer centers than coordinates, takes ``P = R Rᵀ``
+and gives ``G = B Bᵀ`` with ``B = Zᵀ R / √m`` (k, n), and nothing of size k × k is needed. The recursion
+``M ← AGOP`` is that of Radhakrishnan, Beaglehole, Pandit and Belkin (arXiv 2212.13881).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from nfa.errors import NfaError
+from nfa.kernels.distances import spans
+from nfa.kernels.radial import RadialKernel
+from nfa.kernels.roots import psd_root
 
 CENTERINGS = ("none", "output", "pooled")
-ROUTES = ("auto", "classes", "dual")
+ROUTES = ("auto", "classes", "dual", "factored")
+_BLOCK = 768  # rows and columns of a block of a symmetric product, of which half need be computed
+_LOST = 1e-3  # of a row of K'K' may be lost to rounding
+_WIDE = 512  # columns up to which classes are multiplied side by side
 
 
 @dataclass(frozen=True)
 class KernelAgop:
-    """An AGOP and how it was found.
+    """An AGOP in the coordinates of the centers, mean over the points and sum over the outputs.
 
     Attributes:
-        matrix: (d, d), the mean over the points and the sum over the outputs.
-        route: ``classes`` or ``dual``.
+        route: ``classes``, ``dual`` or ``factored``.
+        matrix: G (k, k), symmetric; None on the factored route.
+        factor: B (k, n) with ``G = B Bᵀ``, on the factored route.
     """
 
-    matrix: Tensor
     route: str
+    matrix: Tensor | None = None
+    factor: Tensor | None = None
+
+    def dense(self) -> Tensor:
+        """G, (k, k)."""
+        return self.matrix if self.matrix is not None else self.factor @ self.factor.mT
+
+    def root(self) -> Tensor:
+        """B (k, r) with ``G = B Bᵀ`` up to rounding."""
+        return self.factor if self.factor is not None else psd_root(self.matrix)
 
 
 def kernel_agop(
     slope: Tensor,
-    points: Tensor,
     centers: Tensor,
     coefficients: Tensor,
     *,
+    points: Tensor | None = None,
     centering: str = "none",
     route: str = "auto",
 ) -> KernelAgop:
-    """Mean gradient outer product of a kernel predictor over points.
+    """Mean gradient outer product of a kernel predictor over its centers, or some of them.
+
+    Beyond its arguments it takes n² scalars on the dual and the factored route; on that of the classes m · k.
 
     Args:
         slope: K' = k'(r)/r between points and centers, (m, n); zero where the kernel has a cusp.
-        points: where gradients are taken, (m, d).
-        centers: (n, d).
+        centers: Z (n, k), in coordinates where the distance is Euclidean.
         coefficients: a, (n, c).
+        points: indices (m,) of the centers at which gradients are taken, None for all.
         centering: ``none``; ``output`` removes the mean gradient of each output over the points; ``pooled``
             removes one mean over outputs and points.
-        route: ``classes``, ``dual``, or ``auto`` for the one with fewer operations.
-
-    Returns:
-        The AGOP in the coordinates of points and centers, and the route.
+        route: ``classes``, ``dual``, ``factored``, or ``auto`` for the one with the fewest operations.
 
     Raises:
-        NfaError: unknown centering or route.
+        NfaError: unknown centering or route, or an AGOP that is not finite.
     """
     _check("centering", centering, CENTERINGS)
     _check("route", route, ROUTES)
+    m, n = slope.shape
     if route == "auto":
-        m, n = slope.shape
-        route = _cheaper(m, n, centers.shape[1], coefficients.shape[1])
+        route = "classes"
+        if _squares_fit(slope):
+            route = _cheapest(m, n, centers.shape[1], coefficients.shape[1])
+    Z = centers - centers.mean(0)  # gradients are sums of differences: an offset only costs digits
     s = slope @ coefficients
-    total = (_by_classes if route == "classes" else _dual)(slope, points, centers, coefficients, s)
-    if centering != "none":
-        total = total - _removed(slope, points, centers, coefficients, s, centering)
-    total = (total + total.mT) / 2
-    return KernelAgop(total / len(points), route)
+    problem = _Problem(slope, Z, coefficients, s, points, centering)
+    if route == "classes":
+        G = _centered(_finite(_by_classes(problem)), Z, problem.weights_of_mean() / m**0.5, centering)
+        return KernelAgop(route, matrix=G / m)
+    P = _finite(_summed_over_classes(problem))
+    if route == "dual":
+        return KernelAgop(route, matrix=_congruence(P, Z) / m)
+    return KernelAgop(route, factor=Z.mT @ psd_root(P) / m**0.5)
 
 
-def _cheaper(m: int, n: int, d: int, c: int) -> str:
-    """Multiplications of each route, products of matrices only."""
-    by_classes = c * (m * n * d + m * d * d)
-    dual = m * n * n + n * n * d + m * n * d + 2 * n * d * d
-    return "classes" if by_classes < dual else "dual"
+def blockwise_agop(
+    kernel: RadialKernel,
+    centers: Tensor,
+    coefficients: Tensor,
+    *,
+    points: Tensor | None = None,
+    centering: str = "none",
+    rows: int,
+) -> KernelAgop:
+    """`kernel_agop` class by class, with K' of so many ``rows`` at a time: no n × n matrix is held."""
+    _check("centering", centering, CENTERINGS)
+    n, k = centers.shape
+    Z, a = centers - centers.mean(0), coefficients
+    index = torch.arange(n, device=Z.device) if points is None else points
+    G, V = Z.new_zeros(k, k), torch.zeros_like(a)
+    for part in index.split(rows):
+        slope = kernel.slope_matrix(centers[part], centers)
+        p = _Problem(slope, Z, a, slope @ a, part, "none")
+        G += _by_classes(p)
+        V += p.weights_of_mean()
+    G = _centered(_finite(G), Z, V / len(index) ** 0.5, centering)
+    return KernelAgop("classes", matrix=G / len(index))
 
 
-def _by_classes(slope: Tensor, X: Tensor, Z: Tensor, a: Tensor, s: Tensor) -> Tensor:
-    G = X.new_zeros(X.shape[1], X.shape[1])
-    for column, total in zip(a.T, s.T, strict=True):
-        gradients = torch.addmm(total[:, None] * X, slope, column[:, None] * Z, alpha=-1)
-        G.addmm_(gradients.mT, gradients)
+@dataclass(frozen=True)
+class _Problem:
+    """What the routes share: K' (m, n), Z (n, k), a (n, c), s (m, c), and which centers are points."""
+
+    slope: Tensor
+    Z: Tensor
+    a: Tensor
+    s: Tensor
+    points: Tensor | None
+    centering: str
+
+    @property
+    def at(self) -> Tensor | slice:
+        """Index of the points among the centers."""
+        return slice(None) if self.points is None else self.points
+
+    def weights_of_mean(self) -> Tensor:
+        """V (n, c) with ``Zᵀ V`` the sum of each output's gradients over the points."""
+        V = self.slope.sum(0)[:, None] * -self.a
+        V[self.at] += self.s
+        return V
+
+    def removed(self) -> Tensor | None:
+        """V (n, q) whose ``V Vᵀ`` centring takes away from P."""
+        return _pooled(self.weights_of_mean() / len(self.slope) ** 0.5, self.centering)
+
+
+def _cheapest(m: int, n: int, k: int, c: int) -> str:
+    """Fewest multiplications, those in float64 and in factors counted twice."""
+    by_classes = c * (m * n * k + m * k * k / 2) + k**3 * 2 / 3
+    summed = m * n * n / 2
+    dual = summed + n * n * k + n * k * k / 2 + k**3 * 2 / 3
+    factored = summed + n**3 * 2 / 3 + n * n * k / 2
+    costs = {"classes": by_classes, "dual": dual}
+    if n < k:  # else the coordinates to come would be more than they are
+        costs["factored"] = factored
+    return min(costs, key=costs.__getitem__)
+
+
+def _squares_fit(slope: Tensor) -> bool:
+    """Whether P can be summed in the dtype of K'.
+
+    Near points have a slope of one over their distance. In P it stands squared, and is to cancel there.
+    """
+    sizes = slope.abs()
+    largest, typical = float(sizes.max()), float(sizes.mean())
+    return largest**2 * torch.finfo(slope.dtype).eps <= _LOST * len(slope) * typical**2
+
+
+def _by_classes(p: _Problem) -> Tensor:
+    """``Σ_c (L_c Z)ᵀ (L_c Z)``, classes side by side where they are narrow."""
+    (m, n), k, c = p.slope.shape, p.Z.shape[1], p.a.shape[1]
+    G = p.Z.new_zeros(k, k)
+    X = p.Z[p.at]
+    for group in spans(c, max(_WIDE // k, 1)):
+        a, s = p.a[:, group], p.s[:, group]
+        inside = (a[:, :, None] * p.Z[:, None]).reshape(n, -1)
+        gradients = torch.sub((s[:, :, None] * X[:, None]).reshape(m, -1), p.slope @ inside).reshape(-1, k)
+        _add_gram(G, gradients)
+    return _mirrored(G)
+
+
+def _summed_over_classes(p: _Problem) -> Tensor:
+    """P (n, n), symmetric."""
+    n = len(p.Z)
+    P = p.slope.new_empty(n, n)
+    V = p.removed()
+    for rows, columns in _upper_blocks(n):
+        block = torch.mm(p.slope[:, rows].mT, p.slope[:, columns], out=P[rows, columns])
+        block *= p.a[rows] @ p.a[columns].mT
+        if V is not None:
+            block.addmm_(V[rows], V[columns].mT, alpha=-1)
+    _mirrored(P)
+    for part in spans(len(p.slope), _BLOCK):
+        at = part if p.points is None else p.points[part]
+        cross = p.slope[part] * (p.s[part] @ p.a.mT)
+        P[at] -= cross
+        P[:, at] -= cross.mT
+    P.diagonal()[p.at] += p.s.square().sum(1)
+    return P
+
+
+def _congruence(P: Tensor, Z: Tensor) -> Tensor:
+    """``Zᵀ P Z`` (k, k) for a symmetric P."""
+    product, G = P @ Z, Z.new_empty(Z.shape[1], Z.shape[1])
+    for rows, columns in _upper_blocks(len(G)):
+        torch.mm(Z[:, rows].mT, product[:, columns], out=G[rows, columns])
+    return _mirrored(G)
+
+
+def _centered(G: Tensor, Z: Tensor, V: Tensor, centering: str) -> Tensor:
+    """G without the outer products of the mean gradients ``Zᵀ V``, in place."""
+    V = _pooled(V, centering)
+    if V is not None:
+        means = Z.mT @ V
+        G.addmm_(means, means.mT, alpha=-1)
     return G
 
 
-def _dual(slope: Tensor, X: Tensor, Z: Tensor, a: Tensor, s: Tensor) -> Tensor:
-    Q = (slope.mT @ slope).mul_(a @ a.mT)
-    G = Z.mT @ (Q @ Z)
-    del Q
-    cross = X.mT @ ((slope * (s @ a.mT)) @ Z)
-    return G - cross - cross.mT + X.mT @ (s.square().sum(1)[:, None] * X)
+def _pooled(V: Tensor, centering: str) -> Tensor | None:
+    """What centring removes: the mean of each output, one mean of all, or nothing."""
+    if centering == "none":
+        return None
+    return V if centering == "output" else V.mean(1, keepdim=True) * V.shape[1] ** 0.5
 
 
-def _removed(slope: Tensor, X: Tensor, Z: Tensor, a: Tensor, s: Tensor, centering: str) -> Tensor:
-    """What centring takes away: ``m Σ_c ḡ_c ḡ_cᵀ``, or ``m c ḡ ḡᵀ`` with the mean over the outputs too."""
-    means = (X.mT @ s - Z.mT @ (slope.sum(0)[:, None] * a)) / len(X)  # (d, c)
-    if centering == "pooled":
-        means = means.mean(1, keepdim=True) * a.shape[1] ** 0.5
-    return len(X) * means @ means.mT
+def _add_gram(G: Tensor, A: Tensor) -> None:
+    """Add ``Aᵀ A`` to the upper blocks of G."""
+    for rows, columns in _upper_blocks(len(G)):
+        G[rows, columns].addmm_(A[:, rows].mT, A[:, columns])
+
+
+def _upper_blocks(n: int) -> Iterator[tuple[slice, slice]]:
+    ranges = list(spans(n, _BLOCK))
+    return ((rows, columns) for i, rows in enumerate(ranges) for columns in ranges[i:])
+
+
+def _mirrored(A: Tensor) -> Tensor:
+    """A with its upper triangle copied to the lower one, in place."""
+    for rows, columns in _upper_blocks(len(A)):
+        if rows == columns:
+            block = A[rows, rows]
+            block.copy_(block.triu() + block.triu(1).mT)
+        else:
+            A[columns, rows] = A[rows, columns].mT
+    return A
+
+
+def _finite(A: Tensor) -> Tensor:
+    if not bool(torch.isfinite(A.sum())):
+        raise NfaError("the AGOP is not finite: the coefficients are too large, raise the ridge")
+    return A
 
 
 def _check(what: str, value: str, known: tuple[str, ...]) -> None:

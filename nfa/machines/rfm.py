@@ -1,28 +1,36 @@
 """Recursive Feature Machines: kernel machines that learn features by their own gradients alone.
 
-One round solves kernel ridge regression with the distance ``(x - z)ᵀ M (x - z)``, takes the average gradient
-outer product G of the predictor over the training points, and sets ``M ← G^power``, rescaled
-(Radhakrishnan, Beaglehole, Pandit and Belkin, arXiv 2212.13881).
+The recursion is that of Radhakrishnan, Beaglehole, Pandit and Belkin (arXiv 2212.13881); a round of it is
+`nfa.machines.recursion.Recursion`.
 """
 
+import dataclasses
+import json
 import math
+import os
 import time
 import warnings
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nfa.errors import NfaError
-from nfa.kernels import KernelOperator, Metric, exact_products, kernel_product, make_kernel
-from nfa.machines.kernel_agop import CENTERINGS, kernel_agop
-from nfa.solvers import METHODS, Solution, solve
+from nfa.files import replaced_whole
+from nfa.kernels import Metric, make_kernel
+from nfa.machines.network import KernelNetwork
+from nfa.machines.predictor import Predictor
+from nfa.machines.recursion import Fit, Recursion
+from nfa.machines.targets import TargetCode, check_points
+from nfa.status import StatusLine
 
-NORMALIZATIONS = ("max", "trace", "none")
+_FORMAT = "nfa.RFM 1"
 
 
 class RoundFailedWarning(UserWarning):
-    """A round could not be finished; the machine is that of the round before."""
+    """A round could not be finished; the machine is that of an earlier round."""
 
 
 class RFM:
@@ -30,8 +38,10 @@ class RFM:
 
     Args:
         kernel: ``laplace``, ``gaussian``, ``matern`` or ``exponential``; see `nfa.kernels.make_kernel`.
-        bandwidth: L, in units of the distance.
-        ridge: added to the diagonal of the kernel matrix as it is, not scaled by the number of points.
+        bandwidth: L, in units of the distance; ``median`` for the median distance in the metric of each
+            round; or several, from which the validation data choose in each round.
+        ridge: added to the diagonal of the kernel matrix as it is, not scaled by the number of points; or
+            several, from which the validation data choose in each round.
         rounds: updates of M; there is one more fit than that, the first with ``M = I``.
         power: exponent of the AGOP that becomes M.
         centering: of the gradients: ``none``, ``output`` (its own mean for each output), ``pooled``.
@@ -39,16 +49,20 @@ class RFM:
         solver: ``auto``, ``cholesky`` or ``cg``; see `nfa.solvers.solve`.
         agop_samples: take the AGOP over so many training points, drawn anew each round without
             replacement; None takes all.
-        seed: of these points.
+        patience: stop when the validation error was no lower for so many rounds; None goes on to the end.
+        seed: of these points, and of the solver.
         device: where to compute; None means where the data are.
+        memory: bytes that a round may take beyond the data; None takes 80 % of what is free.
         **kernel_options: ``nu`` of matern, ``q`` of exponential.
 
     Attributes:
         M: (d, d), of the round that is kept: the best on validation data, without these the last.
         history: one dictionary a round: ``round``, ``train_mse``, ``val_mse`` (and accuracies for classes),
-            ``solve_seconds``, ``agop_seconds``, ``solver``, ``residual``, ``agop_route``,
-            ``self_consistency`` (cosine of M with the matrix that would replace it).
+            ``bandwidth``, ``ridge``, ``solver``, ``residual``, ``jitter``; ``kernel_seconds``,
+            ``solve_seconds``, ``predict_seconds``, ``agop_seconds``; ``agop_route``; ``rank`` of the next
+            M; and ``self_consistency``, the cosine of M with the matrix that replaces it.
         best_round: the round that is kept.
+        predictor: the kernel predictor of that round.
 
     Raises:
         NfaError: an option is out of range.
@@ -57,49 +71,53 @@ class RFM:
     def __init__(
         self,
         kernel: str = "laplace",
-        bandwidth: float = 10.0,
-        ridge: float = 1e-3,
+        bandwidth: float | str | Sequence[float | str] = 10.0,
+        ridge: float | Sequence[float] = 1e-3,
         rounds: int = 5,
         power: float = 1.0,
         centering: str = "none",
         normalization: str = "max",
         solver: str = "auto",
         agop_samples: int | None = None,
+        patience: int | None = None,
         seed: int = 0,
         device: torch.device | str | None = None,
+        memory: float | None = None,
         **kernel_options: Any,
     ):
-        self.kernel = make_kernel(kernel, bandwidth, **kernel_options)
-        _check_choice("centering", centering, CENTERINGS)
-        _check_choice("normalization", normalization, NORMALIZATIONS)
-        _check_choice("solver", solver, METHODS)
-        if not (ridge >= 0 and math.isfinite(ridge)):
-            raise NfaError(f"ridge must be 0 or a positive number, got {ridge}")
-        if not (power > 0 and math.isfinite(power)):
-            raise NfaError(f"power must be a positive number, got {power}")
-        if rounds < 0 or (agop_samples is not None and agop_samples < 1):
-            raise NfaError(
-                f"rounds must be 0 or more and agop_samples 1 or more, got {rounds} and {agop_samples}"
-            )
-        self.ridge, self.rounds, self.power = ridge, rounds, power
-        self.centering, self.normalization, self.solver = centering, normalization, solver
-        self.agop_samples, self.seed, self.device = agop_samples, seed, device
+        self.recursion = Recursion(
+            kernel, bandwidth, ridge, power, centering, normalization, solver, agop_samples, seed, memory,
+            kernel_options,
+        )  # fmt: skip
+        if rounds < 0 or (patience is not None and patience < 1):
+            raise NfaError(f"rounds must be 0 or more and patience 1 or more, got {rounds} and {patience}")
+        self.rounds, self.patience, self.device = rounds, patience, device
         self.history: list[dict[str, Any]] = []
         self.best_round = 0
-        self._metric = Metric.identity()
-        self._centers: Tensor | None = None  # in the coordinates of the metric
-        self._coefficients: Tensor | None = None
+        self._predictor: Predictor | None = None
+        self._targets = TargetCode()
+        self._width = 0
 
     # ---- fit and predict -----------------------------------------------------------------------------------
 
-    def fit(self, X: Tensor, y: Tensor, X_val: Tensor | None = None, y_val: Tensor | None = None) -> "RFM":
+    def fit(
+        self,
+        X: Tensor,
+        y: Tensor,
+        X_val: Tensor | None = None,
+        y_val: Tensor | None = None,
+        *,
+        progress: bool = False,
+    ) -> "RFM":
         """Learn M and the coefficients.
 
         Args:
-            X: (n, d), floating; everything is computed in its dtype, what needs it in float64.
+            X: (n, d) float32 or float64; everything is computed in its dtype, what needs it in float64.
             y: class indices (n,) of an integer dtype, or real targets (n,) or (n, outputs).
-            X_val: validation points, by which the best round is chosen; never used for fitting.
+            X_val: validation points, by which the round is chosen, and the bandwidth and the ridge where
+                there are several; never used for fitting.
             y_val: their targets.
+            progress: show the rounds on standard error.
 
         Raises:
             NfaError: data that are not finite, do not belong together, or hold one class only.
@@ -107,22 +125,26 @@ class RFM:
         Warns:
             RoundFailedWarning: a round after the first could not be finished.
         """
-        X, Y = self._points(X), self._targets(y, fitting=True)
-        _check_pair(X, Y, "X and y")
         if (X_val is None) != (y_val is None):
             raise NfaError("give both X_val and y_val, or neither")
+        X = self._points(X)
+        targets = TargetCode.of(y)
+        Y = targets.columns(y, X)
         validation = None
         if X_val is not None:
-            validation = self._points(X_val, width=X.shape[1]), self._targets(y_val, fitting=False)
-            _check_pair(*validation, "X_val and y_val")
-        self._width, self.history = X.shape[1], []
-        Y = Y.to(X.dtype)
-        generator = torch.Generator().manual_seed(self.seed)
-        metric, best = Metric.identity(), math.inf
+            points = self._points(X_val, X.shape[1]).to(X)
+            validation = points, targets.columns(y_val, points)
+        self._width, self._targets, self.history, self._predictor = X.shape[1], targets, [], None
+        line = _Progress(self.rounds) if progress else None
+        metric, fit, best = Metric.identity(), None, math.inf
         for index in range(self.rounds + 1):
             try:
-                metric, best = self._round(index, metric, best, X, Y, validation, generator)
-            except NfaError as error:
+                if fit is not None:
+                    metric, update = self.recursion.next_metric(fit, index - 1)
+                    self.history[-1] |= update
+                start = None if fit is None else fit.predictor.coefficients
+                fit = self.recursion.fit(metric, X, Y, validation, start, line and line.solving(index))
+            except (NfaError, torch.OutOfMemoryError) as error:
                 if index == 0:
                     raise
                 warnings.warn(
@@ -131,149 +153,135 @@ class RFM:
                     stacklevel=2,
                 )
                 break
+            row = self._row(index, fit, Y, validation)
+            self.history.append(row)
+            score = (
+                row["val_mse"] if validation is not None else -index
+            )  # without validation the last is kept
+            if score < best or self._predictor is None:
+                best, self.best_round, self._predictor = score, index, fit.predictor
+            if line is not None:
+                line.fitted(row)
+            if self.patience is not None and validation and index - self.best_round >= self.patience:
+                break
         return self
 
     def predict(self, X: Tensor) -> Tensor:
         """Class indices (n,) int64 after a fit to classes, else predictions in the shape of the targets."""
-        scores = self.scores(X)
-        if self._classes:
-            return scores.argmax(1)
-        return scores[:, 0] if self._flat else scores
+        return self._targets.decoded(self.scores(X))
 
     def scores(self, X: Tensor) -> Tensor:
         """Real outputs (n, outputs); for classes the larger, the likelier."""
-        if self._coefficients is None:
-            raise NfaError("predict needs a machine that was fitted: call fit(X, y) first")
-        X = self._points(X, width=self._width)
-        U = self._metric.transform(X)
-        return kernel_product(self.kernel, U, self._centers, self._coefficients.to(U))
+        predictor = self.predictor
+        return predictor(self._points(X, self._width))
+
+    @property
+    def predictor(self) -> Predictor:
+        """The kernel predictor of the round that is kept."""
+        if self._predictor is None:
+            raise NfaError("this machine is not fitted: call fit(X, y) first")
+        return self._predictor
 
     @property
     def M(self) -> Tensor:
-        """The Mahalanobis matrix, (d, d)."""
-        if self._coefficients is None:
-            raise NfaError("M is known after a fit: call fit(X, y) first")
-        return self._metric.dense(self._width).to(self._coefficients.dtype)
+        """The Mahalanobis matrix, (d, d) in the dtype of the data."""
+        root = self.predictor.root(self._width)
+        return root @ root.mT
 
-    # ---- one round -----------------------------------------------------------------------------------------
+    def network(self) -> nn.Module:
+        """The machine as a module ``x (n, …) -> Fᵀx -> outputs (n, c)`` that `nfa.audit` can measure.
 
-    def _round(
-        self,
-        index: int,
-        metric: Metric,
-        best: float,
-        X: Tensor,
-        Y: Tensor,
-        validation: tuple[Tensor, Tensor] | None,
-        generator: torch.Generator,
-    ) -> tuple[Metric, float]:
-        """Fit with a metric, keep the machine if it is the best so far, and find the next metric."""
-        start = time.perf_counter()
-        U = metric.transform(X)
-        solution = solve(KernelOperator(self.kernel, U), Y, self.ridge, method=self.solver, seed=self.seed)
-        row = {"round": index, **self._quality(metric, U, solution, X, Y, "train")}
-        row |= {"solver": solution.method, "residual": solution.residual, "jitter": solution.jitter}
-        row["solve_seconds"] = time.perf_counter() - start
-        if validation is not None:
-            row |= self._quality(metric, U, solution, *validation, "val")
-        score = row["val_mse"] if validation is not None else -index  # without validation the last is kept
-        if not math.isfinite(row["train_mse"]):
-            raise NfaError("the predictions on the training points are not finite")
-        if score < best:
-            best, self.best_round = score, index
-            self._metric, self._centers, self._coefficients = metric, U, solution.coefficients
-        self.history.append(row)
-        if index == self.rounds:
-            return metric, best
-        start = time.perf_counter()
-        G, row["agop_route"] = self._agop(metric, U, solution.coefficients, generator)
-        M = self._updated(G)
-        row["self_consistency"] = _cosine(M, metric.dense(X.shape[1]).to(M))
-        metric = Metric.from_matrix(M.to(X.dtype))
-        row["agop_seconds"] = time.perf_counter() - start
-        return metric, best
+        Its linear layer ``feature_map`` has ``WᵀW = M``.
+        """
+        return KernelNetwork.of(self.predictor, self._width)
 
-    def _agop(
-        self, metric: Metric, U: Tensor, coefficients: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, str]:
-        """AGOP in the original coordinates, float64 (d, d)."""
-        points = U
-        if self.agop_samples is not None and self.agop_samples < len(U):
-            points = U[torch.randperm(len(U), generator=generator)[: self.agop_samples].to(U.device)]
-        with exact_products():
-            slope = self.kernel.slope_matrix(points, U)
-            found = kernel_agop(slope, points, U, coefficients.to(U), centering=self.centering)
-            return metric.pull_back(found.matrix).double(), found.route
+    # ---- files ---------------------------------------------------------------------------------------------
 
-    def _updated(self, G: Tensor) -> Tensor:
-        """``G^power``, scaled."""
-        if not bool(torch.isfinite(G).all()):
-            raise NfaError("the AGOP is not finite")
-        M = G
-        if self.power != 1:
-            values, vectors = torch.linalg.eigh(G)
-            M = (vectors * values.clamp_min(0) ** self.power) @ vectors.mT
-        scale = {"max": M.max(), "trace": M.trace(), "none": M.new_ones(())}[self.normalization]
-        return M / scale if float(scale) > 0 else M
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the fitted machine to a safetensors file, whole or not at all."""
+        from safetensors.torch import save_file
 
-    def _quality(
-        self, metric: Metric, U: Tensor, solution: Solution, X: Tensor, Y: Tensor, stage: str
-    ) -> dict[str, float]:
-        """Mean squared error and, for classes, accuracy of a fit."""
-        points = U if stage == "train" else metric.transform(X)
-        scores = kernel_product(self.kernel, points, U, solution.coefficients.to(U))
-        found = {f"{stage}_mse": float((scores - Y.to(scores)).square().mean())}
-        if self._classes:
-            found[f"{stage}_accuracy"] = float((scores.argmax(1) == Y.argmax(1)).double().mean())
-        return found
+        p = self.predictor
+        tensors = {"centers": p.centers, "coefficients": p.coefficients}
+        if p.metric.root is not None:
+            tensors["root"] = p.metric.root
+        state = {
+            "options": self._options(),
+            "bandwidth": p.kernel.bandwidth,
+            "targets": dataclasses.asdict(self._targets),
+            "width": self._width,
+            "metric": p.metric.kind,
+            "best_round": self.best_round,
+            "history": self.history,
+        }
+        metadata = {"format": _FORMAT, "state": json.dumps(state)}
+        with replaced_whole(path) as partial:
+            save_file({name: t.cpu().contiguous() for name, t in tensors.items()}, partial, metadata)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, device: torch.device | str | None = None) -> "RFM":
+        """Read a machine that `save` wrote.
+
+        Raises:
+            NfaError: the file is missing, or none of these.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        if not Path(path).is_file():
+            raise NfaError(f"no file at {path}: expected a machine saved by RFM.save")
+        try:
+            with safe_open(path, "pt", device=str(device or "cpu")) as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise NfaError(f"{path} cannot be read as a safetensors file ({error})") from None
+        if metadata.get("format") != _FORMAT:
+            raise NfaError(f"{path} is no machine saved by RFM.save: its format is not {_FORMAT!r}")
+        state = json.loads(metadata["state"])
+        options = state["options"]
+        machine = cls(**options, device=device)
+        kernel = make_kernel(options["kernel"], state["bandwidth"], **machine.recursion.kernel_options)
+        metric = Metric(tensors.get("root"), state["metric"])
+        machine._predictor = Predictor(kernel, metric, tensors["centers"], tensors["coefficients"])
+        machine._targets, machine._width = TargetCode(**state["targets"]), state["width"]
+        machine.best_round, machine.history = state["best_round"], state["history"]
+        return machine
+
+    def _options(self) -> dict[str, Any]:
+        options = {f.name: getattr(self.recursion, f.name) for f in dataclasses.fields(Recursion)}
+        return {**options.pop("kernel_options"), **options, "rounds": self.rounds, "patience": self.patience}
 
     # ---- data ----------------------------------------------------------------------------------------------
 
+    def _row(
+        self, index: int, fit: Fit, Y: Tensor, validation: tuple[Tensor, Tensor] | None
+    ) -> dict[str, Any]:
+        row = {"round": index, **self._targets.quality(fit.train_scores, Y, "train")}
+        if validation is not None:
+            row |= self._targets.quality(fit.val_scores, validation[1], "val")
+        return row | fit.row
+
     def _points(self, X: Tensor, width: int | None = None) -> Tensor:
-        if not isinstance(X, Tensor) or not X.is_floating_point() or X.dim() != 2 or not len(X):
-            shape = f"{X.dtype} {tuple(X.shape)}" if isinstance(X, Tensor) else type(X).__name__
-            raise NfaError(f"expected points (n, d) of a floating dtype, got {shape}")
-        if width is not None and X.shape[1] != width:
-            raise NfaError(f"expected points with {width} features, as in the fit, got {X.shape[1]}")
-        if not bool(torch.isfinite(X).all()):
-            raise NfaError("the points have values that are not finite (NaN or infinity)")
-        return X.detach().to(self.device or X.device)
-
-    def _targets(self, y: Tensor, *, fitting: bool) -> Tensor:
-        """Targets as (n, outputs): class indices one-hot."""
-        if not isinstance(y, Tensor) or y.dim() not in (1, 2):
-            raise NfaError("expected targets as a tensor (n,) or (n, outputs)")
-        y = y.detach().to(self.device or y.device)
-        if fitting:
-            self._classes = 0 if y.is_floating_point() else _count_classes(y)
-            self._flat = y.dim() == 1
-        if not self._classes:
-            if not bool(torch.isfinite(y).all()):
-                raise NfaError("the targets have values that are not finite (NaN or infinity)")
-            return y[:, None] if y.dim() == 1 else y
-        if y.is_floating_point() or y.dim() != 1 or int(y.max()) >= self._classes or int(y.min()) < 0:
-            raise NfaError(f"expected class indices (n,) from 0 to {self._classes - 1}, as in the fit")
-        return torch.nn.functional.one_hot(y.long(), self._classes).double()
+        X = check_points(X, width)
+        return X if self.device is None else X.to(self.device)
 
 
-def _count_classes(y: Tensor) -> int:
-    if y.dim() != 1 or not len(y) or int(y.min()) < 0:
-        raise NfaError("expected class indices (n,) of 0 or more")
-    if len(y.unique()) < 2:
-        raise NfaError("the targets are of one class only: there is nothing to tell apart")
-    return int(y.max()) + 1
+class _Progress:
+    """Rounds and iterations on one line, and a line for every fitted round."""
 
+    def __init__(self, rounds: int):
+        self._rounds, self._line, self._start = rounds, StatusLine(), time.monotonic()
 
-def _check_pair(X: Tensor, Y: Tensor, names: str) -> None:
-    if len(X) != len(Y):
-        raise NfaError(f"{names} must have one row a sample each, got {len(X)} and {len(Y)}")
+    def solving(self, index: int) -> Any:
+        """Report of conjugate gradients in a round."""
+        return lambda iteration, residual: self._line.show(
+            f"round {index}/{self._rounds}: iteration {iteration}, residual {residual:.1e}"
+        )
 
-
-def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise NfaError(f"{name} must be one of {', '.join(known)}, got {value!r}")
-
-
-def _cosine(A: Tensor, B: Tensor) -> float:
-    norm = float(A.norm() * B.norm())
-    return float((A * B).sum()) / norm if norm > 0 else math.nan
+    def fitted(self, row: dict[str, Any]) -> None:
+        """A round is fitted."""
+        names = ("train_mse", "val_mse", "val_accuracy")
+        told = "  ".join(f"{name} {row[name]:.4g}" for name in names if name in row)
+        self._line.say(
+            f"round {row['round']}/{self._rounds}  {told}  ({time.monotonic() - self._start:.1f} s)"
+        )

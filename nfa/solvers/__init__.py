@@ -1,7 +1,7 @@
 """Solvers of ``(K + ridge I) A = Y`` for a symmetric positive semi-definite kernel matrix K."""
 
-from nfa.solvers.choice import METHODS, MatrixOperator, cholesky_bytes, solve
-from nfa.solvers.common import IllConditionedWarning, NotConvergedWarning, Solution, SolverWarning
+from nfa.solvers.choice import METHODS, MatrixOperator, cholesky_bytes, planned, solve
+from nfa.solvers.common import IllConditionedWarning, NotConvergedWarning, Solution, SolverWarning, room
 from nfa.solvers.direct import cholesky
 from nfa.solvers.iterative import conjugate_gradients
 from nfa.solvers.nystrom import NystromPreconditioner, nystrom
@@ -20,6 +20,8 @@ __all__ = [
     "cholesky_bytes",
     "conjugate_gradients",
     "nystrom",
+    "planned",
     "ridge_path",
+    "room",
     "solve",
 ]

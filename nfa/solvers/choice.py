@@ -110,18 +110,12 @@ def solve(
     operator = MatrixOperator(K) if isinstance(K, Tensor) else K
     outputs = as_columns(Y, operator.size).shape[1]
     budget = room(operator.device, memory)
-    need = cholesky_bytes(operator.size, outputs, operator.dtype, matrix_exists=isinstance(K, Tensor))
-    if method == "cholesky" and need > budget:
-        raise NfaError(
-            f"Cholesky of {operator.size} points takes about {_gib(need)}, more than the {_gib(budget)} "
-            "allowed: choose method 'cg', or raise the memory"
-        )
-    if method == "cholesky" or (method == "auto" and need <= budget):
+    if planned(operator, outputs, method, budget) == "cholesky":
         own = not isinstance(K, Tensor)
-        spare = max(budget - need, 1.0)
+        spare = max(budget - _need(operator, outputs), 1.0)
         solution = cholesky(K.matrix() if own else K, Y, ridge, overwrite=own, memory=spare)
     else:
-        operator, rank = _planned(operator, outputs, budget, rank)
+        operator, rank = _with_cache(operator, outputs, budget, rank)
         solution = conjugate_gradients(
             operator,
             Y,
@@ -135,7 +129,27 @@ def solve(
     return replace(solution, seconds=time.perf_counter() - began)
 
 
-def _planned(
+def planned(operator: KernelOperator | MatrixOperator, outputs: int, method: str, budget: float) -> str:
+    """Which method `solve` takes within so many bytes: ``cholesky`` or ``cg``.
+
+    Raises:
+        NfaError: Cholesky is asked for and does not fit.
+    """
+    need = _need(operator, outputs)
+    if method == "cholesky" and need > budget:
+        raise NfaError(
+            f"Cholesky of {operator.size} points takes about {_gib(need)}, more than the {_gib(budget)} "
+            "allowed: choose method 'cg', or raise the memory"
+        )
+    return "cholesky" if method == "cholesky" or (method == "auto" and need <= budget) else "cg"
+
+
+def _need(operator: KernelOperator | MatrixOperator, outputs: int) -> float:
+    exists = isinstance(operator, MatrixOperator)
+    return cholesky_bytes(operator.size, outputs, operator.dtype, matrix_exists=exists)
+
+
+def _with_cache(
     operator: KernelOperator | MatrixOperator, outputs: int, budget: float, rank: int | None
 ) -> tuple[KernelOperator | MatrixOperator, int]:
     """The operator with what is left of the budget to keep tiles in, and the rank of the preconditioner."""

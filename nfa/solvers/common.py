@@ -29,7 +29,7 @@ class Solution:
 
     Attributes:
         coefficients: A, in the shape of Y and the dtype of K.
-        method: ``cholesky`` or ``cg``.
+        method: ``cholesky``, ``cg``, or ``eigh`` for one of a `ridge_path`.
         ridge: as asked.
         jitter: what was added to the ridge beyond that.
         residual: largest ``‖(K + ridge I) a - y‖ / ‖y‖`` of a column.
@@ -50,9 +50,7 @@ class Solution:
     seconds: float
 
     def __str__(self) -> str:
-        steps = {"cholesky": "refinements", "cg": f"iterations, preconditioner of rank {self.rank}"}[
-            self.method
-        ]
+        steps = f"iterations, preconditioner of rank {self.rank}" if self.method == "cg" else "refinements"
         jitter = f", jitter {self.jitter:.2g}" if self.jitter else ""
         return (
             f"{self.method} in {self.precision}: residual {self.residual:.1e} after {self.iterations} {steps}"

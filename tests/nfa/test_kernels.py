@@ -352,23 +352,21 @@ def test_metric_against_its_matrix(form):
     assert torch.allclose(r, loop_distances(X, Z, M), rtol=1e-9, atol=1e-12)
     k = metric.rank or 9
     gradients = randn(4, k, seed=2)
-    G = gradients.T @ gradients
     back = metric.pull_back_gradients(gradients)
-    assert torch.allclose(metric.pull_back(G), back.T @ back, rtol=1e-11, atol=1e-11)
-    assert metric.pull_back(G).shape == (9, 9)
-    diagonal = metric.pull_back(G.diagonal())
-    expected = metric.pull_back(G.diagonal().diag())
-    assert torch.allclose(diagonal.diag() if diagonal.dim() == 1 else diagonal, expected, rtol=1e-12)
+    next_metric = metric.then(gradients.T)
+    assert torch.allclose(next_metric.dense(), back.T @ back, rtol=1e-11, atol=1e-11)
+    with pytest.raises(NfaError, match="width"):
+        Metric.diagonal(torch.ones(3)).then(torch.ones(4, 1))
 
 
-def test_pulled_back_agop_is_that_of_the_original_points():
+def test_a_metric_of_gradients_is_that_of_the_original_points():
     M, x = psd(9), randn(9)
     root = Metric.from_matrix(M).root
     u = (root @ x).requires_grad_()
     (inner,) = torch.autograd.grad((u**3).sum(), u)
     y = x.clone().requires_grad_()
     (outer,) = torch.autograd.grad(((root @ y) ** 3).sum(), y)
-    G = Metric.from_matrix(M).pull_back(torch.outer(inner, inner))
+    G = Metric.from_matrix(M).then(inner[:, None]).dense()
     assert relative(G, torch.outer(outer, outer)) < 1e-12
 
 

@@ -3,8 +3,11 @@
 import pytest
 import torch
 
-from nfa import NfaError
-from nfa.machines.rfm import RFM
+from nfa import FeaturePair, NfaError, audit, input_agop
+from nfa.kernels import Metric, median_bandwidth
+from nfa.machines.kernel_agop import kernel_agop
+from nfa.machines.recursion import Recursion
+from nfa.machines.rfm import RFM, RoundFailedWarning
 from tests.nfa import rfm_oracle as oracle
 
 D = torch.float64
@@ -148,6 +151,163 @@ def test_bad_data():
         RFM().predict(X)
     with pytest.raises(NfaError, match="with 3 features"):
         RFM(rounds=0).fit(X, Y).predict(X[:, :2])
+
+
+def wide(n=30, d=200):
+    X = torch.randn(n, d, generator=torch.Generator().manual_seed(2), dtype=D)
+    return X, torch.stack([X[:, 0] * X[:, 1], X[:, 2]], 1)
+
+
+@pytest.mark.parametrize("power", [1.0, 0.5])
+def test_fewer_points_than_features_need_no_square_matrix(power):
+    X, Y = wide()
+    options = {"bandwidth": 15.0, "ridge": 1e-2, "power": power}
+    machine = RFM(rounds=2, **options).fit(X, Y)
+    assert machine.history[0]["agop_route"] == "factored"
+    assert machine.predictor.metric.root.shape[1] < 30
+    slow = Recursion(**options)
+    M = torch.eye(200, dtype=D)
+    for index in range(2):
+        fit = slow.fit(Metric.from_matrix(M), X, Y)
+        slope = fit.predictor.kernel.slope_matrix(fit.predictor.centers, fit.predictor.centers)
+        agop = kernel_agop(slope, fit.predictor.centers, fit.predictor.coefficients, route="classes")
+        G = fit.predictor.metric.then(agop.root()).dense()
+        values, vectors = torch.linalg.eigh(G)
+        M = (vectors * values.clamp_min(0) ** power) @ vectors.T
+        M /= M.max()
+        assert machine.history[index]["rank"] <= 30
+    tolerance = 1e-8 if power == 1 else 1e-6  # the root of a rounding error of 1e-16
+    assert float((machine.M - M).norm() / M.norm()) < tolerance
+    X_test = X[:7] + 0.5
+    fitted = slow.fit(Metric.from_matrix(M), X, Y)
+    assert torch.allclose(machine.predict(X_test), fitted.predictor(X_test), atol=tolerance)
+
+
+def test_validation_data_choose_bandwidth_and_ridge():
+    X, Y = anchor()
+    X_val = X + 0.2
+    Y_val = torch.stack([X_val[:, 0] * X_val[:, 1], X_val[:, 2]], 1)
+    grid = {(L, ridge) for L in (0.3, 1.0, 3.0) for ridge in (1e-3, 1e-1)}
+    alone = {
+        pair: RFM(bandwidth=pair[0], ridge=pair[1], rounds=0).fit(X, Y, X_val, Y_val).history[0]["val_mse"]
+        for pair in grid
+    }
+    machine = RFM(bandwidth=[0.3, 1.0, 3.0], ridge=[1e-3, 1e-1], rounds=2).fit(X, Y, X_val, Y_val)
+    first = machine.history[0]
+    best = min(alone, key=alone.__getitem__)
+    assert (first["bandwidth"], first["ridge"]) == best
+    assert first["val_mse"] == pytest.approx(alone[best], rel=1e-9)
+    assert first["solver"] == "eigh"
+    assert first["residual"] < 1e-10
+    with pytest.raises(NfaError, match="needs validation data"):
+        RFM(ridge=[0.1, 1.0]).fit(X, Y)
+
+
+def test_median_bandwidth_follows_the_metric():
+    X, Y = anchor()
+    machine = RFM(bandwidth="median", rounds=1).fit(X, Y)
+    first, second = (row["bandwidth"] for row in machine.history)
+    assert first == pytest.approx(median_bandwidth(X))
+    assert second == pytest.approx(median_bandwidth(machine.predictor.metric.transform(X)))
+
+
+def test_patience_ends_the_rounds():
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randn(120, 4, generator=generator, dtype=D)
+    y = torch.randn(120, generator=generator, dtype=D)  # nothing to learn: no round is better for long
+    machine = RFM(bandwidth=1.0, rounds=20, patience=2).fit(X[:80], y[:80], X[80:], y[80:])
+    assert len(machine.history) == machine.best_round + 3 < 21
+
+
+def test_conjugate_gradients_agree_with_cholesky_and_start_warm():
+    X, Y = wide(300, 10)
+    options = {"bandwidth": 5.0, "ridge": 1e-2, "rounds": 3}
+    direct = RFM(solver="cholesky", **options).fit(X, Y)
+    iterated = RFM(solver="cg", **options).fit(X, Y)
+    assert {row["solver"] for row in iterated.history} == {"cg"}
+    assert float((direct.predict(X) - iterated.predict(X)).norm() / direct.predict(X).norm()) < 1e-3
+    assert float((direct.M - iterated.M).norm() / direct.M.norm()) < 1e-2
+    cold = iterated.recursion.fit(iterated.predictor.metric, X, Y).solution
+    assert iterated.history[-1]["iterations"] < cold.iterations
+
+
+def test_too_little_memory_takes_blocks_of_points():
+    X, Y = wide(2000, 5)
+    machine = RFM(bandwidth=5.0, ridge=1e-2, rounds=1).fit(X, Y)
+    small = RFM(bandwidth=5.0, ridge=1e-2, rounds=1, memory=45e6).fit(X, Y)
+    assert small.history[0]["solver"] == "cg"
+    assert float((machine.M - small.M).norm() / machine.M.norm()) < 1e-2
+    with pytest.raises(NfaError, match="GiB"):
+        RFM(solver="cholesky", memory=1e5, rounds=0).fit(X, Y)
+
+
+def test_a_failing_round_keeps_the_one_before(monkeypatch):
+    X, Y = anchor()
+    first = RFM(bandwidth=1.0, rounds=1).fit(X, Y)
+
+    def broken(self, fit, index):
+        if index == 1:
+            raise NfaError("the AGOP is not finite")
+        return original(self, fit, index)
+
+    original = Recursion.next_metric
+    monkeypatch.setattr(Recursion, "next_metric", broken)
+    with pytest.warns(RoundFailedWarning, match="round 2 failed"):
+        machine = RFM(bandwidth=1.0, rounds=3).fit(X, Y)
+    assert machine.best_round == 1
+    assert torch.equal(machine.M, first.M)
+    assert torch.equal(machine.predict(X), first.predict(X))
+
+
+@pytest.mark.parametrize("rounds", [0, 2])
+def test_files_hold_the_machine(tmp_path, rounds):
+    X, Y = anchor()
+    y = (Y[:, 0] > 0).long()
+    machine = RFM("matern", bandwidth=[0.5, 1.0], rounds=rounds, nu=2.5).fit(X, y, X + 0.1, y)
+    machine.save(tmp_path / "machine.safetensors")
+    again = RFM.load(tmp_path / "machine.safetensors")
+    assert torch.equal(again.predict(X), machine.predict(X))
+    assert torch.equal(again.scores(X + 1), machine.scores(X + 1))
+    assert torch.equal(again.M, machine.M)
+    assert again.history == machine.history
+    assert again.recursion.kernel_options == {"nu": 2.5}
+    for content, message in ((b"no tensors", "cannot be read"), (None, "no file")):
+        path = tmp_path / "other.safetensors"
+        if content is not None:
+            path.write_bytes(content)
+        else:
+            path.unlink()
+        with pytest.raises(NfaError, match=message):
+            RFM.load(path)
+
+
+def test_the_network_is_the_machine_and_its_agop_the_next_metric():
+    X, Y = wide(60, 8)
+    machine = RFM(bandwidth=5.0, rounds=2).fit(X, Y)
+    network = machine.network()
+    points = torch.cat([X, X[:5] + 0.3])
+    assert torch.allclose(network(points), machine.scores(points), rtol=1e-12, atol=1e-12)
+    x = (X[:4] + 0.3).requires_grad_()
+    assert torch.autograd.gradcheck(network, (x,))
+    after, _ = machine.recursion.next_metric(machine.recursion.fit(machine.predictor.metric, X, Y), 2)
+    G = input_agop(network, [X])
+    assert torch.allclose(G / G.max(), after.dense(), atol=1e-12)
+    for chunk in (1, 2):
+        row = audit(network, [X], chunk=chunk).rows[0]
+        pair = FeaturePair(network.feature_map.weight, agop_in_coordinates(machine, X))
+        assert row.layer == "feature_map"
+        assert row.alignment == pytest.approx(pair.alignment, rel=1e-8)
+
+
+def agop_in_coordinates(machine, X):
+    U = machine.predictor.metric.transform(X)
+    slope = machine.predictor.kernel.slope_matrix(U, U)
+    return kernel_agop(slope, U, machine.predictor.coefficients).dense()
+
+
+def test_progress_is_told(capsys):
+    RFM(bandwidth=1.0, rounds=1).fit(*anchor(), progress=True)
+    assert "round 1/1  train_mse" in capsys.readouterr().err
 
 
 def test_constant_targets_and_features():

@@ -1,0 +1,186 @@
+"""A kernel predictor as a module: a linear feature map ``Fᵀx`` and radial kernels around centers.
+
+So an audit measures it as it measures a network: the weight of the feature map is ``W = Fᵀ`` with
+``WᵀW = M``, and gradients come from autograd, by the skip rule where a center is hit.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nfa.kernels import Metric, RadialKernel, distances, exact_products, make_kernel
+from nfa.kernels.operator import wide_product
+from nfa.machines.predictor import Predictor
+
+
+class FeatureMap(nn.Linear):
+    """``Fᵀx`` without bias, its weight (k, d) not trained by gradients.
+
+    Equal points have equal images whatever the batch (`Metric.transform`), so that a point which is a center
+    is recognised as one.
+    """
+
+    computes_linear_map = True  # for `nfa.maps`: the forward is another, what it computes is not
+
+    def __init__(self, in_features: int):
+        super().__init__(in_features, in_features, bias=False)
+        self.weight = nn.Parameter(torch.eye(in_features), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, d) to (n, k)."""
+        return _Transformed.apply(x, self.weight)
+
+
+class RadialSum(nn.Module):
+    """``f(u) = Σ_j a_j k(‖u - u_j‖)``; before the first fit there are no centers and f is zero.
+
+    Attributes:
+        centers: (n, k).
+        coefficients: (n, c), not trained by gradients.
+        bandwidth: of the kernel, a scalar.
+    """
+
+    def __init__(self, kernel: str, options: dict[str, Any], width: int, outputs: int):
+        super().__init__()
+        self._name, self._options = kernel, options
+        self.register_buffer("centers", torch.zeros(0, width))
+        self.register_buffer("bandwidth", torch.ones((), dtype=torch.float64))
+        self.coefficients = nn.Parameter(torch.zeros(0, outputs), requires_grad=False)
+
+    @property
+    def kernel(self) -> RadialKernel:
+        """The kernel, with its bandwidth."""
+        return make_kernel(self._name, float(self.bandwidth), **self._options)
+
+    def forward(self, u: Tensor) -> Tensor:
+        """(n, k) to (n, c)."""
+        return _Radial.apply(u, self.centers, self.coefficients, self.kernel)[0]
+
+
+class KernelNetwork(nn.Module):
+    """``feature_map`` and then ``radial``; inputs of any shape (n, …) are flattened.
+
+    Args:
+        kernel: name, see `nfa.kernels.make_kernel`.
+        in_features: d.
+        outputs: c.
+        **kernel_options: ``nu`` of matern, ``q`` of exponential.
+    """
+
+    def __init__(self, kernel: str, in_features: int, outputs: int, **kernel_options: Any):
+        super().__init__()
+        self.feature_map = FeatureMap(in_features)
+        self.radial = RadialSum(kernel, kernel_options, in_features, outputs)
+
+    @classmethod
+    def of(cls, predictor: Predictor, in_features: int) -> "KernelNetwork":
+        """The network of a predictor."""
+        name, options = kernel_name(predictor.kernel)
+        network = cls(name, in_features, predictor.coefficients.shape[1], **options)
+        network.hold(predictor)
+        return network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs (n, c)."""
+        return self.radial(self.feature_map(x.flatten(1)))
+
+    def hold(self, predictor: Predictor) -> None:
+        """Take over a fit."""
+        root = predictor.root(self.feature_map.in_features)
+        self._resize(root.shape[1], len(predictor.centers), root)
+        self.feature_map.weight.copy_(root.mT)
+        self.radial.centers.copy_(predictor.centers)
+        self.radial.coefficients.copy_(predictor.coefficients)
+        self.radial.bandwidth.fill_(predictor.kernel.bandwidth)
+
+    def predictor(self) -> Predictor | None:
+        """The fit that is held; None before the first one."""
+        weight, radial = self.feature_map.weight.detach(), self.radial
+        if not len(radial.centers):
+            return None
+        metric = Metric.factored(weight.mT.contiguous())
+        if weight.shape[0] == weight.shape[1] and bool((weight == torch.eye(len(weight)).to(weight)).all()):
+            metric = Metric.identity()
+        return Predictor(radial.kernel, metric, radial.centers, radial.coefficients.detach())
+
+    def _resize(self, rank: int, centers: int, like: Tensor) -> None:
+        """Make room for a fit of another size, keeping the tensors where the sizes agree."""
+        d, c = self.feature_map.in_features, self.radial.coefficients.shape[1]
+        options = {"dtype": like.dtype, "device": like.device}
+        shapes = ((rank, d), (centers, rank), (centers, c))
+        now = (self.feature_map.weight, self.radial.centers, self.radial.coefficients)
+        if all(t.shape == s and t.dtype == like.dtype for t, s in zip(now, shapes, strict=True)):
+            return
+        self.feature_map.out_features = rank
+        self.feature_map.weight = nn.Parameter(torch.empty(rank, d, **options), requires_grad=False)
+        self.radial.centers = torch.empty(centers, rank, **options)
+        self.radial.coefficients = nn.Parameter(torch.empty(centers, c, **options), requires_grad=False)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Take the sizes of a checkpoint: how many centers there are is known only then."""
+        weight = state_dict.get(f"{prefix}feature_map.weight")
+        coefficients = state_dict.get(f"{prefix}radial.coefficients")
+        fits = (
+            weight is not None
+            and coefficients is not None
+            and weight.shape[1] == self.feature_map.in_features
+            and coefficients.shape[1] == self.radial.coefficients.shape[1]
+        )
+        if fits:
+            device = self.feature_map.weight.device
+            self._resize(len(weight), len(coefficients), weight.to(device))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def kernel_name(kernel: RadialKernel) -> tuple[str, dict[str, Any]]:
+    """The name of a kernel in `nfa.kernels.KERNELS`, and its options beside the bandwidth."""
+    name = type(kernel).__name__.lower()
+    return name, {key: value for key, value in vars(kernel).items() if key != "bandwidth"}
+
+
+class _Transformed(torch.autograd.Function):
+    """`Metric.transform`, with the gradient of a linear map."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor) -> Tensor:
+        return Metric.factored(weight.mT).transform(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (weight,) = ctx.saved_tensors
+        return gradient @ weight, None
+
+
+class _Radial(torch.autograd.Function):
+    """``K(u, centers) a``, with the gradient by `RadialKernel.slope`."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(u: Tensor, centers: Tensor, a: Tensor, kernel: RadialKernel) -> tuple[Tensor, Tensor]:
+        if not len(centers):
+            return u.new_zeros(len(u), a.shape[1]), u.new_zeros(len(u), 0)
+        r = distances(u, centers)
+        with exact_products():
+            return wide_product(kernel.value(r), a), kernel.slope(r)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+        u, centers, a, _ = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(u, centers, a, output[1])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None, None]:
+        u, centers, a, slope = ctx.saved_tensors
+        middle = centers.mean(0) if len(centers) else 0.0
+        pulls = slope * (gradient @ a.mT)
+        moved = pulls.sum(-1, keepdim=True) * (u - middle) - pulls @ (centers - middle)
+        return moved, None, None, None

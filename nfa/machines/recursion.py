@@ -1,0 +1,331 @@
+"""One round of a recursive feature machine: fit with a metric, then learn the next metric from the fit.
+
+A round solves kernel ridge regression with the distance ``(x - z)ᵀ M (x - z)``, takes the average gradient
+outer product G of the predictor over its training points, and sets ``M ← G^power``, rescaled
+(Radhakrishnan, Beaglehole, Pandit and Belkin, arXiv 2212.13881).
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nfa.errors import NfaError
+from nfa.kernels import (
+    KernelOperator,
+    Metric,
+    RadialKernel,
+    distances,
+    exact_products,
+    make_kernel,
+    median_bandwidth,
+)
+from nfa.kernels.roots import power_root
+from nfa.machines.kernel_agop import CENTERINGS, KernelAgop, blockwise_agop, kernel_agop
+from nfa.machines.predictor import Predictor
+from nfa.solvers import METHODS, Solution, cholesky, planned, ridge_path, room, solve
+
+NORMALIZATIONS = ("max", "trace", "none")
+MEDIAN = "median"
+_EXACT_COSINE = 1024  # coordinates up to which the self-consistency is exact
+_PROBES = 128  # random directions it is estimated from beyond
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A predictor, and how it was found.
+
+    Attributes:
+        predictor: the fit.
+        solution: of the linear system.
+        train_scores: outputs (n, c) at the training points.
+        val_scores: outputs at the validation points, if there are any.
+        seconds: by phase: ``kernel``, ``solve``, ``predict``.
+        distances: (n, n) between the centers, where there was room to keep them.
+    """
+
+    predictor: Predictor
+    solution: Solution
+    train_scores: Tensor
+    val_scores: Tensor | None
+    seconds: dict[str, float]
+    distances: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """What a history tells of the fit."""
+        s = self.solution
+        row = {"bandwidth": self.predictor.kernel.bandwidth, "ridge": s.ridge, "solver": s.method}
+        row |= {"residual": s.residual, "jitter": s.jitter, "iterations": s.iterations}
+        return row | {f"{phase}_seconds": seconds for phase, seconds in self.seconds.items()}
+
+
+@dataclass(frozen=True)
+class Recursion:
+    """The options of a recursive feature machine, and its two steps: `fit` and `next_metric`.
+
+    Args:
+        kernel: ``laplace``, ``gaussian``, ``matern`` or ``exponential``; see `nfa.kernels.make_kernel`.
+        bandwidth: L, in units of the distance; ``median`` for the median distance between training points in
+            the metric of each round; or several of these, from which validation data choose in each round.
+        ridge: added to the diagonal of the kernel matrix as it is, not scaled by the number of points; or
+            several, from which validation data choose in each round.
+        power: exponent of the AGOP that becomes M.
+        centering: of the gradients: ``none``, ``output`` (its own mean for each output), ``pooled``.
+        normalization: of M: ``max`` divides by the largest entry, ``trace`` by the trace, ``none``.
+        solver: ``auto``, ``cholesky`` or ``cg``; see `nfa.solvers.solve`.
+        agop_samples: take the AGOP over so many training points, drawn anew each round without
+            replacement; None takes all.
+        seed: of these points, and of the solver.
+        memory: bytes that a round may take beyond the data; None takes 80 % of what is free.
+        kernel_options: ``nu`` of matern, ``q`` of exponential.
+
+    Raises:
+        NfaError: an option is out of range.
+    """
+
+    kernel: str = "laplace"
+    bandwidth: float | str | Sequence[float | str] = 10.0
+    ridge: float | Sequence[float] = 1e-3
+    power: float = 1.0
+    centering: str = "none"
+    normalization: str = "max"
+    solver: str = "auto"
+    agop_samples: int | None = None
+    seed: int = 0
+    memory: float | None = None
+    kernel_options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if not self.bandwidths or not self.ridges:
+            raise NfaError("give at least one bandwidth and one ridge")
+        for bandwidth in self.bandwidths:
+            if isinstance(bandwidth, str) and bandwidth != MEDIAN:
+                raise NfaError(f"the bandwidth must be a positive number or {MEDIAN!r}, got {bandwidth!r}")
+            make_kernel(self.kernel, 1.0 if bandwidth == MEDIAN else bandwidth, **self.kernel_options)
+        for ridge in self.ridges:
+            if not (isinstance(ridge, int | float) and 0 <= ridge < math.inf):
+                raise NfaError(f"ridge must be 0 or a positive number, got {ridge!r}")
+        for name, value, known in (
+            ("centering", self.centering, CENTERINGS),
+            ("normalization", self.normalization, NORMALIZATIONS),
+            ("solver", self.solver, METHODS),
+        ):
+            if value not in known:
+                raise NfaError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+        if not 0 < self.power < math.inf:
+            raise NfaError(f"power must be a positive number, got {self.power}")
+        if self.agop_samples is not None and self.agop_samples < 1:
+            raise NfaError(f"agop_samples must be 1 or more, got {self.agop_samples}")
+
+    @property
+    def bandwidths(self) -> tuple[float | str, ...]:
+        """The bandwidths to choose from."""
+        return _several(self.bandwidth)
+
+    @property
+    def ridges(self) -> tuple[float, ...]:
+        """The ridges to choose from."""
+        return _several(self.ridge)
+
+    @property
+    def chooses(self) -> bool:
+        """Whether validation data are needed to choose a bandwidth or a ridge."""
+        return len(self.bandwidths) * len(self.ridges) > 1
+
+    # ---- fit -----------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        metric: Metric,
+        X: Tensor,
+        Y: Tensor,
+        validation: tuple[Tensor, Tensor] | None = None,
+        start: Tensor | None = None,
+        progress: Callable[[int, float], None] | None = None,
+    ) -> Fit:
+        """Kernel ridge regression in a metric.
+
+        Args:
+            metric: M.
+            X: training points (n, d), float32 or float64.
+            Y: targets (n, c) of the dtype of X.
+            validation: points and targets by which bandwidth and ridge are chosen.
+            start: coefficients (n, c) from which conjugate gradients start.
+            progress: called with the iteration and the residual of conjugate gradients.
+
+        Raises:
+            NfaError: several bandwidths or ridges and no validation data, or outputs that are not finite.
+        """
+        if self.chooses and validation is None:
+            raise NfaError(
+                "choosing among several bandwidths or ridges needs validation data: give X_val and y_val, or "
+                "one bandwidth and one ridge"
+            )
+        clock = _Clock()
+        U = metric.transform(X)
+        U_val = None if validation is None else metric.transform(validation[0])
+        budget = room(U.device, self.memory)
+        clock.lap("kernel")
+        kernels = [self._kernel(bandwidth, U) for bandwidth in self.bandwidths]
+        direct = planned(KernelOperator(kernels[0], U), Y.shape[1], self.solver, budget) == "cholesky"
+        r = distances(U) if direct and 2 * len(U) ** 2 * U.itemsize <= budget else None
+        best, best_score = None, math.inf
+        for kernel in kernels:
+            for solution in self._solutions(kernel, U, Y, r, start, progress, clock):
+                predictor = Predictor(kernel, metric, U, solution.coefficients)
+                val_scores = None if U_val is None else predictor.at(U_val)
+                score = 0.0 if U_val is None else _mse(val_scores, validation[1])
+                clock.lap("predict")
+                if best is None or score < best_score:
+                    best, best_score = Fit(predictor, solution, Y, val_scores, {}, r), score
+        train_scores = self._train_scores(best, Y)
+        clock.lap("predict")
+        if not bool(torch.isfinite(train_scores).all()):
+            raise NfaError("the predictions on the training points are not finite")
+        return replace(best, train_scores=train_scores, seconds=clock.seconds)
+
+    def _kernel(self, bandwidth: float | str, U: Tensor) -> RadialKernel:
+        if bandwidth == MEDIAN:
+            bandwidth = median_bandwidth(U, self.seed)
+        return make_kernel(self.kernel, bandwidth, **self.kernel_options)
+
+    def _solutions(
+        self,
+        kernel: RadialKernel,
+        U: Tensor,
+        Y: Tensor,
+        r: Tensor | None,
+        start: Tensor | None,
+        progress: Callable[[int, float], None] | None,
+        clock: "_Clock",
+    ) -> Sequence[Solution]:
+        """One solution for each ridge: directly from the distances r (n, n), or without them."""
+        if r is None:
+            found = [
+                solve(
+                    KernelOperator(kernel, U), Y, ridge, method=self.solver, memory=self.memory, start=start,
+                    seed=self.seed, progress=progress,
+                )
+                for ridge in self.ridges
+            ]  # fmt: skip
+            clock.lap("solve")
+            return found
+        K = kernel.value_(r.clone())
+        clock.lap("kernel")
+        if len(self.ridges) == 1:
+            found = [cholesky(K, Y, self.ridges[0], overwrite=True, memory=self.memory)]
+        else:
+            path = ridge_path(K, Y, self.ridges)
+            found = [path.solution(index) for index in range(len(self.ridges))]
+        clock.lap("solve")
+        return found
+
+    @staticmethod
+    def _train_scores(fit: Fit, Y: Tensor) -> Tensor:
+        """Outputs at the centers: ``K a = Y - ridge a`` where that was solved to rounding."""
+        s = fit.solution
+        if s.method == "cg":
+            return fit.predictor.at(fit.predictor.centers)
+        return Y - (s.ridge + s.jitter) * s.coefficients.to(Y)
+
+    # ---- the next metric -----------------------------------------------------------------------------------
+
+    def next_metric(self, fit: Fit, index: int) -> tuple[Metric, dict[str, Any]]:
+        """``M ← G^power``, rescaled, from the AGOP G of a fit; and what a history tells of it.
+
+        Args:
+            fit: its ``distances`` are overwritten.
+            index: of the round, which with the seed chooses the points of the AGOP.
+
+        Raises:
+            NfaError: an AGOP that is not finite.
+        """
+        clock = _Clock()
+        old, width = fit.predictor.metric, fit.predictor.centers.shape[1]
+        with exact_products():
+            agop = self._agop(fit, index)
+            root = power_root(old.then(agop.root()).root, self.power)
+            root = self._normalized(root)
+            clock.lap("agop")
+            row = {
+                "agop_route": agop.route,
+                "self_consistency": cosine_of_metrics(old.root, root),
+                "rank": root.shape[1],
+                "coordinates": width,
+            }
+        if not bool(torch.isfinite(root).all()):
+            raise NfaError("the AGOP is not finite")
+        return Metric.factored(root), row | {"agop_seconds": clock.seconds["agop"]}
+
+    def _agop(self, fit: Fit, index: int) -> KernelAgop:
+        p = fit.predictor
+        U, a, n = p.centers, p.coefficients.to(p.centers), len(p.centers)
+        points = None
+        if self.agop_samples is not None and self.agop_samples < n:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
+            points = torch.randperm(n, generator=generator)[: self.agop_samples].sort().values.to(U.device)
+        budget = room(U.device, self.memory)
+        m = n if points is None else len(points)
+        if (m * n + n * n) * U.itemsize > budget:
+            rows = max(int(budget / 3 / (n * U.itemsize)), 1)
+            return blockwise_agop(p.kernel, U, a, points=points, centering=self.centering, rows=rows)
+        if fit.distances is not None and points is None:
+            slope = p.kernel.slope_(fit.distances)
+        else:
+            slope = p.kernel.slope_matrix(U if points is None else U[points], U)
+        return kernel_agop(slope, U, a, points=points, centering=self.centering)
+
+    def _normalized(self, root: Tensor) -> Tensor:
+        """The root of M divided by its largest entry (on the diagonal, M being semi-definite) or trace."""
+        squares = root.double().square().sum(1)
+        scale = {"max": squares.max(), "trace": squares.sum(), "none": squares.new_ones(())}
+        scale = float(scale[self.normalization])
+        return root / scale**0.5 if scale > 0 else root
+
+
+def cosine_of_metrics(F: Tensor | None, B: Tensor) -> float:
+    """Cosine of ``F Fᵀ``, or of the identity for None, with ``B Bᵀ``, for roots (d, ·).
+
+    Beyond 1024 coordinates it is estimated from 128 random directions, the same for both matrices.
+    """
+    d = len(B)
+    if max(d, B.shape[1]) <= _EXACT_COSINE:
+        left = torch.eye(d, dtype=B.dtype, device=B.device) if F is None else F @ F.mT
+        right = B @ B.mT
+    else:
+        probes = torch.randn(d, _PROBES, generator=torch.Generator().manual_seed(0), dtype=B.dtype)
+        probes = probes.to(B.device)
+        left = probes if F is None else F @ (F.mT @ probes)
+        right = B @ (B.mT @ probes)
+    norm = float(left.norm() * right.norm())
+    return float((left * right).sum()) / norm if norm > 0 else math.nan
+
+
+class _Clock:
+    """Seconds by phase."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, phase: str) -> None:
+        """Add the time since the last lap to a phase."""
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._last
+        self._last = now
+
+
+def _several(value: Any) -> tuple:
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def _mse(scores: Tensor, Y: Tensor) -> float:
+    error = float((scores - Y.to(scores)).double().square().mean())
+    return error if math.isfinite(error) else math.inf

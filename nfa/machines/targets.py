@@ -1,0 +1,90 @@
+"""Targets of kernel machines: class indices as one-hot columns, numbers as they are."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nfa.errors import NfaError
+
+
+@dataclass(frozen=True)
+class TargetCode:
+    """How the targets of a fit were given, and so how predictions are returned.
+
+    Attributes:
+        classes: number of classes; 0 for regression.
+        flat: whether regression targets were (n,).
+    """
+
+    classes: int = 0
+    flat: bool = False
+
+    @classmethod
+    def of(cls, y: Tensor) -> "TargetCode":
+        """Integer targets (n,) are classes, floating ones (n,) or (n, outputs) numbers.
+
+        Raises:
+            NfaError: neither, or one class only.
+        """
+        if not isinstance(y, Tensor) or y.dim() not in (1, 2) or not len(y):
+            raise NfaError("expected targets as a tensor (n,) or (n, outputs)")
+        if y.is_floating_point():
+            return cls(0, y.dim() == 1)
+        if y.is_complex() or y.dim() != 1 or int(y.min()) < 0:
+            raise NfaError("expected class indices (n,) of 0 or more")
+        if len(y.unique()) < 2:
+            raise NfaError("the targets are of one class only: there is nothing to tell apart")
+        return cls(int(y.max()) + 1)
+
+    def columns(self, y: Tensor, like: Tensor) -> Tensor:
+        """Targets (n, outputs) of the dtype and device of ``like``.
+
+        Raises:
+            NfaError: targets of another kind than those of the fit, or not finite.
+        """
+        if not isinstance(y, Tensor) or len(y) != len(like):
+            got = len(y) if isinstance(y, Tensor) else type(y).__name__
+            raise NfaError(f"points and targets must have one row a sample each, got {len(like)} and {got}")
+        y = y.detach().to(like.device)
+        if not self.classes:
+            if not bool(torch.isfinite(y).all()):
+                raise NfaError("the targets have values that are not finite (NaN or infinity)")
+            return y.reshape(len(y), -1).to(like.dtype)
+        if y.is_floating_point() or y.dim() != 1 or int(y.max()) >= self.classes or int(y.min()) < 0:
+            raise NfaError(f"expected class indices (n,) from 0 to {self.classes - 1}, as in the fit")
+        return torch.nn.functional.one_hot(y.long(), self.classes).to(like.dtype)
+
+    def decoded(self, scores: Tensor) -> Tensor:
+        """Predictions in the shape of the targets: class indices (n,) int64, or numbers."""
+        if self.classes:
+            return scores.argmax(1)
+        return scores[:, 0] if self.flat else scores
+
+    def quality(self, scores: Tensor, Y: Tensor, stage: str) -> dict[str, float]:
+        """``<stage>_mse`` and, for classes, ``<stage>_accuracy`` of outputs (n, c) against columns (n, c)."""
+        found = {f"{stage}_mse": float((scores - Y.to(scores)).double().square().mean())}
+        if self.classes:
+            found[f"{stage}_accuracy"] = float((scores.argmax(1) == Y.argmax(1)).double().mean())
+        return found
+
+
+def check_points(X: Tensor, width: int | None = None) -> Tensor:
+    """Points (n, d), detached, known to be finite.
+
+    Raises:
+        NfaError: something else.
+    """
+    if (
+        not isinstance(X, Tensor)
+        or X.dtype not in (torch.float32, torch.float64)
+        or X.dim() != 2
+        or not len(X)
+    ):
+        shape = f"{X.dtype} {tuple(X.shape)}" if isinstance(X, Tensor) else type(X).__name__
+        raise NfaError(f"expected points (n, d) of a floating dtype, float32 or float64, got {shape}")
+    if width is not None and X.shape[1] != width:
+        raise NfaError(f"expected points with {width} features, as in the fit, got {X.shape[1]}")
+    if not bool(torch.isfinite(X.sum())) and not bool(torch.isfinite(X).all()):
+        raise NfaError("the points have values that are not finite (NaN or infinity)")
+    return X.detach()
