@@ -18,7 +18,7 @@ _CANCELLED = {torch.float32: 1e-3, torch.float64: 1e-4}
 _DIRECT_WIDTH = 8  # up to this many coordinates the differences are no slower than the product
 _DIRECT_SHARE = 0.2  # with more entries than this to compute anew, a whole tile of differences is faster
 _GATHERED = 2**18  # numbers at a time that are gathered for single entries
-_TILE_ENTRIES = {"cpu": 2**20, "cuda": 2**25}
+_TILE_ENTRIES = {"cpu": 2**17, "cuda": 2**25}
 
 
 def distances(X: Tensor, Z: Tensor | None = None, *, out: Tensor | None = None) -> Tensor:
@@ -26,7 +26,7 @@ def distances(X: Tensor, Z: Tensor | None = None, *, out: Tensor | None = None) 
 
     Equal rows have distance exactly 0; X against itself gives an exactly symmetric matrix. Distances of
     near duplicates are right to a relative 1e-4 in float32. Beyond the result a few tiles of
-    2²⁰ entries are held (2²⁵ on a GPU).
+    2¹⁷ entries are held (2²⁵ on a GPU).
 
     Args:
         X: points, float32 or float64.

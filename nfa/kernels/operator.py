@@ -35,7 +35,8 @@ class KernelOperator:
     ):
         self.kernel, self._pairs = kernel, Pairs(X)
         self.size, self.dtype, self.device = len(X), X.dtype, X.device
-        self._entries = max(int(block_bytes / X.element_size()), 1) if block_bytes else tile_entries(X.device)
+        self._entries = int(block_bytes / X.element_size()) if block_bytes else 8 * tile_entries(X.device)
+        self._entries = max(self._entries, 1)
         self._room = int(cache_bytes / X.element_size())
         self._kept: dict[tuple[int, int], Tensor] = {}
 
@@ -121,4 +122,4 @@ def wide_product(K: Tensor, V: Tensor) -> Tensor:
 
 def _strips(tile: Tensor) -> Iterator[slice]:
     """Ranges of rows to be converted to float64 at a time."""
-    return spans(len(tile), max(tile_entries(tile.device) // 8 // tile.shape[1], 1))
+    return spans(len(tile), max(tile_entries(tile.device) // tile.shape[1], 1))

@@ -1,40 +1,11 @@
-"""Roots B of positive semi-definite matrices, ``G = B Bᵀ``, and of their powers."""
+"""Spectra of positive semi-definite matrices that are full of rounding, and roots of their powers."""
 
 import torch
 from torch import Tensor
 
 from nfa.errors import NfaError
 
-_SPECTRAL = 768  # rows up to which the eigenvectors cost little; they drop what is null
-_SHIFTS = 4  # attempts at a Cholesky factor, each with ten times the shift
 _NOT_ROUNDING = 0.1  # a negative eigenvalue this large beside the largest is no rounding error
-
-
-def psd_root(G: Tensor) -> Tensor:
-    """B (k, r) with ``B Bᵀ = G`` (k, k) up to the rounding of its dtype.
-
-    Up to 768 rows B holds the eigenvectors, scaled, largest first, without those that are null; beyond, it is
-    the Cholesky factor of G with a shift of rounding size, a twentieth of the cost.
-
-    Args:
-        G: (k, k), symmetric up to rounding, float32 or float64; the lower triangle is read.
-
-    Raises:
-        NfaError: a negative eigenvalue that is no rounding error.
-    """
-    k = len(G)
-    largest = float(G.diagonal().max())
-    if largest > 0 and k > _SPECTRAL:
-        shift = torch.finfo(G.dtype).eps * largest
-        A = G.double()
-        for attempt in range(_SHIFTS):
-            shifted = A.clone()
-            shifted.diagonal().add_(shift * 10**attempt)
-            B, info = torch.linalg.cholesky_ex(shifted)
-            if not int(info):
-                return B.to(G.dtype)
-    values, vectors = spectrum(G)
-    return (vectors * values.sqrt()).to(G.dtype)
 
 
 def power_root(root: Tensor, power: float) -> Tensor:

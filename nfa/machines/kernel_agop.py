@@ -24,7 +24,7 @@ from torch import Tensor
 from nfa.errors import NfaError
 from nfa.kernels.distances import spans
 from nfa.kernels.radial import RadialKernel
-from nfa.kernels.roots import psd_root
+from nfa.solvers.semidefinite import root, times_root
 
 CENTERINGS = ("none", "output", "pooled")
 ROUTES = ("auto", "classes", "dual", "factored")
@@ -53,7 +53,7 @@ class KernelAgop:
 
     def root(self) -> Tensor:
         """B (k, r) with ``G = B Bᵀ`` up to rounding."""
-        return self.factor if self.factor is not None else psd_root(self.matrix)
+        return self.factor if self.factor is not None else root(self.matrix.clone())
 
 
 def kernel_agop(
@@ -85,9 +85,8 @@ def kernel_agop(
     _check("route", route, ROUTES)
     m, n = slope.shape
     if route == "auto":
-        route = "classes"
-        if _squares_fit(slope):
-            route = _cheapest(m, n, centers.shape[1], coefficients.shape[1])
+        route = _cheapest(m, n, centers.shape[1], coefficients.shape[1])
+        route = route if route == "classes" or _squares_fit(slope) else "classes"
     Z = centers - centers.mean(0)  # gradients are sums of differences: an offset only costs digits
     s = slope @ coefficients
     problem = _Problem(slope, Z, coefficients, s, points, centering)
@@ -97,7 +96,7 @@ def kernel_agop(
     P = _finite(_summed_over_classes(problem))
     if route == "dual":
         return KernelAgop(route, matrix=_congruence(P, Z) / m)
-    return KernelAgop(route, factor=Z.mT @ psd_root(P) / m**0.5)
+    return KernelAgop(route, factor=times_root(Z.mT, P) / m**0.5)
 
 
 def blockwise_agop(
@@ -152,13 +151,13 @@ class _Problem:
 
 
 def _cheapest(m: int, n: int, k: int, c: int) -> str:
-    """Fewest multiplications, those in float64 and in factors counted twice."""
-    by_classes = c * (m * n * k + m * k * k / 2) + k**3 * 2 / 3
+    """Fewest multiplications, for the AGOP and its root."""
+    by_classes = c * (m * n * k + m * k * k / 2) + k**3 / 2
     summed = m * n * n / 2
-    dual = summed + n * n * k + n * k * k / 2 + k**3 * 2 / 3
-    factored = summed + n**3 * 2 / 3 + n * n * k / 2
+    dual = summed + n * n * k + n * k * k / 2 + k**3 / 2
+    factored = summed + n**3 / 3 + n * n * k / 2
     costs = {"classes": by_classes, "dual": dual}
-    if n < k:  # else the coordinates to come would be more than they are
+    if n <= k:  # else the coordinates to come would be more than they are
         costs["factored"] = factored
     return min(costs, key=costs.__getitem__)
 
@@ -168,8 +167,11 @@ def _squares_fit(slope: Tensor) -> bool:
 
     Near points have a slope of one over their distance. In P it stands squared, and is to cancel there.
     """
-    sizes = slope.abs()
-    largest, typical = float(sizes.max()), float(sizes.mean())
+    low, high = slope.aminmax()
+    largest, typical = (
+        max(-float(low), float(high)),
+        float(torch.linalg.vector_norm(slope, 1)) / slope.numel(),
+    )
     return largest**2 * torch.finfo(slope.dtype).eps <= _LOST * len(slope) * typical**2
 
 
@@ -188,20 +190,22 @@ def _by_classes(p: _Problem) -> Tensor:
 
 def _summed_over_classes(p: _Problem) -> Tensor:
     """P (n, n), symmetric."""
-    n = len(p.Z)
-    P = p.slope.new_empty(n, n)
-    V = p.removed()
+    n, K = len(p.Z), p.slope
+    P, V = K.new_empty(n, n), p.removed()
     for rows, columns in _upper_blocks(n):
-        block = torch.mm(p.slope[:, rows].mT, p.slope[:, columns], out=P[rows, columns])
+        block = torch.mm(K[:, rows].mT, K[:, columns], out=P[rows, columns])
         block *= p.a[rows] @ p.a[columns].mT
         if V is not None:
             block.addmm_(V[rows], V[columns].mT, alpha=-1)
+        if p.points is None:
+            block -= K[rows, columns] * (p.s[rows] @ p.a[columns].mT)
+            block -= (K[columns, rows] * (p.s[columns] @ p.a[rows].mT)).mT
     _mirrored(P)
-    for part in spans(len(p.slope), _BLOCK):
-        at = part if p.points is None else p.points[part]
-        cross = p.slope[part] * (p.s[part] @ p.a.mT)
-        P[at] -= cross
-        P[:, at] -= cross.mT
+    if p.points is not None:
+        for part in spans(len(K), _BLOCK):
+            at, cross = p.points[part], K[part] * (p.s[part] @ p.a.mT)
+            P[at] -= cross
+            P[:, at] -= cross.mT
     P.diagonal()[p.at] += p.s.square().sum(1)
     return P
 

@@ -59,7 +59,7 @@ class RadialSum(nn.Module):
 
 
 class KernelNetwork(nn.Module):
-    """``feature_map`` and then ``radial``; inputs of any shape (n, …) are flattened.
+    """``radial(feature_map(x - offset))``; inputs of any shape (n, …) are flattened.
 
     Args:
         kernel: name, see `nfa.kernels.make_kernel`.
@@ -70,25 +70,28 @@ class KernelNetwork(nn.Module):
 
     def __init__(self, kernel: str, in_features: int, outputs: int, **kernel_options: Any):
         super().__init__()
+        self.register_buffer("offset", torch.zeros(in_features))
         self.feature_map = FeatureMap(in_features)
         self.radial = RadialSum(kernel, kernel_options, in_features, outputs)
 
     @classmethod
-    def of(cls, predictor: Predictor, in_features: int) -> "KernelNetwork":
+    def of(cls, predictor: Predictor) -> "KernelNetwork":
         """The network of a predictor."""
         name, options = kernel_name(predictor.kernel)
-        network = cls(name, in_features, predictor.coefficients.shape[1], **options)
+        network = cls(name, len(predictor.offset), predictor.coefficients.shape[1], **options)
         network.hold(predictor)
         return network
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs (n, c)."""
-        return self.radial(self.feature_map(x.flatten(1)))
+        return self.radial(self.feature_map(x.flatten(1) - self.offset))
 
     def hold(self, predictor: Predictor) -> None:
         """Take over a fit."""
-        root = predictor.root(self.feature_map.in_features)
+        predictor = predictor.settled()
+        root = predictor.root()
         self._resize(root.shape[1], len(predictor.centers), root)
+        self.offset.copy_(predictor.offset)
         self.feature_map.weight.copy_(root.mT)
         self.radial.centers.copy_(predictor.centers)
         self.radial.coefficients.copy_(predictor.coefficients)
@@ -102,7 +105,7 @@ class KernelNetwork(nn.Module):
         metric = Metric.factored(weight.mT.contiguous())
         if weight.shape[0] == weight.shape[1] and bool((weight == torch.eye(len(weight)).to(weight)).all()):
             metric = Metric.identity()
-        return Predictor(radial.kernel, metric, radial.centers, radial.coefficients.detach())
+        return Predictor(radial.kernel, metric, self.offset, radial.centers, radial.coefficients.detach())
 
     def _resize(self, rank: int, centers: int, like: Tensor) -> None:
         """Make room for a fit of another size, keeping the tensors where the sizes agree."""
@@ -112,6 +115,7 @@ class KernelNetwork(nn.Module):
         now = (self.feature_map.weight, self.radial.centers, self.radial.coefficients)
         if all(t.shape == s and t.dtype == like.dtype for t, s in zip(now, shapes, strict=True)):
             return
+        self.offset = torch.empty(d, **options)
         self.feature_map.out_features = rank
         self.feature_map.weight = nn.Parameter(torch.empty(rank, d, **options), requires_grad=False)
         self.radial.centers = torch.empty(centers, rank, **options)

@@ -1,6 +1,6 @@
 """A fitted kernel predictor: what one round of a recursive feature machine leaves behind."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -10,31 +10,73 @@ from nfa.kernels import Metric, RadialKernel, kernel_product
 
 @dataclass(frozen=True)
 class Predictor:
-    """``f(x) = Σ_j a_j k(‖Fᵀx - u_j‖)`` with ``M = F Fᵀ``.
+    """``f(x) = Σ_j a_j k(‖Fᵀ(x - o) - u_j‖)`` with ``M = F Fᵀ``.
 
     Attributes:
         kernel: k, with its bandwidth.
         metric: M, by its root F (d, k).
+        offset: o (d,), which distances do not see: without it large means cost digits.
         centers: u, the training points in the coordinates of the metric, (n, k).
         coefficients: a, (n, c).
+        points: the training points (n, d), while the centers are their images only up to rounding.
     """
 
     kernel: RadialKernel
     metric: Metric
+    offset: Tensor
     centers: Tensor
     coefficients: Tensor
+    points: Tensor | None = None
 
     def __call__(self, X: Tensor) -> Tensor:
         """Outputs (m, c) at points X (m, d)."""
-        return self.at(self.metric.transform(X))
+        return self.at(self.metric.transform(X - self.offset))
 
     def at(self, U: Tensor) -> Tensor:
         """Outputs (m, c) at points in the coordinates of the metric, U (m, k)."""
         return kernel_product(self.kernel, U, self.centers, self.coefficients.to(U))
 
-    def root(self, in_features: int) -> Tensor:
+    def settled(self) -> "Predictor":
+        """The same with centers that equal the images of the training points to the last bit.
+
+        Where a cusp of the kernel makes a difference: for gradients at training points.
+        """
+        if self.points is None:
+            return self
+        return replace(self, centers=self.metric.transform(self.points - self.offset), points=None)
+
+    def root(self) -> Tensor:
         """F (d, k) as a matrix, also for the identity and a diagonal metric."""
         F = self.metric.root
         if F is None:
-            return torch.eye(in_features, dtype=self.centers.dtype, device=self.centers.device)
+            return torch.eye(len(self.offset), dtype=self.offset.dtype, device=self.offset.device)
         return F.diag() if F.dim() == 1 else F
+
+
+def images(X: Tensor, metric: Metric) -> Tensor:
+    """Points (n, d) in the coordinates of a metric (n, k): one product, and equal points have equal images."""
+    if metric.root is None:
+        return X
+    F = metric.root.to(X)
+    if F.dim() == 1:
+        return X * F
+    U = X @ F
+    later, first = copies(X)
+    U[later] = U[first]
+    return U
+
+
+def copies(X: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows that equal an earlier one, and which: indices (q,) and (q,)."""
+    words = X.contiguous().view(torch.int32)
+    weights = torch.randint(-(2**62), 2**62, (words.shape[1],), generator=torch.Generator().manual_seed(0))
+    weights = (weights | 1).to(X.device)
+    codes = torch.cat([(part.long() * weights).sum(1) for part in words.split(256)])  # exact, modulo 2^64
+    sorted_codes, order = codes.sort(stable=True)
+    again = (sorted_codes[1:] == sorted_codes[:-1]).nonzero()[:, 0] + 1
+    if not len(again):
+        return again, again
+    starts = torch.searchsorted(sorted_codes, sorted_codes[again])
+    later, first = order[again], order[starts]
+    equal = (X[later] == X[first]).all(1)
+    return later[equal], first[equal]

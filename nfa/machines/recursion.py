@@ -26,7 +26,7 @@ from nfa.kernels import (
 )
 from nfa.kernels.roots import power_root
 from nfa.machines.kernel_agop import CENTERINGS, KernelAgop, blockwise_agop, kernel_agop
-from nfa.machines.predictor import Predictor
+from nfa.machines.predictor import Predictor, images
 from nfa.solvers import METHODS, Solution, cholesky, planned, ridge_path, room, solve
 
 NORMALIZATIONS = ("max", "trace", "none")
@@ -167,8 +167,10 @@ class Recursion:
                 "one bandwidth and one ridge"
             )
         clock = _Clock()
-        U = metric.transform(X)
-        U_val = None if validation is None else metric.transform(validation[0])
+        offset = X.mean(0)
+        U = images(X - offset, metric)
+        U_val = None if validation is None else metric.transform(validation[0] - offset)
+        points = None if metric.root is None else X
         budget = room(U.device, self.memory)
         clock.lap("kernel")
         kernels = [self._kernel(bandwidth, U) for bandwidth in self.bandwidths]
@@ -177,7 +179,7 @@ class Recursion:
         best, best_score = None, math.inf
         for kernel in kernels:
             for solution in self._solutions(kernel, U, Y, r, start, progress, clock):
-                predictor = Predictor(kernel, metric, U, solution.coefficients)
+                predictor = Predictor(kernel, metric, offset, U, solution.coefficients, points)
                 val_scores = None if U_val is None else predictor.at(U_val)
                 score = 0.0 if U_val is None else _mse(val_scores, validation[1])
                 clock.lap("predict")

@@ -96,7 +96,6 @@ class RFM:
         self.best_round = 0
         self._predictor: Predictor | None = None
         self._targets = TargetCode()
-        self._width = 0
 
     # ---- fit and predict -----------------------------------------------------------------------------------
 
@@ -134,7 +133,7 @@ class RFM:
         if X_val is not None:
             points = self._points(X_val, X.shape[1]).to(X)
             validation = points, targets.columns(y_val, points)
-        self._width, self._targets, self.history, self._predictor = X.shape[1], targets, [], None
+        self._targets, self.history, self._predictor = targets, [], None
         line = _Progress(self.rounds) if progress else None
         metric, fit, best = Metric.identity(), None, math.inf
         for index in range(self.rounds + 1):
@@ -173,7 +172,7 @@ class RFM:
     def scores(self, X: Tensor) -> Tensor:
         """Real outputs (n, outputs); for classes the larger, the likelier."""
         predictor = self.predictor
-        return predictor(self._points(X, self._width))
+        return predictor(self._points(X, len(predictor.offset)))
 
     @property
     def predictor(self) -> Predictor:
@@ -185,7 +184,7 @@ class RFM:
     @property
     def M(self) -> Tensor:
         """The Mahalanobis matrix, (d, d) in the dtype of the data."""
-        root = self.predictor.root(self._width)
+        root = self.predictor.root()
         return root @ root.mT
 
     def network(self) -> nn.Module:
@@ -193,7 +192,8 @@ class RFM:
 
         Its linear layer ``feature_map`` has ``WᵀW = M``.
         """
-        return KernelNetwork.of(self.predictor, self._width)
+        self._predictor = self.predictor.settled()
+        return KernelNetwork.of(self._predictor)
 
     # ---- files ---------------------------------------------------------------------------------------------
 
@@ -201,15 +201,14 @@ class RFM:
         """Write the fitted machine to a safetensors file, whole or not at all."""
         from safetensors.torch import save_file
 
-        p = self.predictor
-        tensors = {"centers": p.centers, "coefficients": p.coefficients}
+        p = self._predictor = self.predictor.settled()
+        tensors = {"offset": p.offset, "centers": p.centers, "coefficients": p.coefficients}
         if p.metric.root is not None:
             tensors["root"] = p.metric.root
         state = {
             "options": self._options(),
             "bandwidth": p.kernel.bandwidth,
             "targets": dataclasses.asdict(self._targets),
-            "width": self._width,
             "metric": p.metric.kind,
             "best_round": self.best_round,
             "history": self.history,
@@ -242,8 +241,10 @@ class RFM:
         machine = cls(**options, device=device)
         kernel = make_kernel(options["kernel"], state["bandwidth"], **machine.recursion.kernel_options)
         metric = Metric(tensors.get("root"), state["metric"])
-        machine._predictor = Predictor(kernel, metric, tensors["centers"], tensors["coefficients"])
-        machine._targets, machine._width = TargetCode(**state["targets"]), state["width"]
+        machine._predictor = Predictor(
+            kernel, metric, tensors["offset"], tensors["centers"], tensors["coefficients"]
+        )
+        machine._targets = TargetCode(**state["targets"])
         machine.best_round, machine.history = state["best_round"], state["history"]
         return machine
 

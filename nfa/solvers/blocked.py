@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nfa.kernels.distances import spans
 
-_BLOCK = 512
+_BLOCK = 256
 
 
 class BlockFactor:
@@ -31,9 +31,12 @@ class BlockFactor:
         ]
         self._noise = 4 * torch.finfo(dtype).eps * len(K) ** 0.5
 
-    def decompose(self, shift: float) -> bool:
-        """Factorise; False where a pivot is negative, or no larger than rounding."""
-        K = self._K
+    def decompose(self, shift: float, noise: float | None = None) -> bool:
+        """Factorise; False where a squared pivot is no larger than ``noise``, beside the largest diagonal.
+
+        The noise that is meant by None is that of rounding.
+        """
+        K, noise = self._K, self._noise if noise is None else noise
         self._diagonal = [K[s, s].to(torch.float64, copy=True) for s in self._ranges]
         for s, block, panel in zip(self._ranges, self._diagonal, self._panels, strict=True):
             block.diagonal().add_(shift)
@@ -41,7 +44,7 @@ class BlockFactor:
         largest = max(float(block.diagonal().max()) for block in self._diagonal)
         for k, (s, panel) in enumerate(zip(self._ranges, self._panels, strict=True)):
             L, info = torch.linalg.cholesky_ex(self._upper_copied(self._diagonal[k]))
-            if int(info) or not float(L.diagonal().min()) ** 2 > self._noise * largest:
+            if int(info) or not float(L.diagonal().min()) ** 2 > noise * largest:
                 return False
             self._diagonal[k] = L
             if len(panel):
@@ -59,6 +62,14 @@ class BlockFactor:
             A[s] -= panel.mT @ A[s.stop :].to(panel)
             A[s] = torch.linalg.solve_triangular(L.mT, A[s], upper=True)
         return A
+
+    def times(self, A: Tensor) -> Tensor:
+        """``A L``, (p, n) for the lower factor L and A (p, n), in the dtype of A."""
+        product = torch.empty_like(A)
+        for s, L, panel in zip(self._ranges, self._diagonal, self._panels, strict=True):
+            torch.mm(A[:, s], L.to(A), out=product[:, s])
+            product[:, s].addmm_(A[:, s.stop :], panel.to(A))
+        return product
 
     def _update(self, k: int, start: int) -> None:
         """Take panel k, which begins in row ``start``, out of all later blocks."""

@@ -23,15 +23,15 @@ from nfa.solvers.common import (
 )
 
 _REFINEMENTS = 3
-_GOOD = {torch.float32: 1e-7, torch.float64: 1e-14}  # a residual that needs no further refinement
-_BAD = 1e-5  # a residual that calls for a factor in float64
+_GOOD = {torch.float32: 3e-5, torch.float64: 1e-13}  # a residual that needs no further refinement
+_BAD = 1e-3  # a residual that calls for a factor in float64
 _LOST = 1e-3  # a residual of the rounded coefficients that calls for a warning
 _JITTERS = 4  # attempts, each with ten times the jitter
 
 
 @dataclass(frozen=True)
 class _Found:
-    """Coefficients, and the residual before and after they were rounded to the dtype of K."""
+    """Coefficients in the dtype of K, their residual with the jitter and without it, and refinement steps."""
 
     coefficients: Tensor
     attained: float
@@ -44,7 +44,7 @@ def cholesky(
 ) -> Solution:
     """Solve ``(K + ridge I) A = Y`` by a Cholesky factor in the dtype of K and iterative refinement.
 
-    Residuals are taken in float64. Where a float32 factor fails, or leaves a residual above 1e-5, the
+    Residuals are taken in float64. Where a float32 factor fails, or leaves a residual above 1e-3, the
     factor is taken in float64 if there is room. Where that fails too, jitter of 0.1 √ε of the mean
     diagonal is added to the ridge, then ten times as much, up to four times, with a warning.
 
@@ -122,25 +122,24 @@ def _fits(K: Tensor, memory: float | None) -> bool:
 
 
 def _refined(K: Tensor, Y: Tensor, ridge: float, jitter: float, factor: BlockFactor) -> _Found:
-    """Solve, then refine while the residual of ``K + (ridge + jitter) I`` at least halves.
+    """Solve, then refine the coefficients in the dtype of K while the residual at least halves.
 
-    The residual that is returned is that of ``K + ridge I`` and of the rounded coefficients.
+    They are refined to solve ``K + (ridge + jitter) I``; the residual that is returned is that of
+    ``K + ridge I``.
     """
-    A, best, steps = factor.solve(Y), float("inf"), 0
-    kept = A
-    while True:
+    best = _Found(Y, float("inf"), float("inf"), 0)
+    correction, A = factor.solve(Y), torch.zeros_like(Y)
+    for steps in range(_REFINEMENTS + 1):
+        A = (A + correction).to(K.dtype).double()
         R = Y - symmetric_product(K, A).add_(A, alpha=ridge + jitter)
-        residual = relative_residual(R, Y)
-        if residual < best:
-            kept = A
-        if residual <= _GOOD[K.dtype] or not residual < best / 2 or steps == _REFINEMENTS:
+        attained = relative_residual(R, Y)
+        stalled = not attained < best.attained / 2
+        if attained < best.attained:
+            best = _Found(A.to(K.dtype), attained, relative_residual(R.add(A, alpha=jitter), Y), steps)
+        if attained <= _GOOD[K.dtype] or stalled:
             break
-        best, steps = residual, steps + 1
-        A = A + factor.solve(R)
-    rounded = kept.to(K.dtype)
-    V = rounded.double()
-    R = Y - symmetric_product(K, V).add_(V, alpha=ridge)
-    return _Found(rounded, min(best, residual), relative_residual(R, Y), steps)
+        correction = factor.solve(R)
+    return best
 
 
 def _warn_of_jitter(K: Tensor, ridge: float, jitter: float, scale: float, dtype: torch.dtype) -> None:

@@ -1,0 +1,79 @@
+"""The average gradient outer product of a convolutional kernel predictor with respect to patches, exactly.
+
+For ``f_c(x) = Σ_j a_jc k(x, x_j)`` and images x_i whose patches count as inputs of their own,
+
+    G = 1/m Σ_i Σ_c Σ_p r rᵀ,   r = ∂f_c(x_i)/∂(patch p of x_i)   (D, D),
+
+which is what a convolutional recursive feature machine sets M to (Beaglehole, Radhakrishnan, Pandit and
+Belkin, arXiv 2309.00570). Gradients come from `nfa.kernels.conv_gradient`, all classes from one sweep.
+"""
+
+import threading
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from nfa.errors import NfaError
+from nfa.kernels.conv import ConvKernel, check_images, check_transform
+from nfa.kernels.conv_gradient import each_gradient
+
+
+def patch_agop(
+    kernel: ConvKernel,
+    points: Tensor,
+    centers: Tensor,
+    coefficients: Tensor,
+    transform: Tensor | None = None,
+    *,
+    same: Tensor | None = None,
+    dtype: torch.dtype = torch.float64,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """AGOP (D, D) of ``dtype`` with respect to untransformed patches: mean over points, sum over the rest.
+
+    G depends on the coefficients through ``a aᵀ`` alone, so that more classes than centers cost no more than
+    as many. Gradients are held for some points at a time.
+
+    Args:
+        kernel: of the predictor.
+        points: images (m, c, H, W), float32 or float64.
+        centers: images (n, c, H, W).
+        coefficients: a, (n, classes).
+        transform: T (k, D) that the predictor multiplies patches by; None for the identity.
+        same: (m,), for each point the index of the center that is the same image, -1 if none is; None means
+            that none is, or, where points and centers are one tensor, that each is its own. Such a pair
+            contributes ½∇k(x, x).
+        dtype: of the sweep; float32 takes half the time and loses digits where patches are nearly parallel.
+        progress: called with the pairs of images that are done, and with their total.
+
+    Raises:
+        NfaError: arguments that do not belong together, or are not finite.
+    """
+    check_images("points", points)
+    T = check_transform(transform, points, kernel.patch_size)
+    if coefficients.dim() == 2 and coefficients.shape[1] > coefficients.shape[0] > 0:
+        coefficients = _fewer(coefficients)
+    size = points.shape[1] * kernel.patch_size**2 if T is None else len(T)
+    G = points.new_zeros(size, size, dtype=dtype)
+    lock = threading.Lock()
+
+    def add(rows: slice, classes: slice, gradients: Tensor) -> None:
+        R = gradients.reshape(-1, size)
+        outer = R.mT @ R
+        with lock:
+            G.add_(outer)
+
+    each_gradient(add, kernel, points, centers, coefficients, T, same=same, dtype=dtype, progress=progress)
+    G /= len(points)
+    if T is not None:
+        T = T.to(dtype)
+        G = T.mT @ G @ T
+    return (G + G.mT) / 2
+
+
+def _fewer(a: Tensor) -> Tensor:
+    """Coefficients (n, n) with the ``a aᵀ`` of (n, classes)."""
+    if not bool(a.isfinite().all()):
+        raise NfaError("the coefficients have entries that are not finite: check the fit they come from")
+    return torch.linalg.qr(a.detach().double().mT, mode="r").R.mT
