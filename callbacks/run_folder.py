@@ -63,7 +63,7 @@ class RunFolder(Callback):
             "step": trainer.global_step,
             "seconds": round(self._training_seconds(trainer), 3),
         }
-        if trainer.optimizers:
+        if trainer.optimizers and pl_module.automatic_optimization:
             row["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
         row |= {k: float(v) for k, v in sorted(trainer.callback_metrics.items())}
         self.rows.append(row)
@@ -112,7 +112,7 @@ class RunFolder(Callback):
             "epochs": trainer.current_epoch,
             "fit_seconds": round(self.fit_seconds, 3),
             "peak_memory_mb": round(peak_memory_mb(), 1),
-            "num_parameters": sum(p.numel() for p in pl_module.network.parameters()),
+            "num_parameters": pl_module.num_learned,
             **_ansatz_summary(monitor),
             **versions(),
         }

@@ -3,17 +3,21 @@
 from datamodules.base import Split, TensorBatches, TensorDataModule
 from datamodules.digits import Digits
 from datamodules.image_folder import ImageFolderData
+from datamodules.local_signal import Bars, PastedDigits, Star
 from datamodules.synthetic import LowRank, SparseParity, Staircase
 from datamodules.tabular import Tabular
 from datamodules.torchvision_sets import TorchvisionSet
 
 __all__ = [
+    "Bars",
     "Digits",
     "ImageFolderData",
     "LowRank",
+    "PastedDigits",
     "SparseParity",
     "Split",
     "Staircase",
+    "Star",
     "Tabular",
     "TensorBatches",
     "TensorDataModule",

@@ -180,7 +180,13 @@ class TensorDataModule(LightningDataModule, ABC):
         return self._transform.normalize.std
 
     def train_dataloader(self) -> TensorBatches:
-        """Make the shuffled, augmented training batches: x float32 (b, …), y as in `Split`."""
+        """Make the training batches: x float32 (b, …), y as in `Split`; shuffled and augmented.
+
+        A model with ``takes_every_sample`` gets each sample once, in one order and by ``eval_batch_size``.
+        """
+        model = getattr(self.trainer, "lightning_module", None)
+        if getattr(model, "takes_every_sample", False):
+            return self._batches("train", self.eval_batch_size)
         return self._batches("train", self.batch_size, shuffle=True)
 
     def val_dataloader(self) -> TensorBatches | list:

@@ -3,9 +3,11 @@
 from models.base import LabModule
 from models.build import build_model
 from models.cnn import CNN
+from models.deep_rfm import DeepRFM
 from models.mlp import MLP
 from models.neural import NeuralModule
 from models.resnet import ResNet
+from models.rfm import RFM
 from models.vgg import VGG
 
-__all__ = ["CNN", "MLP", "VGG", "LabModule", "NeuralModule", "ResNet", "build_model"]
+__all__ = ["CNN", "MLP", "RFM", "VGG", "DeepRFM", "LabModule", "NeuralModule", "ResNet", "build_model"]

@@ -43,6 +43,11 @@ class LabModule(pl.LightningModule):
         """Outputs (n, num_outputs) of inputs (n, *input_shape)."""
         return self.network(x)
 
+    @property
+    def num_learned(self) -> int:
+        """Numbers that are learned: the parameters of the network."""
+        return sum(p.numel() for p in self.network.parameters())
+
     def log_outputs(self, stage: str, outputs: Tensor, target: Tensor, loss: Tensor) -> None:
         """Update and log the metrics of a stage (``train``, ``val`` or ``test``) with one batch."""
         metrics = self.metrics[f"{stage}_metrics"]

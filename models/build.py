@@ -33,8 +33,17 @@ def build_model(model: Mapping[str, Any], training: Mapping[str, Any], data: Any
     known = {"input_shape": list(data.input_shape), "num_outputs": data.num_outputs, "task": data.task}
     spec = {**{k: v for k, v in known.items() if _takes(target, k)}, **model}
     if inspect.isclass(target) and issubclass(target, pl.LightningModule):
-        return hydra.utils.instantiate(spec, _convert_="all")
+        return _lightning_module(spec)
     return NeuralModule(net=spec, task=data.task, num_outputs=data.num_outputs, **training)
+
+
+def _lightning_module(spec: dict[str, Any]) -> LabModule:
+    try:
+        return hydra.utils.instantiate(spec, _convert_="all")
+    except hydra.errors.InstantiationException as error:
+        if isinstance(error.__cause__, NfaError):
+            raise error.__cause__ from None
+        raise NfaError(f"cannot build model {spec['_target_']}: {' '.join(str(error).split())}") from error
 
 
 def _locate(path: str) -> Any:

@@ -273,7 +273,7 @@ def _row(
         return AnsatzRow(*shape, status=f"skipped: {reason}")
     if sensitivity.passes:
         row = AnsatzRow(*shape, power=power, status="trivial")
-        return _with_initial(_trivial_row(row, sensitivity, report), report, initial)
+        return _with_initial(_trivial_row(row, sensitivity, report), report, initial, entry.free_rows)
     pair = layer_pair(sensitivity, report.weights[entry.name])
     draws = report.null_draws[entry.name] = null_draws(pair, nulls)
     null = pair.null_cosines(power, draws, seed)
@@ -295,7 +295,7 @@ def _row(
         stderr=known.cosine,
     )
     report._sensitivities[entry.name] = sensitivity.merged()
-    return _with_initial(row, report, initial)
+    return _with_initial(row, report, initial, entry.free_rows)
 
 
 def _with_tie(entry: SkippedModule, measured: str | None) -> SkippedModule:
@@ -319,18 +319,19 @@ def _trivial_row(row: AnsatzRow, sensitivity: Sensitivity, report: AnsatzReport)
     )  # fmt: skip
 
 
-def _with_initial(row: AnsatzRow, report: AnsatzReport, initial: AnsatzReport | None) -> AnsatzRow:
-    """Fill the columns that compare with initialisation."""
+def _with_initial(
+    row: AnsatzRow, report: AnsatzReport, initial: AnsatzReport | None, free: bool
+) -> AnsatzRow:
+    """Fill the columns that compare with initialisation; free rows have no change of weight."""
     if initial is None or row.layer not in initial.weights:
         return row
     sensitivity = report._sensitivities[row.layer]
     W = report.weights[row.layer]
     W0 = initial.weights[row.layer].to(W)
-    change = W.double() - W0.double()
     before = initial.row(row.layer)
     return replace(
         row,
-        cnfc=layer_pair(sensitivity, change).cosine(1.0),
+        cnfc=math.nan if free else layer_pair(sensitivity, W.double() - W0.double()).cosine(1.0),
         init_nfm_cosine=weight_cosine(W, W0),
         init_cosine=before.cosine if before.power == row.power else math.nan,
         init_alignment=before.alignment,
@@ -392,7 +393,10 @@ def _initial_report(
 def _check_initial(maps: Sequence[LinearMap], initial: AnsatzReport | None) -> None:
     for lmap in maps:
         before = initial.weights.get(lmap.name) if initial is not None else None
-        if before is not None and before.shape != lmap.weight().shape:
+        if before is None:
+            continue
+        first = 2 if lmap.free_rows else 0
+        if before.shape[first:] != lmap.weight().shape[first:]:
             raise NfaError(
                 f"initial_state is of another model: {lmap.name} was {tuple(before.shape)}, "
                 f"is {tuple(lmap.weight().shape)}"
@@ -415,7 +419,7 @@ def _bases(maps: Sequence[LinearMap], initial: AnsatzReport | None) -> dict[str,
         if lmap.module._forward_pre_hooks:  # the weight may be made anew by the forward (weight_norm)
             continue
         parts = [lmap.weight()]
-        if initial is not None and lmap.name in initial.weights:
+        if initial is not None and lmap.name in initial.weights and not lmap.free_rows:
             parts.append(initial.weights[lmap.name])
         out, inputs = parts[0].shape[1], sum(part.shape[2] for part in parts)
         if inputs <= 0.6 * out and all(bool(torch.isfinite(part).all()) for part in parts):

@@ -64,6 +64,14 @@ class LinearMap:
     called: bool = True
     unseen: str = "not called in the forward pass"
 
+    @property
+    def free_rows(self) -> bool:
+        """Whether the rows of the weight are coordinates without a meaning, which may change in number.
+
+        A module says so by a class attribute ``free_rows = True``; such a map has no ``W - W₀``.
+        """
+        return getattr(type(self.module), "free_rows", False)
+
     def weight(self) -> Tensor:
         """Effective weight, detached, (groups, out / groups, in); parametrisations are applied."""
         W = _effective(self.module, self.parameter)

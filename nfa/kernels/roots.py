@@ -12,14 +12,18 @@ def power_root(root: Tensor, power: float) -> Tensor:
     """B with ``B Bᵀ = (F Fᵀ)^power`` for F (d, k), the root of a matrix of any size d."""
     if power == 1:
         return root
-    F = root.double()
-    if F.shape[1] < F.shape[0]:
-        Q, R = torch.linalg.qr(F)
-        values, vectors = spectrum(R @ R.mT)
-        vectors = Q @ vectors
-    else:
-        values, vectors = spectrum(F @ F.mT)
+    values, vectors = root_spectrum(root)
     return (vectors * values ** (power / 2)).to(root.dtype)
+
+
+def root_spectrum(root: Tensor) -> tuple[Tensor, Tensor]:
+    """`spectrum` of ``F Fᵀ`` for F (d, k), from the smaller side of F."""
+    F = root.double()
+    if F.shape[1] >= F.shape[0]:
+        return spectrum(F @ F.mT)
+    Q, R = torch.linalg.qr(F)
+    values, vectors = spectrum(R @ R.mT)
+    return values, Q @ vectors
 
 
 def spectrum(G: Tensor) -> tuple[Tensor, Tensor]:

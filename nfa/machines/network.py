@@ -4,7 +4,7 @@ So an audit measures it as it measures a network: the weight of the feature map 
 ``WᵀW = M``, and gradients come from autograd, by the skip rule where a center is hit.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from nfa.kernels import Metric, RadialKernel, distances, exact_products, make_kernel
 from nfa.kernels.operator import wide_product
 from nfa.machines.predictor import Predictor
+from nfa.machines.sized import SizedOnLoad
 
 
-class FeatureMap(nn.Linear):
+class FeatureMap(SizedOnLoad, nn.Linear):
     """``Fᵀx`` without bias, its weight (k, d) not trained by gradients.
 
     Equal points have equal images whatever the batch (`Metric.transform`), so that a point which is a center
@@ -22,6 +23,8 @@ class FeatureMap(nn.Linear):
     """
 
     computes_linear_map = True  # for `nfa.maps`: the forward is another, what it computes is not
+    free_rows = True  # only M = WᵀW has a meaning
+    fitted_sizes: ClassVar = {"weight": (0,)}
 
     def __init__(self, in_features: int):
         super().__init__(in_features, in_features, bias=False)
@@ -32,33 +35,44 @@ class FeatureMap(nn.Linear):
         return _Transformed.apply(x, self.weight)
 
 
-class RadialSum(nn.Module):
+class RadialSum(SizedOnLoad):
     """``f(u) = Σ_j a_j k(‖u - u_j‖)``; before the first fit there are no centers and f is zero.
 
     Attributes:
         centers: (n, k).
-        coefficients: (n, c), not trained by gradients.
+        coefficients: (n, c).
         bandwidth: of the kernel, a scalar.
+        ridge: with which the coefficients were found, a scalar.
     """
+
+    fitted_sizes: ClassVar = {"centers": (0, 1), "coefficients": (0,)}
 
     def __init__(self, kernel: str, options: dict[str, Any], width: int, outputs: int):
         super().__init__()
         self._name, self._options = kernel, options
         self.register_buffer("centers", torch.zeros(0, width))
         self.register_buffer("bandwidth", torch.ones((), dtype=torch.float64))
-        self.coefficients = nn.Parameter(torch.zeros(0, outputs), requires_grad=False)
+        self.register_buffer("ridge", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("coefficients", torch.zeros(0, outputs))
 
     @property
     def kernel(self) -> RadialKernel:
         """The kernel, with its bandwidth."""
         return make_kernel(self._name, float(self.bandwidth), **self._options)
 
+    def hold(self, predictor: Predictor, ridge: float) -> None:
+        """Take over a fit."""
+        self.put("centers", predictor.centers)
+        self.put("coefficients", predictor.coefficients)
+        self.bandwidth.fill_(predictor.kernel.bandwidth)
+        self.ridge.fill_(ridge)
+
     def forward(self, u: Tensor) -> Tensor:
         """(n, k) to (n, c)."""
         return _Radial.apply(u, self.centers, self.coefficients, self.kernel)[0]
 
 
-class KernelNetwork(nn.Module):
+class KernelNetwork(SizedOnLoad):
     """``radial(feature_map(x - offset))``; inputs of any shape (n, …) are flattened.
 
     Args:
@@ -67,6 +81,8 @@ class KernelNetwork(nn.Module):
         outputs: c.
         **kernel_options: ``nu`` of matern, ``q`` of exponential.
     """
+
+    fitted_sizes: ClassVar = {"offset": ()}
 
     def __init__(self, kernel: str, in_features: int, outputs: int, **kernel_options: Any):
         super().__init__()
@@ -86,16 +102,12 @@ class KernelNetwork(nn.Module):
         """Outputs (n, c)."""
         return self.radial(self.feature_map(x.flatten(1) - self.offset))
 
-    def hold(self, predictor: Predictor) -> None:
-        """Take over a fit."""
+    def hold(self, predictor: Predictor, ridge: float = 0.0) -> None:
+        """Take over a fit, found with a ridge."""
         predictor = predictor.settled()
-        root = predictor.root()
-        self._resize(root.shape[1], len(predictor.centers), root)
-        self.offset.copy_(predictor.offset)
-        self.feature_map.weight.copy_(root.mT)
-        self.radial.centers.copy_(predictor.centers)
-        self.radial.coefficients.copy_(predictor.coefficients)
-        self.radial.bandwidth.fill_(predictor.kernel.bandwidth)
+        self.put("offset", predictor.offset)
+        self.feature_map.put("weight", predictor.root().mT.contiguous())
+        self.radial.hold(predictor, ridge)
 
     def predictor(self) -> Predictor | None:
         """The fit that is held; None before the first one."""
@@ -105,36 +117,7 @@ class KernelNetwork(nn.Module):
         metric = Metric.factored(weight.mT.contiguous())
         if weight.shape[0] == weight.shape[1] and bool((weight == torch.eye(len(weight)).to(weight)).all()):
             metric = Metric.identity()
-        return Predictor(radial.kernel, metric, self.offset, radial.centers, radial.coefficients.detach())
-
-    def _resize(self, rank: int, centers: int, like: Tensor) -> None:
-        """Make room for a fit of another size, keeping the tensors where the sizes agree."""
-        d, c = self.feature_map.in_features, self.radial.coefficients.shape[1]
-        options = {"dtype": like.dtype, "device": like.device}
-        shapes = ((rank, d), (centers, rank), (centers, c))
-        now = (self.feature_map.weight, self.radial.centers, self.radial.coefficients)
-        if all(t.shape == s and t.dtype == like.dtype for t, s in zip(now, shapes, strict=True)):
-            return
-        self.offset = torch.empty(d, **options)
-        self.feature_map.out_features = rank
-        self.feature_map.weight = nn.Parameter(torch.empty(rank, d, **options), requires_grad=False)
-        self.radial.centers = torch.empty(centers, rank, **options)
-        self.radial.coefficients = nn.Parameter(torch.empty(centers, c, **options), requires_grad=False)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Take the sizes of a checkpoint: how many centers there are is known only then."""
-        weight = state_dict.get(f"{prefix}feature_map.weight")
-        coefficients = state_dict.get(f"{prefix}radial.coefficients")
-        fits = (
-            weight is not None
-            and coefficients is not None
-            and weight.shape[1] == self.feature_map.in_features
-            and coefficients.shape[1] == self.radial.coefficients.shape[1]
-        )
-        if fits:
-            device = self.feature_map.weight.device
-            self._resize(len(weight), len(coefficients), weight.to(device))
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        return Predictor(radial.kernel, metric, self.offset, radial.centers, radial.coefficients)
 
 
 def kernel_name(kernel: RadialKernel) -> tuple[str, dict[str, Any]]:

@@ -54,7 +54,7 @@ class Predictor:
 
 
 def images(X: Tensor, metric: Metric) -> Tensor:
-    """Points (n, d) in the coordinates of a metric (n, k): one product, and equal points have equal images."""
+    """Points (n, d) in the coordinates of a metric (n, k): one product; equal points have equal images."""
     if metric.root is None:
         return X
     F = metric.root.to(X)

@@ -48,11 +48,6 @@ class RandomFeatures:
         if self.norm not in NORMS:
             raise NfaError(f"norm must be 1 or 2, got {self.norm!r}")
 
-    @property
-    def has_bias(self) -> bool:
-        """Whether there is a b: a phase always, a bias as chosen."""
-        return self.bias or self.activation == "laplace"
-
     def draw(self, in_features: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """R (D, d) and b (D,), None without a bias, in float64 on the CPU."""
 

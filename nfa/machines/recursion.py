@@ -235,22 +235,30 @@ class Recursion:
             return fit.predictor.at(fit.predictor.centers)
         return Y - (s.ridge + s.jitter) * s.coefficients.to(Y)
 
+    def refit(self, predictor: Predictor, ridge: float, X: Tensor, Y: Tensor) -> Fit:
+        """The same metric, bandwidth and ridge with other points: training and validation data together."""
+        again = replace(self, bandwidth=predictor.kernel.bandwidth, ridge=ridge)
+        return again.fit(predictor.metric, X, Y, start=None)
+
     # ---- the next metric -----------------------------------------------------------------------------------
 
-    def next_metric(self, fit: Fit, index: int) -> tuple[Metric, dict[str, Any]]:
+    def next_metric(
+        self, predictor: Predictor, index: int, distances: Tensor | None = None
+    ) -> tuple[Metric, dict[str, Any]]:
         """``M ← G^power``, rescaled, from the AGOP G of a fit; and what a history tells of it.
 
         Args:
-            fit: its ``distances`` are overwritten.
+            predictor: of the fit.
             index: of the round, which with the seed chooses the points of the AGOP.
+            distances: between its centers (n, n), where they are known; they are overwritten.
 
         Raises:
             NfaError: an AGOP that is not finite.
         """
         clock = _Clock()
-        old, width = fit.predictor.metric, fit.predictor.centers.shape[1]
+        old, width = predictor.metric, predictor.centers.shape[1]
         with exact_products():
-            agop = self._agop(fit, index)
+            agop = self._agop(predictor, index, distances)
             root = power_root(old.then(agop.root()).root, self.power)
             root = self._normalized(root)
             clock.lap("agop")
@@ -264,8 +272,7 @@ class Recursion:
             raise NfaError("the AGOP is not finite")
         return Metric.factored(root), row | {"agop_seconds": clock.seconds["agop"]}
 
-    def _agop(self, fit: Fit, index: int) -> KernelAgop:
-        p = fit.predictor
+    def _agop(self, p: Predictor, index: int, distances: Tensor | None) -> KernelAgop:
         U, a, n = p.centers, p.coefficients.to(p.centers), len(p.centers)
         points = None
         if self.agop_samples is not None and self.agop_samples < n:
@@ -276,8 +283,8 @@ class Recursion:
         if (m * n + n * n) * U.itemsize > budget:
             rows = max(int(budget / 3 / (n * U.itemsize)), 1)
             return blockwise_agop(p.kernel, U, a, points=points, centering=self.centering, rows=rows)
-        if fit.distances is not None and points is None:
-            slope = p.kernel.slope_(fit.distances)
+        if distances is not None and points is None:
+            slope = p.kernel.slope_(distances)
         else:
             slope = p.kernel.slope_matrix(U if points is None else U[points], U)
         return kernel_agop(slope, U, a, points=points, centering=self.centering)

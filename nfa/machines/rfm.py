@@ -5,24 +5,22 @@ The recursion is that of Radhakrishnan, Beaglehole, Pandit and Belkin (arXiv 221
 """
 
 import dataclasses
-import json
 import math
 import os
 import time
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nfa.errors import NfaError
-from nfa.files import replaced_whole
 from nfa.kernels import Metric, make_kernel
 from nfa.machines.network import KernelNetwork
 from nfa.machines.predictor import Predictor
 from nfa.machines.recursion import Fit, Recursion
+from nfa.machines.saved import load_machine, save_machine
 from nfa.machines.targets import TargetCode, check_points
 from nfa.status import StatusLine
 
@@ -50,6 +48,8 @@ class RFM:
         agop_samples: take the AGOP over so many training points, drawn anew each round without
             replacement; None takes all.
         patience: stop when the validation error was no lower for so many rounds; None goes on to the end.
+        refit: at the end solve once more, with training and validation points together, in the metric and
+            with the bandwidth and the ridge of the round that is kept.
         seed: of these points, and of the solver.
         device: where to compute; None means where the data are.
         memory: bytes that a round may take beyond the data; None takes 80 % of what is free.
@@ -80,6 +80,7 @@ class RFM:
         solver: str = "auto",
         agop_samples: int | None = None,
         patience: int | None = None,
+        refit: bool = False,
         seed: int = 0,
         device: torch.device | str | None = None,
         memory: float | None = None,
@@ -91,7 +92,7 @@ class RFM:
         )  # fmt: skip
         if rounds < 0 or (patience is not None and patience < 1):
             raise NfaError(f"rounds must be 0 or more and patience 1 or more, got {rounds} and {patience}")
-        self.rounds, self.patience, self.device = rounds, patience, device
+        self.rounds, self.patience, self.refit, self.device = rounds, patience, refit, device
         self.history: list[dict[str, Any]] = []
         self.best_round = 0
         self._predictor: Predictor | None = None
@@ -139,7 +140,7 @@ class RFM:
         for index in range(self.rounds + 1):
             try:
                 if fit is not None:
-                    metric, update = self.recursion.next_metric(fit, index - 1)
+                    metric, update = self.recursion.next_metric(fit.predictor, index - 1, fit.distances)
                     self.history[-1] |= update
                 start = None if fit is None else fit.predictor.coefficients
                 fit = self.recursion.fit(metric, X, Y, validation, start, line and line.solving(index))
@@ -163,6 +164,11 @@ class RFM:
                 line.fitted(row)
             if self.patience is not None and validation and index - self.best_round >= self.patience:
                 break
+        if self.refit and validation is not None:
+            both = (torch.cat(pair) for pair in zip((X, Y), validation, strict=True))
+            self._predictor = self.recursion.refit(
+                self.predictor, self.history[self.best_round]["ridge"], *both
+            ).predictor
         return self
 
     def predict(self, X: Tensor) -> Tensor:
@@ -199,8 +205,6 @@ class RFM:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the fitted machine to a safetensors file, whole or not at all."""
-        from safetensors.torch import save_file
-
         p = self._predictor = self.predictor.settled()
         tensors = {"offset": p.offset, "centers": p.centers, "coefficients": p.coefficients}
         if p.metric.root is not None:
@@ -213,9 +217,7 @@ class RFM:
             "best_round": self.best_round,
             "history": self.history,
         }
-        metadata = {"format": _FORMAT, "state": json.dumps(state)}
-        with replaced_whole(path) as partial:
-            save_file({name: t.cpu().contiguous() for name, t in tensors.items()}, partial, metadata)
+        save_machine(path, _FORMAT, tensors, state)
 
     @classmethod
     def load(cls, path: str | os.PathLike, device: torch.device | str | None = None) -> "RFM":
@@ -224,19 +226,7 @@ class RFM:
         Raises:
             NfaError: the file is missing, or none of these.
         """
-        from safetensors import SafetensorError, safe_open
-
-        if not Path(path).is_file():
-            raise NfaError(f"no file at {path}: expected a machine saved by RFM.save")
-        try:
-            with safe_open(path, "pt", device=str(device or "cpu")) as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise NfaError(f"{path} cannot be read as a safetensors file ({error})") from None
-        if metadata.get("format") != _FORMAT:
-            raise NfaError(f"{path} is no machine saved by RFM.save: its format is not {_FORMAT!r}")
-        state = json.loads(metadata["state"])
+        tensors, state = load_machine(path, _FORMAT, device)
         options = state["options"]
         machine = cls(**options, device=device)
         kernel = make_kernel(options["kernel"], state["bandwidth"], **machine.recursion.kernel_options)
@@ -250,7 +240,8 @@ class RFM:
 
     def _options(self) -> dict[str, Any]:
         options = {f.name: getattr(self.recursion, f.name) for f in dataclasses.fields(Recursion)}
-        return {**options.pop("kernel_options"), **options, "rounds": self.rounds, "patience": self.patience}
+        own = {"rounds": self.rounds, "patience": self.patience, "refit": self.refit}
+        return {**options.pop("kernel_options"), **options, **own}
 
     # ---- data ----------------------------------------------------------------------------------------------
 

@@ -1,0 +1,107 @@
+"""Deep recursive feature machine in the trainer: `nfa.DeepRFM`, one round of one layer an epoch."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.kernel import KernelModule
+from nfa.machines.deep_rfm import DeepFit, DeepRecursion
+from nfa.machines.random_features import RandomFeatures
+from nfa.machines.recursion import Recursion
+from nfa.machines.targets import TargetCode
+
+
+class DeepRFM(KernelModule):
+    """Layers of a learned map M^½ and random features, fitted one after the other.
+
+    An epoch fits one round of one layer; ``depth · (rounds + 1)`` epochs fit them all. `network` predicts
+    by the layer that is being fitted; the ansatz is measured on the feature maps of all layers up to it. See
+    `nfa.DeepRFM` for the options.
+
+    Args:
+        input_shape: of one input; it is flattened.
+        num_outputs: classes, or regression targets.
+        task: ``classification`` or ``regression``.
+        depth: number of layers.
+        width: random features of each layer.
+        activation: ``relu``, or ``laplace`` for cosine features of the Laplace kernel.
+        kernel: ``laplace``, ``gaussian``, ``matern`` or ``exponential``.
+        bandwidth: a length, ``median``, or several of them, chosen from by the validation loss in each round.
+        ridge: a number, or several of them, chosen from likewise.
+        rounds: updates of M in each layer.
+        power: exponent of the AGOP that becomes M.
+        centering: of the gradients: ``none``, ``output``, ``pooled``.
+        normalization: of M: ``max``, ``trace``, ``none``.
+        gamma: of cosine features, the inverse of a length.
+        unit_norm: scale the points that come into a layer to unit length.
+        solver: ``auto``, ``cholesky``, ``cg``.
+        agop_samples: training points the AGOP is taken over; None takes all.
+        patience: stop when the validation loss was no lower for so many epochs.
+        memory_gb: that a round may take beyond the data; None takes 80 % of what is free.
+        seed: of the random features, of these points, and of the solver.
+        kernel_options: ``nu`` of matern, ``q`` of exponential.
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        num_outputs: int,
+        task: str,
+        depth: int = 3,
+        width: int = 512,
+        activation: str = "relu",
+        kernel: str = "laplace",
+        bandwidth: float | str | Sequence[float | str] = 2.0,
+        ridge: float | Sequence[float] = 1e-3,
+        rounds: int = 1,
+        power: float = 1.0,
+        centering: str = "none",
+        normalization: str = "max",
+        gamma: float = 0.1,
+        unit_norm: bool = True,
+        solver: str = "auto",
+        agop_samples: int | None = None,
+        patience: int | None = None,
+        memory_gb: float | None = None,
+        seed: int = 0,
+        kernel_options: dict[str, Any] | None = None,
+    ):
+        super().__init__(task, num_outputs, patience)
+        self.save_hyperparameters()
+        memory = None if memory_gb is None else memory_gb * 1e9
+        recursion = Recursion(
+            kernel, bandwidth, ridge, power, centering, normalization, solver, agop_samples, seed, memory,
+            kernel_options or {},
+        )  # fmt: skip
+        features = RandomFeatures(activation, width, gamma)
+        self.options = DeepRecursion(recursion, features, depth, rounds, unit_norm, labels="one_hot")
+        width_in = math.prod(input_shape)
+        self.network, self.spare = (self.options.network(width_in, num_outputs) for _ in range(2))
+        self._fit: DeepFit | None = None
+
+    def solve(
+        self, index: int, x: Tensor, y: Tensor, validation: Callable[[], tuple[Tensor, Tensor] | None]
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Fit the next round of this layer, or the first one of the next layer."""
+        if self._fit is None or self._fit.network is not self.network:
+            held_out = validation()
+            if held_out is not None:
+                held_out = held_out[0].flatten(1), held_out[1]
+            code = TargetCode(self.num_outputs if self.task == "classification" else 0)
+            self._fit = DeepFit(self.options, self.network, x.flatten(1), y, code, held_out)
+        row = self._fit.step()
+        if self._fit.done:
+            self.trainer.should_stop = True
+        with torch.no_grad():
+            outputs = torch.cat([self(part) for part in x.split(1024)])
+        return outputs, row
+
+    @property
+    def num_learned(self) -> int:
+        """Numbers that are learned: the roots of M in the layers in use, and the coefficients."""
+        layers = self.network.layers[: int(self.network.position[0]) + 1]
+        maps = sum(layer.feature_map.weight.numel() for layer in layers)
+        return maps + self.network.radial.coefficients.numel()

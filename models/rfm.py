@@ -1,0 +1,100 @@
+"""Recursive feature machine in the trainer: `nfa.RFM`, one round an epoch."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.kernel import KernelModule
+from nfa.kernels import Metric
+from nfa.machines.network import KernelNetwork
+from nfa.machines.recursion import Recursion
+
+
+class RFM(KernelModule):
+    """A recursive feature machine; epoch t fits round t - 1, the first with ``M = I``.
+
+    `network` is ``radial(feature_map(x))``, whose linear layer has ``WᵀW = M``: the ansatz is measured on it
+    as on the layers of a net. See `nfa.RFM` for the options.
+
+    Args:
+        input_shape: of one input; it is flattened.
+        num_outputs: classes, or regression targets.
+        task: ``classification`` or ``regression``.
+        kernel: ``laplace``, ``gaussian``, ``matern`` or ``exponential``.
+        bandwidth: a length, ``median``, or several of them, chosen from by the validation loss in each round.
+        ridge: a number, or several of them, chosen from likewise.
+        power: exponent of the AGOP that becomes M.
+        centering: of the gradients: ``none``, ``output``, ``pooled``.
+        normalization: of M: ``max``, ``trace``, ``none``.
+        solver: ``auto``, ``cholesky``, ``cg``.
+        agop_samples: training points the AGOP is taken over, drawn anew each round; None takes all.
+        patience: stop when the validation loss was no lower for so many rounds.
+        refit: at the end solve once more, with training and validation samples together, in the metric and
+            with the bandwidth and the ridge of the best round.
+        memory_gb: that a round may take beyond the data; None takes 80 % of what is free.
+        seed: of these points, and of the solver.
+        kernel_options: ``nu`` of matern, ``q`` of exponential.
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        num_outputs: int,
+        task: str,
+        kernel: str = "laplace",
+        bandwidth: float | str | Sequence[float | str] = 10.0,
+        ridge: float | Sequence[float] = 1e-3,
+        power: float = 1.0,
+        centering: str = "none",
+        normalization: str = "max",
+        solver: str = "auto",
+        agop_samples: int | None = None,
+        patience: int | None = None,
+        refit: bool = False,
+        memory_gb: float | None = None,
+        seed: int = 0,
+        kernel_options: dict[str, Any] | None = None,
+    ):
+        super().__init__(task, num_outputs, patience, refit)
+        self.save_hyperparameters()
+        memory = None if memory_gb is None else memory_gb * 1e9
+        self.recursion = Recursion(
+            kernel, bandwidth, ridge, power, centering, normalization, solver, agop_samples, seed, memory,
+            kernel_options or {},
+        )  # fmt: skip
+        width = math.prod(input_shape)
+        self.network, self.spare = (
+            KernelNetwork(kernel, width, num_outputs, **(kernel_options or {})) for _ in range(2)
+        )
+
+    def solve(
+        self, index: int, x: Tensor, y: Tensor, validation: Callable[[], tuple[Tensor, Tensor] | None]
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Learn the next metric from the fit before, and fit with it."""
+        X, previous = x.flatten(1), self.network.predictor()
+        metric, update, start = Metric.identity(), {}, None
+        if previous is not None:
+            metric, update = self.recursion.next_metric(previous, index - 1)
+            start = previous.coefficients
+        held_out = validation() if self.recursion.chooses else None
+        if held_out is not None:
+            held_out = held_out[0].flatten(1), self.columns(held_out[1])
+        fit = self.recursion.fit(metric, X, self.columns(y), held_out, start)
+        with torch.no_grad():
+            self.network.hold(fit.predictor, fit.solution.ridge)
+        return fit.train_scores, fit.row | update
+
+    def solve_again(self, x: Tensor, y: Tensor) -> None:
+        """Fit the coefficients anew in the metric of `network`."""
+        best = self.network.predictor()
+        fit = self.recursion.refit(best, float(self.network.radial.ridge), x.flatten(1), self.columns(y))
+        with torch.no_grad():
+            self.network.hold(fit.predictor, fit.solution.ridge)
+
+    @property
+    def num_learned(self) -> int:
+        """Numbers that are learned: the root of M and the coefficients."""
+        return super().num_learned + self.network.radial.coefficients.numel()

@@ -1,0 +1,490 @@
+"""Deep recursive feature machines: layers of a learned map M^½ and random features Φ.
+
+Each layer fits a recursive feature machine to what comes into it and hands on ``Φ(M^½ x)`` (Beaglehole,
+Súkeník, Mondelli and Belkin, arXiv 2402.13728). Nothing is trained by gradients, and the classes collapse.
+"""
+
+import os
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nfa.errors import NfaError
+from nfa.kernels import Metric
+from nfa.kernels.roots import root_spectrum
+from nfa.machines.collapse import ClassMeans
+from nfa.machines.deep_network import DeepKernelNetwork, DeepLayer
+from nfa.machines.predictor import Predictor
+from nfa.machines.random_features import RandomFeatures
+from nfa.machines.recursion import Fit, Recursion
+from nfa.machines.rfm import RoundFailedWarning
+from nfa.machines.saved import load_machine, save_machine
+from nfa.machines.targets import TargetCode, check_points
+from nfa.status import StatusLine
+
+LABELS = ("signed", "one_hot")
+SELECTIONS = ("last", "best")
+_FORMAT = "nfa.DeepRFM 1"
+
+
+class ZeroRowsWarning(UserWarning):
+    """Points without a direction are among those to be scaled to unit length."""
+
+
+@dataclass(frozen=True)
+class DeepRecursion:
+    """The options of a deep recursive feature machine; `DeepFit` does what they say.
+
+    Args:
+        recursion: of every layer.
+        features: of every layer.
+        depth: number of layers.
+        rounds: updates of M in each layer; there is one more fit than that.
+        unit_norm: scale the points that come into a layer to length one.
+        labels: columns of class targets: ``signed``, 1 and -1, or ``one_hot``, 1 and 0.
+
+    Raises:
+        NfaError: an option is out of range.
+    """
+
+    recursion: Recursion = field(default_factory=lambda: Recursion(bandwidth=2.0, ridge=0.0))
+    features: RandomFeatures = field(default_factory=RandomFeatures)
+    depth: int = 5
+    rounds: int = 1
+    unit_norm: bool = True
+    labels: str = "signed"
+
+    def __post_init__(self):
+        if self.depth < 1:
+            raise NfaError(f"depth must be 1 layer or more, got {self.depth}")
+        if self.rounds < 0:
+            raise NfaError(f"rounds must be 0 or more, got {self.rounds}")
+        if self.labels not in LABELS:
+            raise NfaError(f"labels must be one of {', '.join(LABELS)}, got {self.labels!r}")
+
+    @property
+    def steps(self) -> int:
+        """Fits of all rounds of all layers."""
+        return self.depth * (self.rounds + 1)
+
+    def network(
+        self, in_features: int, outputs: int, *, depth: int | None = None, last: bool = True
+    ) -> DeepKernelNetwork:
+        """A network to be fitted; see `DeepKernelNetwork`. None takes the depth of the options."""
+        return DeepKernelNetwork(
+            self.recursion.kernel, in_features, outputs, depth or self.depth, self.features,
+            self.recursion.seed, self.unit_norm, last, **self.recursion.kernel_options,
+        )  # fmt: skip
+
+    def columns(self, targets: TargetCode, y: Tensor, like: Tensor) -> Tensor:
+        """Targets (n, outputs) of the dtype and device of ``like``; see `TargetCode.columns`."""
+        Y = targets.columns(y, like)
+        return 2 * Y - 1 if targets.classes and self.labels == "signed" else Y
+
+
+class DeepFit:
+    """Fits a `DeepKernelNetwork`, one round of one layer at a time: ``options.steps`` steps.
+
+    All that a step needs from those before it is in the network: a fit that was broken off goes on with
+    the network as it was loaded and the same data. What is kept beside it saves time.
+
+    Args:
+        options: of the machine.
+        network: made by ``options.network``.
+        X: training points (n, d), float32 or float64.
+        y: their targets.
+        targets: what kind these are.
+        validation: points and their targets.
+
+    Raises:
+        NfaError: targets that do not belong to the points.
+    """
+
+    def __init__(
+        self,
+        options: DeepRecursion,
+        network: DeepKernelNetwork,
+        X: Tensor,
+        y: Tensor,
+        targets: TargetCode,
+        validation: tuple[Tensor, Tensor] | None = None,
+    ):
+        self.options, self.network, self._targets = options, network, targets
+        self._Y = options.columns(targets, y, X)
+        self._points, self._Y_val = [X], None
+        if validation is not None:
+            self._points.append(validation[0].to(X))
+            self._Y_val = options.columns(targets, validation[1], self._points[1])
+        self._fit: Fit | None = None
+        self._layer = -1  # whose scaled inputs are held, and after its last round what it hands on
+        self._inputs: list[Tensor] = []
+        self._handed: list[Tensor] = []
+
+    @property
+    def done(self) -> bool:
+        """Whether all rounds of all layers are fitted."""
+        return self._next()[0] >= self.options.depth
+
+    @torch.no_grad()
+    def step(self) -> dict[str, Any]:
+        """Fit the next round of this layer, or the first one of the next layer.
+
+        Returns:
+            ``layer``, ``round`` and what `RFM.history` tells of a round, with ``self_consistency``, ``rank``
+            and ``agop_route`` those of the update that led to it. The row of the last round of a layer has
+            ``features_seconds`` and, for classes, ``nc1_<of>`` and ``nc2_<of>`` of the training points, of:
+            ``input``, ``root`` (``M^½ x``) and ``features``.
+
+        Raises:
+            NfaError: all is fitted, or this round fails.
+        """
+        if self.done:
+            raise NfaError(f"all {self.options.depth} layers are fitted: there is no further step")
+        layer, index = self._next()
+        H, *H_val = self._inputs_of(layer)
+        metric, start, row = Metric.identity(), None, {"layer": layer, "round": index}
+        if index:
+            metric, start, update = self._next_metric(layer, index)
+            row |= update
+        self._fit = None  # its distances make room for those to come
+        validation = (H_val[0], self._Y_val) if H_val else None
+        fit = self._fit = self.options.recursion.fit(metric, H, self._Y, validation, start)
+        self.network.hold(layer, index, fit.predictor, fit.solution.ridge)
+        row |= self._targets.quality(fit.train_scores, self._Y, "train")
+        if H_val:
+            row |= self._targets.quality(fit.val_scores, self._Y_val, "val")
+        row |= fit.row
+        return row | self._handed_on(layer) if index == self.options.rounds else row
+
+    def _next(self) -> tuple[int, int]:
+        layer, index = self.network.position.tolist()
+        return (layer, index + 1) if index < self.options.rounds else (layer + 1, 0)
+
+    def _next_metric(self, layer: int, index: int) -> tuple[Metric, Tensor, dict[str, Any]]:
+        """The metric of a round, coefficients to start from, and what a history tells of the update."""
+        recursion, rounds, fit = self.options.recursion, self.options.rounds, self._fit
+        predictor = self.network.predictor() if fit is None else fit.predictor
+        distances = None if fit is None else fit.distances
+        metric, update = recursion.next_metric(predictor, layer * rounds + index - 1, distances)
+        return symmetric(metric) if index == rounds else metric, predictor.coefficients, update
+
+    def _inputs_of(self, layer: int) -> list[Tensor]:
+        """What comes into a layer, scaled: training points and validation points."""
+        if layer != self._layer:
+            raw = self._handed or [self.network.before(X, layer) for X in self._points]
+            if self.options.unit_norm:
+                _check_rows(raw[0], layer)
+            self._inputs = [self.network.layers[layer].scale(H) for H in raw]
+            self._layer, self._handed = layer, []
+        return self._inputs
+
+    def _handed_on(self, layer: int) -> dict[str, Any]:
+        """Take the features of a layer, and tell how far the classes collapse in it."""
+        began = time.perf_counter()
+        module = self.network.layers[layer].to(self._Y.device, self._Y.dtype)
+        self._handed = [module.features(H) for H in self._inputs]
+        row: dict[str, Any] = {}
+        if self._targets.classes:
+            stages = {"input": self._inputs, "root": [self._fit.predictor.centers], "features": self._handed}
+            for of, (points, *_) in stages.items():
+                means = ClassMeans.of(points, self._Y.argmax(1))
+                row |= {f"nc1_{of}": means.nc1(), f"nc2_{of}": means.nc2()}
+        return row | {"features_seconds": time.perf_counter() - began}
+
+
+class DeepRFM:
+    """Layers of recursive feature machines, ``x -> Φ(M^½ x)`` with M of the layer's own kernel predictor.
+
+    The defaults are those of arXiv 2402.13728: inputs of every layer scaled to unit length, a Laplace kernel
+    of bandwidth 2 fitted without a ridge to targets of 1 and -1, one update of M, ReLU features without bias.
+    There the predictor of each layer is only looked at; here that of one layer predicts. Inputs are taken as
+    they are, where the published code standardises each of them first.
+
+    Args:
+        depth: number of layers.
+        width: random features of each layer.
+        activation: ``relu``, or ``laplace`` for cosine features of the Laplace kernel; see `RandomFeatures`.
+        kernel: of the predictors; see `nfa.kernels.make_kernel`.
+        bandwidth: L, ``median``, or several to choose from in each round on validation data, as in `RFM`.
+        ridge: added to the diagonal of the kernel matrix, or several to choose from; where 0 is too little
+            for a Cholesky factor, jitter is added with a warning.
+        rounds: updates of M in each layer; 0 leaves M = I.
+        power: exponent of the AGOP that becomes M.
+        centering: of the gradients: ``none``, ``output``, ``pooled``.
+        normalization: of M: ``max``, ``trace``, ``none``.
+        gamma: of cosine features, the inverse of a length.
+        norm: of cosine features: 1 for independent frequencies, as in the published code, 2 for joint ones.
+        bias: whether ReLU features have a bias.
+        unit_norm: scale the points that come into a layer to unit length. A row of zeros stays as it is.
+        labels: columns of class targets: ``signed``, 1 and -1, or ``one_hot``, 1 and 0.
+        select: whose layer's predictor predicts: the ``last``, or the ``best`` by the validation error.
+        solver: ``auto``, ``cholesky`` or ``cg``; see `nfa.solvers.solve`.
+        agop_samples: take the AGOP over so many training points; None takes all.
+        seed: of the random features, of these points, and of the solver.
+        device: where to compute; None means where the data are.
+        memory: bytes that a round may take beyond the data; None takes 80 % of what is free.
+        **kernel_options: ``nu`` of matern, ``q`` of exponential.
+
+    Attributes:
+        layers: one `DeepLayer` for each that is fitted, with its ``M``.
+        history: one dictionary a layer: what `RFM.history` tells of its last round, with the seconds of all;
+            ``self_consistency``, the cosine of its M with the one before; ``rank``; for classes ``nc1_<of>``
+            and ``nc2_<of>`` of the training points (`nfa.machines.collapse`), of: ``input``, ``root``
+            (``M^½ x``), ``features``; and ``rounds``, all rounds as `DeepFit.step` tells them.
+        best_layer: the layer whose predictor predicts.
+        predictor: that predictor, of the points that come into this layer.
+
+    Raises:
+        NfaError: an option is out of range.
+    """
+
+    def __init__(
+        self,
+        depth: int = 5,
+        width: int = 512,
+        activation: str = "relu",
+        kernel: str = "laplace",
+        bandwidth: float | str | Sequence[float | str] = 2.0,
+        ridge: float | Sequence[float] = 0.0,
+        rounds: int = 1,
+        power: float = 1.0,
+        centering: str = "none",
+        normalization: str = "max",
+        gamma: float = 0.1,
+        norm: int = 1,
+        bias: bool = False,
+        unit_norm: bool = True,
+        labels: str = "signed",
+        select: str = "last",
+        solver: str = "auto",
+        agop_samples: int | None = None,
+        seed: int = 0,
+        device: torch.device | str | None = None,
+        memory: float | None = None,
+        **kernel_options: Any,
+    ):
+        recursion = Recursion(
+            kernel, bandwidth, ridge, power, centering, normalization, solver, agop_samples, seed, memory,
+            kernel_options,
+        )  # fmt: skip
+        features = RandomFeatures(activation, width, gamma, norm, bias)
+        self.options = DeepRecursion(recursion, features, depth, rounds, unit_norm, labels)
+        if select not in SELECTIONS:
+            raise NfaError(f"select must be one of {', '.join(SELECTIONS)}, got {select!r}")
+        self.select, self.device = select, device
+        self.history: list[dict[str, Any]] = []
+        self.best_layer = 0
+        self._predictor: Predictor | None = None
+        self._network: DeepKernelNetwork | None = None
+        self._targets = TargetCode()
+        self._width = 0
+
+    # ---- fit and predict -----------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        X: Tensor,
+        y: Tensor,
+        X_val: Tensor | None = None,
+        y_val: Tensor | None = None,
+        *,
+        progress: bool = False,
+    ) -> "DeepRFM":
+        """Learn all layers, one after the other.
+
+        Args:
+            X: (n, d) float32 or float64; everything is computed in its dtype, what needs it in float64.
+            y: class indices (n,) of an integer dtype, or real targets (n,) or (n, outputs).
+            X_val: validation points, which choose the layer where that is asked for, and bandwidth and ridge
+                where there are several; never used for fitting.
+            y_val: their targets.
+            progress: show the layers on standard error.
+
+        Raises:
+            NfaError: data that are not finite, do not belong together, or hold one class only.
+
+        Warns:
+            ZeroRowsWarning: points that come into a layer cannot be scaled to unit length.
+            RoundFailedWarning: a layer after the first could not be finished.
+        """
+        if (X_val is None) != (y_val is None):
+            raise NfaError("give both X_val and y_val, or neither")
+        if self.select == "best" and X_val is None:
+            raise NfaError("select='best' needs validation data: give X_val and y_val, or select='last'")
+        X = self._points(X)
+        validation = None if X_val is None else (self._points(X_val, X.shape[1]), y_val)
+        targets = TargetCode.of(y)
+        outputs = targets.classes or targets.columns(y, X).shape[1]
+        network = self.options.network(X.shape[1], outputs)
+        fit = DeepFit(self.options, network, X, y, targets, validation)
+        self._width, self._targets, self._network = X.shape[1], targets, network
+        self.history, self._predictor = [], None
+        line, rounds = StatusLine() if progress else None, []
+        while not fit.done:
+            try:
+                rounds.append(fit.step())
+            except (NfaError, torch.OutOfMemoryError) as error:
+                if not self.history:
+                    raise
+                warnings.warn(
+                    f"layer {len(self.history)} failed ({error}); the machine is that of layer "
+                    f"{self.best_layer}",
+                    RoundFailedWarning,
+                    stacklevel=2,
+                )
+                break
+            if rounds[-1]["round"] == self.options.rounds:
+                self._add_layer(rounds, network.predictor())
+                rounds = []
+                if line is not None:
+                    line.say(_told(self.history[-1], self.options.depth))
+        return self
+
+    def predict(self, X: Tensor) -> Tensor:
+        """Class indices (n,) int64 after a fit to classes, else predictions in the shape of the targets."""
+        return self._targets.decoded(self.scores(X))
+
+    def scores(self, X: Tensor) -> Tensor:
+        """Real outputs (n, outputs); for classes the larger, the likelier."""
+        predictor, layer = self.predictor, self.layers[self.best_layer]
+        return predictor(layer.scale(self._before(X, self.best_layer)))
+
+    def features(self, X: Tensor, layer: int) -> Tensor:
+        """``Φ(M^½ x)``, what a layer hands on, (n, width).
+
+        Raises:
+            NfaError: no layer of this index.
+        """
+        if not 0 <= layer < len(self.layers):
+            raise NfaError(f"expected a layer from 0 to {len(self.layers) - 1}, got {layer}")
+        return self._before(X, layer + 1)
+
+    @property
+    def layers(self) -> tuple[DeepLayer, ...]:
+        """The layers that are fitted."""
+        if self._network is None or not self.history:
+            raise NfaError("this machine is not fitted: call fit(X, y) first")
+        return self._network.layers[: len(self.history)]
+
+    @property
+    def predictor(self) -> Predictor:
+        """The kernel predictor of ``best_layer``."""
+        if self._predictor is None:
+            raise NfaError("this machine is not fitted: call fit(X, y) first")
+        return self._predictor
+
+    def network(self) -> DeepKernelNetwork:
+        """The machine that predicts, as a module that `nfa.audit` can measure.
+
+        ``layer0.feature_map`` has ``WᵀW = M`` of the first layer, ``layer0.random`` is the linear map inside
+        its features, and so on up to the feature map of ``best_layer`` and its radial functions.
+        """
+        best, predictor = self.best_layer, self.predictor
+        outputs = predictor.coefficients.shape[1]
+        network = self.options.network(self._width, outputs, depth=best + 1, last=False)
+        for own, fitted in zip(network.layers[:best], self.layers, strict=False):
+            own.load_state_dict(fitted.state_dict())
+        network.hold(best, self.options.rounds, predictor)
+        return network
+
+    # ---- files ---------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the fitted machine to a safetensors file, whole or not at all."""
+        layers = {
+            f"layer{index}.{name}": tensor
+            for index, layer in enumerate(self.layers)
+            for name, tensor in layer.state_dict().items()
+        }
+        state = {
+            "options": self._options(),
+            "targets": asdict(self._targets),
+            "shape": (self._width, self.predictor.coefficients.shape[1]),
+            "history": self.history,
+        }
+        save_machine(path, _FORMAT, self.network().state_dict() | layers, state)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, device: torch.device | str | None = None) -> "DeepRFM":
+        """Read a machine that `save` wrote.
+
+        Raises:
+            NfaError: the file is missing, or none of these.
+        """
+        tensors, state = load_machine(path, _FORMAT, device)
+        machine = cls(**state["options"], device=device)
+        machine._targets, machine._width = TargetCode(**state["targets"]), state["shape"][0]
+        machine.history = state["history"]
+        network = machine.options.network(*state["shape"], depth=len(machine.history))
+        network.to(device or "cpu").load_state_dict(tensors)
+        machine._network, machine._predictor = network, network.predictor()
+        machine.best_layer = int(network.position[0])
+        return machine
+
+    def _options(self) -> dict[str, Any]:
+        recursion, features = (
+            {f.name: getattr(part, f.name) for f in fields(part)}
+            for part in (self.options.recursion, self.options.features)
+        )
+        own = {name: getattr(self.options, name) for name in ("depth", "rounds", "unit_norm", "labels")}
+        return {**recursion.pop("kernel_options"), **recursion, **features, **own, "select": self.select}
+
+    # ---- layers --------------------------------------------------------------------------------------------
+
+    def _add_layer(self, rounds: list[dict[str, Any]], predictor: Predictor) -> None:
+        """Keep what a finished layer leaves behind."""
+        seconds = {
+            name: sum(row.get(name, 0.0) for row in rounds)
+            for name in {name for row in rounds for name in row if name.endswith("_seconds")}
+        }
+        row = {name: value for name, value in rounds[-1].items() if name != "round"}
+        self.history.append(row | dict(sorted(seconds.items())) | {"rounds": rounds})
+        best = self.history[self.best_layer] if self._predictor is not None else row
+        if self._predictor is None or self.select == "last" or row["val_mse"] < best["val_mse"]:
+            self.best_layer, self._predictor = row["layer"], predictor
+
+    @torch.no_grad()
+    def _before(self, X: Tensor, layer: int) -> Tensor:
+        return self._network.before(self._points(X, self._width), layer)
+
+    def _points(self, X: Tensor, width: int | None = None) -> Tensor:
+        X = check_points(X, width)
+        return X if self.device is None else X.to(self.device)
+
+
+def symmetric(metric: Metric) -> Metric:
+    """The same M by its symmetric root ``V S^½ Vᵀ``, (d, d); M is not the identity."""
+    values, vectors = root_spectrum(metric.root)
+    return Metric(((vectors * values.sqrt()) @ vectors.mT).to(metric.root), "full")
+
+
+def _check_rows(H: Tensor, layer: int) -> None:
+    """Tell of rows without a direction.
+
+    Raises:
+        NfaError: there are no others.
+    """
+    zero = int((H == 0).all(1).sum())
+    if not zero:
+        return
+    advice = "remove them" if layer == 0 else "give a larger width or a bias"
+    advice = f"{advice}, or unit_norm=False"
+    if zero == len(H):
+        raise NfaError(f"layer {layer} cannot scale its inputs to unit length, all are zero: {advice}")
+    warnings.warn(
+        f"{zero} of {len(H)} inputs of layer {layer} are zero, have no direction and stay zero: {advice}",
+        ZeroRowsWarning,
+        stacklevel=6,  # the caller of DeepRFM.fit
+    )
+
+
+def _told(row: dict[str, Any], depth: int) -> str:
+    names = ("train_mse", "val_mse", "val_accuracy", "nc1_features")
+    told = "  ".join(f"{name} {row[name]:.4g}" for name in names if name in row)
+    seconds = sum(value for name, value in row.items() if name.endswith("_seconds"))
+    return f"layer {row['layer'] + 1}/{depth}  {told}  ({seconds:.1f} s)"
