@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -78,8 +79,8 @@ class DeepRFM(KernelModule):
         )  # fmt: skip
         features = RandomFeatures(activation, width, gamma)
         self.options = DeepRecursion(recursion, features, depth, rounds, unit_norm, labels="one_hot")
-        width_in = math.prod(input_shape)
-        self.network, self.spare = (self.options.network(width_in, num_outputs) for _ in range(2))
+        self.in_features = math.prod(input_shape)
+        self.network, self.spare = (self.options.network(self.in_features, num_outputs) for _ in range(2))
         self._fit: DeepFit | None = None
 
     def solve(
@@ -98,6 +99,22 @@ class DeepRFM(KernelModule):
         with torch.no_grad():
             outputs = torch.cat([self(part) for part in x.split(1024)])
         return outputs, row
+
+    @property
+    def net(self) -> dict[str, Any]:
+        """What builds `network` anew."""
+        recursion, features = self.options.recursion, self.options.features
+        return {
+            "_target_": "nfa.machines.deep_network.DeepKernelNetwork",
+            "kernel": recursion.kernel,
+            "in_features": self.in_features,
+            "outputs": self.num_outputs,
+            "depth": self.options.depth,
+            "features": asdict(features),
+            "seed": recursion.seed,
+            "unit_norm": self.options.unit_norm,
+            **recursion.kernel_options,
+        }
 
     @property
     def num_learned(self) -> int:

@@ -83,6 +83,11 @@ class KernelModule(LabModule):
         """Fit `network` to other samples, as in `solve`, without learning features anew."""
         raise NfaError(f"model.refit is not known to {type(self).__name__}")
 
+    @property
+    @abstractmethod
+    def net(self) -> dict[str, Any]:
+        """What builds `network` anew: ``_target_`` and its arguments, plain types."""
+
     # ---- a round -------------------------------------------------------------------------------------------
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -219,6 +224,11 @@ class KernelModule(LabModule):
         ):  # fmt: skip
             if not sensible:
                 raise NfaError(f"{option}={value} makes no sense for a kernel machine: {reason}")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say what network it is, for whoever measures it later."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["hyper_parameters"] = {**checkpoint.get("hyper_parameters", {}), "net": self.net}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the sizes of the machines in the checkpoint, and refuse those of another model."""

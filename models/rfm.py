@@ -65,9 +65,10 @@ class RFM(KernelModule):
             kernel, bandwidth, ridge, power, centering, normalization, solver, agop_samples, seed, memory,
             kernel_options or {},
         )  # fmt: skip
-        width = math.prod(input_shape)
+        self.width = math.prod(input_shape)
+        options = kernel_options or {}
         self.network, self.spare = (
-            KernelNetwork(kernel, width, num_outputs, **(kernel_options or {})) for _ in range(2)
+            KernelNetwork(kernel, self.width, num_outputs, **options) for _ in range(2)
         )
 
     def solve(
@@ -93,6 +94,17 @@ class RFM(KernelModule):
         fit = self.recursion.refit(best, float(self.network.radial.ridge), x.flatten(1), self.columns(y))
         with torch.no_grad():
             self.network.hold(fit.predictor, fit.solution.ridge)
+
+    @property
+    def net(self) -> dict[str, Any]:
+        """What builds `network` anew."""
+        return {
+            "_target_": "nfa.machines.network.KernelNetwork",
+            "kernel": self.recursion.kernel,
+            "in_features": self.width,
+            "outputs": self.num_outputs,
+            **self.recursion.kernel_options,
+        }
 
     @property
     def num_learned(self) -> int:

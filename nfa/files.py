@@ -9,7 +9,7 @@ from pathlib import Path
 
 @contextmanager
 def replaced_whole(path: str | os.PathLike) -> Iterator[Path]:
-    """A path to write to, which replaces ``path`` at the end: an interrupted write leaves the previous file."""
+    """A path to write to that replaces ``path`` at the end: an interrupted write leaves the previous file."""
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
     try:

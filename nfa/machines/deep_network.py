@@ -4,6 +4,7 @@ An audit measures it as it measures a network: ``feature_map`` of each layer has
 is the linear map inside its random features.
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -85,7 +86,7 @@ class DeepKernelNetwork(SizedOnLoad):
         in_features: d.
         outputs: c.
         depth: number of layers.
-        features: random features of each layer.
+        features: random features of each layer, or their options.
         seed: of the random features.
         unit_norm: whether rows are scaled to length one before each feature map.
         last: whether the last layer has random features, too: the predictor does not use them.
@@ -104,7 +105,7 @@ class DeepKernelNetwork(SizedOnLoad):
         in_features: int,
         outputs: int,
         depth: int,
-        features: RandomFeatures,
+        features: RandomFeatures | Mapping[str, Any],
         seed: int = 0,
         unit_norm: bool = True,
         last: bool = True,
@@ -112,6 +113,8 @@ class DeepKernelNetwork(SizedOnLoad):
     ):
         super().__init__()
         self.depth = depth
+        if isinstance(features, Mapping):  # as a checkpoint holds them
+            features = RandomFeatures(**features)
         for index in range(depth):
             width = features.width if index else in_features
             drawn = features if last or index < depth - 1 else None

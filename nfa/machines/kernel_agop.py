@@ -71,7 +71,8 @@ def kernel_agop(
 
     Args:
         slope: K' = k'(r)/r between points and centers, (m, n); zero where the kernel has a cusp.
-        centers: Z (n, k), in coordinates where the distance is Euclidean.
+        centers: Z (n, k), in coordinates where the distance is Euclidean; gradients are sums of differences
+            of these, and an offset only costs digits.
         coefficients: a, (n, c).
         points: indices (m,) of the centers at which gradients are taken, None for all.
         centering: ``none``; ``output`` removes the mean gradient of each output over the points; ``pooled``
@@ -87,8 +88,7 @@ def kernel_agop(
     if route == "auto":
         route = _cheapest(m, n, centers.shape[1], coefficients.shape[1])
         route = route if route == "classes" or _squares_fit(slope) else "classes"
-    Z = centers - centers.mean(0)  # gradients are sums of differences: an offset only costs digits
-    s = slope @ coefficients
+    Z, s = centers, slope @ coefficients
     problem = _Problem(slope, Z, coefficients, s, points, centering)
     if route == "classes":
         G = _centered(_finite(_by_classes(problem)), Z, problem.weights_of_mean() / m**0.5, centering)
@@ -111,7 +111,7 @@ def blockwise_agop(
     """`kernel_agop` class by class, with K' of so many ``rows`` at a time: no n × n matrix is held."""
     _check("centering", centering, CENTERINGS)
     n, k = centers.shape
-    Z, a = centers - centers.mean(0), coefficients
+    Z, a = centers, coefficients
     index = torch.arange(n, device=Z.device) if points is None else points
     G, V = Z.new_zeros(k, k), torch.zeros_like(a)
     for part in index.split(rows):

@@ -14,9 +14,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from nfa.errors import NfaError
 from nfa.kernels.conv import ConvKernel, check_images, check_transform
-from nfa.kernels.conv_gradient import each_gradient
+from nfa.kernels.conv_gradient import check_coefficients, each_gradient
 
 
 def patch_agop(
@@ -52,28 +51,35 @@ def patch_agop(
     """
     check_images("points", points)
     T = check_transform(transform, points, kernel.patch_size)
-    if coefficients.dim() == 2 and coefficients.shape[1] > coefficients.shape[0] > 0:
-        coefficients = _fewer(coefficients)
+    a = check_coefficients(coefficients, centers)
+    if a.shape[1] > len(a):
+        a = torch.linalg.qr(a.double().mT, mode="r").R.mT  # (n, n), with the same a aᵀ
     size = points.shape[1] * kernel.patch_size**2 if T is None else len(T)
-    G = points.new_zeros(size, size, dtype=dtype)
-    lock = threading.Lock()
-
-    def add(rows: slice, classes: slice, gradients: Tensor) -> None:
-        R = gradients.reshape(-1, size)
-        outer = R.mT @ R
-        with lock:
-            G.add_(outer)
-
-    each_gradient(add, kernel, points, centers, coefficients, T, same=same, dtype=dtype, progress=progress)
-    G /= len(points)
+    total = _Total(points.new_zeros(size, size, dtype=dtype), len(points))
+    each_gradient(total.add, kernel, points, centers, a, T, same=same, dtype=dtype, progress=progress)
+    G = total.G / len(points)
     if T is not None:
         T = T.to(dtype)
         G = T.mT @ G @ T
     return (G + G.mT) / 2
 
 
-def _fewer(a: Tensor) -> Tensor:
-    """Coefficients (n, n) with the ``a aᵀ`` of (n, classes)."""
-    if not bool(a.isfinite().all()):
-        raise NfaError("the coefficients have entries that are not finite: check the fit they come from")
-    return torch.linalg.qr(a.detach().double().mT, mode="r").R.mT
+class _Total:
+    """A sum of outer products that come from several threads, in one order: the same to the last bit."""
+
+    def __init__(self, G: Tensor, points: int):
+        self.G, self._points = G, points
+        self._next = (0, 0)  # the class and point that the sum has come to
+        self._early: dict[tuple[int, int], tuple[Tensor, tuple[int, int]]] = {}
+        self._lock = threading.Lock()
+
+    def add(self, rows: slice, classes: slice, gradients: Tensor) -> None:
+        """Add what some points and classes contribute, (h, w, points, classes, k)."""
+        R = gradients.reshape(-1, len(self.G))
+        outer = R.mT @ R
+        after = (classes.start, rows.stop) if rows.stop < self._points else (classes.stop, 0)
+        with self._lock:
+            self._early[classes.start, rows.start] = outer, after
+            while self._next in self._early:
+                outer, self._next = self._early.pop(self._next)
+                self.G += outer

@@ -136,13 +136,14 @@ class RFM:
             validation = points, targets.columns(y_val, points)
         self._targets, self.history, self._predictor = targets, [], None
         line = _Progress(self.rounds) if progress else None
-        metric, fit, best = Metric.identity(), None, math.inf
+        metric, start, best = Metric.identity(), None, math.inf
+        fit: Fit | None = None
         for index in range(self.rounds + 1):
             try:
                 if fit is not None:
                     metric, update = self.recursion.next_metric(fit.predictor, index - 1, fit.distances)
                     self.history[-1] |= update
-                start = None if fit is None else fit.predictor.coefficients
+                    start, fit = fit.predictor.coefficients, None  # its distances make room for the next
                 fit = self.recursion.fit(metric, X, Y, validation, start, line and line.solving(index))
             except (NfaError, torch.OutOfMemoryError) as error:
                 if index == 0:

@@ -23,7 +23,7 @@ from nfa.solvers.common import (
 )
 
 _REFINEMENTS = 3
-_GOOD = {torch.float32: 3e-5, torch.float64: 1e-13}  # a residual that needs no further refinement
+_GOOD = {torch.float32: 1e-4, torch.float64: 1e-13}  # a residual that needs no further refinement
 _BAD = 1e-3  # a residual that calls for a factor in float64
 _LOST = 1e-3  # a residual of the rounded coefficients that calls for a warning
 _JITTERS = 4  # attempts, each with ten times the jitter

@@ -1,8 +1,9 @@
 """Dotted paths to code: what a user names on the command line, and the little that a checkpoint may name.
 
 A checkpoint comes from anywhere, so the ``_target_`` in it may name only what builds networks and does
-nothing else: classes of ``torch.nn``, torchvision and timm, their builders (without downloads), and the
-user's own code: an ``nn.Module`` class outside installed packages, or a function below the working directory.
+nothing else: classes of ``torch.nn``, torchvision, timm and nfa.machines, their builders (without downloads),
+and the user's own code: an ``nn.Module`` class outside installed packages, or a function below the working
+directory.
 """
 
 import functools
@@ -24,7 +25,7 @@ from torch import nn
 from nfa.errors import NfaError
 from nfa.zoo.names import near
 
-_LIBRARIES = ("torch.nn", "torchvision.models", "torchvision.ops", "timm")
+_LIBRARIES = ("torch.nn", "torchvision.models", "torchvision.ops", "timm", "nfa.machines")
 _DOWNLOADS = {"torchvision": {"weights": None, "weights_backbone": None}, "timm": {"pretrained": False}}
 _FILES = (
     "checkpoint_path",

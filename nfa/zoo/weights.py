@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from nfa.errors import NfaError
+from nfa.machines.sized import make_room
 from nfa.zoo.names import near
 
 SUFFIXES = (".pth", ".pt", ".th", ".bin", ".ckpt", ".safetensors")
@@ -226,6 +227,8 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], path: str | os.Pat
     """Load a state dict read from ``path`` into a network, in place; see `load_weights`."""
     own = own_tensors(model)
     fitted = fit_names(own, state)
+    make_room(model, fitted)
+    own = own_tensors(model)
     differences = [
         *(f"{k} is {theirs} in the file, {mine} in the network" for k, theirs, mine in _shapes(own, fitted)),
         *(f"{k} is missing in the file" for k in own if k not in fitted and not k.endswith(_UNUSED)),

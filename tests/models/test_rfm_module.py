@@ -14,6 +14,7 @@ from datamodules import Digits, Tabular
 from models.gather import gather_samples
 from nfa.kernels import Metric
 from nfa.machines.network import KernelNetwork
+from nfa.rows import read_csv
 
 ROOT = Path(__file__).parents[2]
 FILES = {"ansatz.csv", "metrics.csv", "summary.json", "report.html", "features.safetensors", "checkpoints"}
@@ -184,6 +185,21 @@ def test_the_checkpoint_of_another_model_is_refused(run):
         done = run(f"model={model}", "trainer.max_epochs=3", f"ckpt_path={folder}/checkpoints/last.ckpt")
         assert done.code == 1
         assert "checkpoint" in done.err
+
+
+@pytest.mark.parametrize("model", ["rfm", "deep_rfm"])
+def test_a_run_is_audited_from_its_checkpoint(run, model):
+    from nfa import cli
+
+    done = run(f"model={model}", "trainer.max_epochs=2", "callbacks.ansatz.samples=270")
+    options = ["--data", "digits", "--max-samples", "64", "--exact"]
+    code = cli.main(["audit", f"file:{done.folder}", *options, "--out", str(done.folder / "audit")])
+    assert code == 0
+    rows = read_csv(done.folder / "audit" / "audit.csv")
+    row = next(row for row in rows if row.layer.endswith("feature_map"))
+    assert row.status == "ok"
+    watched = [r for r in done.rows if r.layer == row.layer]
+    assert row.cosine == pytest.approx(watched[-1].cosine, abs=0.1)
 
 
 def test_double_precision(run):
