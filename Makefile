@@ -22,6 +22,8 @@ lint: $(READY)
 bench: $(READY)
 	$(RUN) benchmarks/agop.py
 	$(RUN) benchmarks/audit.py
+	$(RUN) -m pip install --quiet --disable-pip-version-check xrfm
+	$(RUN) benchmarks/rfm.py
 
 # torch and torchvision are resolved together: a build of one does not go with any build of the other
 $(READY): pyproject.toml

@@ -23,9 +23,8 @@ class EpochLines(Callback):
         values = trainer.callback_metrics  # summed over the ranks when first asked for: all of them must ask
         if not trainer.is_global_zero:
             return
-        metrics = "  ".join(
-            f"{k} {float(v):.4g}" for k, v in sorted(values.items()) if not k.startswith("round/")
-        )
+        shown = {k: v for k, v in sorted(values.items()) if not k.startswith(("round/", "features/"))}
+        metrics = "  ".join(f"{k} {float(v):.4g}" for k, v in shown.items())
         epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else "?"
         seconds = time.perf_counter() - self._start
         print(f"epoch {trainer.current_epoch + 1}/{epochs}  {metrics}  ({seconds:.1f} s)", flush=True)

@@ -24,6 +24,7 @@ from nfa.files import write_whole
 from nfa.page import write_html
 
 _STEP_COLUMNS = ("epoch", "step", "seconds", "lr")
+_NOT_DRAWN = ("test/", "round/")  # a row each, or how a kernel machine was solved: in metrics.csv alone
 
 
 class RunFolder(Callback):
@@ -128,7 +129,7 @@ class RunFolder(Callback):
         curves: dict[str, list[tuple[float, float]]] = {}
         for row in self.rows:
             for name, value in row.items():
-                if name not in _STEP_COLUMNS and not name.startswith("test/"):
+                if name not in _STEP_COLUMNS and not name.startswith(_NOT_DRAWN):
                     curves.setdefault(name, []).append((row["epoch"], value))
         measured = monitor is not None and monitor.report is not None
         last = monitor.history[-1].epoch if measured else math.nan

@@ -114,7 +114,7 @@ class KernelModule(LabModule):
             self.rounds_done += 1
         self.optimizers().step()
         self.log_outputs("train", outputs, y, F.mse_loss(outputs, self.columns(y)))
-        plain = {f"round/{k}": float(v) for k, v in details.items() if isinstance(v, int | float)}
+        plain = {_told_as(k): float(v) for k, v in details.items() if isinstance(v, int | float)}
         self.log_dict(plain, on_step=False, on_epoch=True, batch_size=1)
 
     def on_train_epoch_start(self) -> None:
@@ -234,3 +234,9 @@ class KernelModule(LabModule):
         """Take the sizes of the machines in the checkpoint, and refuse those of another model."""
         make_room(self, checkpoint["state_dict"])
         super().on_load_checkpoint(checkpoint)
+
+
+def _told_as(name: str) -> str:
+    """``features/…`` for what was learned, ``round/…`` for how it was solved."""
+    learned = name == "self_consistency" or name.startswith(("nc1_", "nc2_"))
+    return f"{'features' if learned else 'round'}/{name}"

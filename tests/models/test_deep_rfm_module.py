@@ -18,7 +18,7 @@ def test_a_run_is_the_machine_of_the_library(run):
     machine = nfa.DeepRFM(depth=2, width=64, ridge=1e-3, labels="one_hot").fit(x, y, x_val, y_val)
     losses = [row["val_mse"] for layer in machine.history for row in layer["rounds"]]
     assert [float(row["val/loss"]) for row in done.metrics[:STEPS]] == pytest.approx(losses, rel=1e-3)
-    assert float(done.metrics[STEPS - 1]["round/nc1_features"]) == pytest.approx(
+    assert float(done.metrics[STEPS - 1]["features/nc1_features"]) == pytest.approx(
         machine.history[1]["nc1_features"], rel=1e-3
     )
     best = losses.index(min(losses))

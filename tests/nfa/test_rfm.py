@@ -318,3 +318,16 @@ def test_constant_targets_and_features():
     assert machine.predict(X).shape == (12,)
     zero = RFM(bandwidth=1.0, rounds=2).fit(X, torch.zeros(12, dtype=D))
     assert torch.equal(zero.predict(X), torch.zeros(12, dtype=D))
+
+
+@pytest.mark.parametrize(("power", "rounds"), [(1.0, 12), (0.5, 30), (0.25, 8)])
+def test_at_a_fixed_point_the_fitted_exponent_is_the_power_in_use(power, rounds):
+    """``M = G^s`` means ``C ∝ M^(1/s - 1)``: alignment tests the recursion for free."""
+    X = torch.randn(200, 6, generator=torch.Generator().manual_seed(0), dtype=D)
+    y = X[:, 0] * X[:, 1] + X[:, 2]
+    machine = RFM(bandwidth=5.0, rounds=rounds, power=power).fit(X, y)
+    consistency = [row["self_consistency"] for row in machine.history[:-1]]
+    assert consistency[0] < 0.95 < 0.9999 < consistency[-1]
+    row = audit(machine.network(), [X], power=power).rows[0]
+    assert row.cosine > 0.9999
+    assert row.alpha_fit == pytest.approx(power, abs=0.02)
