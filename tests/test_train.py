@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -161,7 +162,9 @@ def test_help_has_three_examples():
     assert done.returncode == 0
     examples = done.stdout.split("Also")[0]
     assert len(re.findall(r"^  python train\.py ", examples, re.MULTILINE)) == 3
-    assert "model: cnn, mlp, resnet, vgg" in done.stdout
+    (models,) = re.findall(r"^ *model: (.*)$", done.stdout, re.MULTILINE)
+    files = (Path(__file__).parent.parent / "configs" / "model").glob("*.yaml")
+    assert models.split(", ") == sorted(file.stem for file in files)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
