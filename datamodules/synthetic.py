@@ -37,6 +37,7 @@ class Synthetic(TensorDataModule):
     ) -> None:
         super().__init__(n_test=n_test, normalize=normalize, **base)
         check_count("data.n", n)
+        check_count("data.n_test", n_test)
         check_count("data.dim", dim)
         if not noise >= 0:
             raise NfaError(f"expected data.noise of at least 0, got {noise}")

@@ -1,21 +1,20 @@
 """Deep recursive feature machine in the trainer: `nfa.DeepRFM`, one round of one layer an epoch."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from models.kernel import KernelModule
+from models.deep import DeepModule
 from nfa.machines.deep_rfm import DeepFit, DeepRecursion
 from nfa.machines.random_features import RandomFeatures
 from nfa.machines.recursion import Recursion
 from nfa.machines.targets import TargetCode
 
 
-class DeepRFM(KernelModule):
+class DeepRFM(DeepModule):
     """Layers of a learned map M^½ and random features, fitted one after the other.
 
     An epoch fits one round of one layer; ``depth · (rounds + 1)`` epochs fit them all. `network` predicts
@@ -81,24 +80,14 @@ class DeepRFM(KernelModule):
         self.options = DeepRecursion(recursion, features, depth, rounds, unit_norm, labels="one_hot")
         self.in_features = math.prod(input_shape)
         self.network, self.spare = (self.options.network(self.in_features, num_outputs) for _ in range(2))
-        self._fit: DeepFit | None = None
 
-    def solve(
-        self, index: int, x: Tensor, y: Tensor, validation: Callable[[], tuple[Tensor, Tensor] | None]
-    ) -> tuple[Tensor, dict[str, Any]]:
-        """Fit the next round of this layer, or the first one of the next layer."""
-        if self._fit is None or self._fit.network is not self.network:
-            held_out = validation()
-            if held_out is not None:
-                held_out = held_out[0].flatten(1), held_out[1]
-            code = TargetCode(self.num_outputs if self.task == "classification" else 0)
-            self._fit = DeepFit(self.options, self.network, x.flatten(1), y, code, held_out)
-        row = self._fit.step()
-        if self._fit.done:
-            self.trainer.should_stop = True
-        with torch.no_grad():
-            outputs = torch.cat([self(part) for part in x.split(1024)])
-        return outputs, row
+    def begin(
+        self, x: Tensor, y: Tensor, targets: TargetCode, validation: tuple[Tensor, Tensor] | None
+    ) -> DeepFit:
+        """Inputs are flattened."""
+        if validation is not None:
+            validation = validation[0].flatten(1), validation[1]
+        return DeepFit(self.options, self.network, x.flatten(1), y, targets, validation)
 
     @property
     def net(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from torch.utils.data import DistributedSampler
 from models.base import LabModule
 from models.gather import gather_samples
 from nfa import NfaError
-from nfa.machines.rfm import RoundFailedWarning
+from nfa.machines.rounds import RoundFailedWarning
 from nfa.machines.sized import make_room
 
 _PRECISIONS = ("32-true", "64-true")

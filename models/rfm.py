@@ -1,19 +1,19 @@
 """Recursive feature machine in the trainer: `nfa.RFM`, one round an epoch."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
-from models.kernel import KernelModule
+from models.recursive import RecursiveModule
 from nfa.kernels import Metric
 from nfa.machines.network import KernelNetwork
+from nfa.machines.predictor import Predictor
 from nfa.machines.recursion import Recursion
 
 
-class RFM(KernelModule):
+class RFM(RecursiveModule):
     """A recursive feature machine; epoch t fits round t - 1, the first with ``M = I``.
 
     `network` is ``radial(feature_map(x))``, whose linear layer has ``WᵀW = M``: the ansatz is measured on it
@@ -38,6 +38,8 @@ class RFM(KernelModule):
         seed: of these points, and of the solver.
         kernel_options: ``nu`` of matern, ``q`` of exponential.
     """
+
+    initial: ClassVar = Metric.identity()
 
     def __init__(
         self,
@@ -71,29 +73,13 @@ class RFM(KernelModule):
             KernelNetwork(kernel, self.width, num_outputs, **options) for _ in range(2)
         )
 
-    def solve(
-        self, index: int, x: Tensor, y: Tensor, validation: Callable[[], tuple[Tensor, Tensor] | None]
-    ) -> tuple[Tensor, dict[str, Any]]:
-        """Learn the next metric from the fit before, and fit with it."""
-        X, previous = x.flatten(1), self.network.predictor()
-        metric, update, start = Metric.identity(), {}, None
-        if previous is not None:
-            metric, update = self.recursion.next_metric(previous, index - 1)
-            start = previous.coefficients
-        held_out = validation() if self.recursion.chooses else None
-        if held_out is not None:
-            held_out = held_out[0].flatten(1), self.columns(held_out[1])
-        fit = self.recursion.fit(metric, X, self.columns(y), held_out, start)
-        with torch.no_grad():
-            self.network.hold(fit.predictor, fit.solution.ridge)
-        return fit.train_scores, fit.row | update
+    def points(self, x: Tensor) -> Tensor:
+        """Inputs (n, …) as (n, d)."""
+        return x.flatten(1)
 
-    def solve_again(self, x: Tensor, y: Tensor) -> None:
-        """Fit the coefficients anew in the metric of `network`."""
-        best = self.network.predictor()
-        fit = self.recursion.refit(best, float(self.network.radial.ridge), x.flatten(1), self.columns(y))
-        with torch.no_grad():
-            self.network.hold(fit.predictor, fit.solution.ridge)
+    def learned(self, predictor: Predictor, index: int) -> tuple[Metric, dict[str, Any]]:
+        """The next metric."""
+        return self.recursion.next_metric(predictor, index)
 
     @property
     def net(self) -> dict[str, Any]:
@@ -105,8 +91,3 @@ class RFM(KernelModule):
             "outputs": self.num_outputs,
             **self.recursion.kernel_options,
         }
-
-    @property
-    def num_learned(self) -> int:
-        """Numbers that are learned: the root of M and the coefficients."""
-        return super().num_learned + self.network.radial.coefficients.numel()

@@ -1,12 +1,14 @@
 """Feature matrices of networks and kernel machines: the neural feature ansatz, measured.
 
 ``audit`` measures every layer of a network; ``agop`` and ``neural_feature_matrix`` give the dense
-matrices; ``FeaturePair`` computes every statistic from a weight and a sensitivity. ``RFM`` and ``DeepRFM``
-are kernel machines that learn features by the AGOP alone.
+matrices; ``FeaturePair`` computes every statistic from a weight and a sensitivity. ``RFM``, ``DeepRFM``,
+``ConvRFM`` and ``DeepConvRFM`` are kernel machines that learn features by the AGOP alone.
 """
 
 from nfa.audit import AnsatzReport, agop, audit, input_agop, neural_feature_matrix
 from nfa.errors import NfaError
+from nfa.machines.conv_rfm import ConvRFM
+from nfa.machines.deep_conv_rfm import DeepConvRFM
 from nfa.machines.deep_rfm import DeepRFM
 from nfa.machines.rfm import RFM
 from nfa.pairs import FeaturePair
@@ -18,6 +20,8 @@ __all__ = [
     "RFM",
     "AnsatzReport",
     "AnsatzRow",
+    "ConvRFM",
+    "DeepConvRFM",
     "DeepRFM",
     "FeaturePair",
     "NfaError",

@@ -22,7 +22,7 @@ from nfa.machines.deep_network import DeepKernelNetwork, DeepLayer
 from nfa.machines.predictor import Predictor
 from nfa.machines.random_features import RandomFeatures
 from nfa.machines.recursion import Fit, Recursion
-from nfa.machines.rfm import RoundFailedWarning
+from nfa.machines.rounds import RoundFailedWarning, told
 from nfa.machines.saved import load_machine, save_machine
 from nfa.machines.targets import TargetCode, check_points
 from nfa.status import StatusLine
@@ -342,7 +342,7 @@ class DeepRFM:
                 self._add_layer(rounds, network.predictor())
                 rounds = []
                 if line is not None:
-                    line.say(_told(self.history[-1], self.options.depth))
+                    line.say(told(self.history[-1], self.options.depth))
         return self
 
     def predict(self, X: Tensor) -> Tensor:
@@ -481,10 +481,3 @@ def _check_rows(H: Tensor, layer: int) -> None:
         ZeroRowsWarning,
         stacklevel=6,  # the caller of DeepRFM.fit
     )
-
-
-def _told(row: dict[str, Any], depth: int) -> str:
-    names = ("train_mse", "val_mse", "val_accuracy", "nc1_features")
-    told = "  ".join(f"{name} {row[name]:.4g}" for name in names if name in row)
-    seconds = sum(value for name, value in row.items() if name.endswith("_seconds"))
-    return f"layer {row['layer'] + 1}/{depth}  {told}  ({seconds:.1f} s)"

@@ -102,6 +102,11 @@ class KernelNetwork(SizedOnLoad):
         """Outputs (n, c)."""
         return self.radial(self.feature_map(x.flatten(1) - self.offset))
 
+    @property
+    def ridge(self) -> Tensor:
+        """With which the coefficients were found, a scalar."""
+        return self.radial.ridge
+
     def hold(self, predictor: Predictor, ridge: float = 0.0) -> None:
         """Take over a fit, found with a ridge."""
         predictor = predictor.settled()

@@ -6,7 +6,6 @@ outer product G of the predictor over its training points, and sets ``M ← G^po
 """
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -27,6 +26,7 @@ from nfa.kernels import (
 from nfa.kernels.roots import power_root
 from nfa.machines.kernel_agop import CENTERINGS, KernelAgop, blockwise_agop, kernel_agop
 from nfa.machines.predictor import Predictor, images
+from nfa.machines.rounds import Clock, several
 from nfa.solvers import METHODS, Solution, cholesky, planned, ridge_path, room, solve
 
 NORMALIZATIONS = ("max", "trace", "none")
@@ -125,12 +125,12 @@ class Recursion:
     @property
     def bandwidths(self) -> tuple[float | str, ...]:
         """The bandwidths to choose from."""
-        return _several(self.bandwidth)
+        return several(self.bandwidth)
 
     @property
     def ridges(self) -> tuple[float, ...]:
         """The ridges to choose from."""
-        return _several(self.ridge)
+        return several(self.ridge)
 
     @property
     def chooses(self) -> bool:
@@ -166,7 +166,7 @@ class Recursion:
                 "choosing among several bandwidths or ridges needs validation data: give X_val and y_val, or "
                 "one bandwidth and one ridge"
             )
-        clock = _Clock()
+        clock = Clock()
         offset = X.mean(0)
         U = images(X - offset, metric)
         U_val = None if validation is None else metric.transform(validation[0] - offset)
@@ -204,7 +204,7 @@ class Recursion:
         r: Tensor | None,
         start: Tensor | None,
         progress: Callable[[int, float], None] | None,
-        clock: "_Clock",
+        clock: Clock,
     ) -> Sequence[Solution]:
         """One solution for each ridge: directly from the distances r (n, n), or without them."""
         if r is None:
@@ -255,7 +255,7 @@ class Recursion:
         Raises:
             NfaError: an AGOP that is not finite.
         """
-        clock = _Clock()
+        clock = Clock()
         old, width = predictor.metric, predictor.centers.shape[1]
         with exact_products():
             agop = self._agop(predictor, index, distances)
@@ -313,26 +313,6 @@ def cosine_of_metrics(F: Tensor | None, B: Tensor) -> float:
         right = B @ (B.mT @ probes)
     norm = float(left.norm() * right.norm())
     return float((left * right).sum()) / norm if norm > 0 else math.nan
-
-
-class _Clock:
-    """Seconds by phase."""
-
-    def __init__(self):
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, phase: str) -> None:
-        """Add the time since the last lap to a phase."""
-        if torch.cuda.is_initialized():
-            torch.cuda.synchronize()
-        now = time.perf_counter()
-        self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._last
-        self._last = now
-
-
-def _several(value: Any) -> tuple:
-    return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
 def _mse(scores: Tensor, Y: Tensor) -> float:

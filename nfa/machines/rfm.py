@@ -7,7 +7,6 @@ The recursion is that of Radhakrishnan, Beaglehole, Pandit and Belkin (arXiv 221
 import dataclasses
 import math
 import os
-import time
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -20,15 +19,11 @@ from nfa.kernels import Metric, make_kernel
 from nfa.machines.network import KernelNetwork
 from nfa.machines.predictor import Predictor
 from nfa.machines.recursion import Fit, Recursion
+from nfa.machines.rounds import Progress, RoundFailedWarning
 from nfa.machines.saved import load_machine, save_machine
 from nfa.machines.targets import TargetCode, check_points
-from nfa.status import StatusLine
 
 _FORMAT = "nfa.RFM 1"
-
-
-class RoundFailedWarning(UserWarning):
-    """A round could not be finished; the machine is that of an earlier round."""
 
 
 class RFM:
@@ -135,7 +130,7 @@ class RFM:
             points = self._points(X_val, X.shape[1]).to(X)
             validation = points, targets.columns(y_val, points)
         self._targets, self.history, self._predictor = targets, [], None
-        line = _Progress(self.rounds) if progress else None
+        line = Progress(self.rounds) if progress else None
         metric, start, best = Metric.identity(), None, math.inf
         fit: Fit | None = None
         for index in range(self.rounds + 1):
@@ -257,24 +252,3 @@ class RFM:
     def _points(self, X: Tensor, width: int | None = None) -> Tensor:
         X = check_points(X, width)
         return X if self.device is None else X.to(self.device)
-
-
-class _Progress:
-    """Rounds and iterations on one line, and a line for every fitted round."""
-
-    def __init__(self, rounds: int):
-        self._rounds, self._line, self._start = rounds, StatusLine(), time.monotonic()
-
-    def solving(self, index: int) -> Any:
-        """Report of conjugate gradients in a round."""
-        return lambda iteration, residual: self._line.show(
-            f"round {index}/{self._rounds}: iteration {iteration}, residual {residual:.1e}"
-        )
-
-    def fitted(self, row: dict[str, Any]) -> None:
-        """A round is fitted."""
-        names = ("train_mse", "val_mse", "val_accuracy")
-        told = "  ".join(f"{name} {row[name]:.4g}" for name in names if name in row)
-        self._line.say(
-            f"round {row['round']}/{self._rounds}  {told}  ({time.monotonic() - self._start:.1f} s)"
-        )

@@ -11,7 +11,8 @@ from nfa.kernels import Metric
 from nfa.machines.deep_rfm import DeepFit, DeepRecursion, DeepRFM, ZeroRowsWarning, symmetric
 from nfa.machines.random_features import RandomFeatures, UnitRows
 from nfa.machines.recursion import Recursion
-from nfa.machines.rfm import RFM, RoundFailedWarning
+from nfa.machines.rfm import RFM
+from nfa.machines.rounds import RoundFailedWarning
 from nfa.machines.targets import TargetCode
 from tests.nfa import rfm_oracle as oracle
 

@@ -7,7 +7,8 @@ from nfa import FeaturePair, NfaError, audit, input_agop
 from nfa.kernels import Metric, median_bandwidth
 from nfa.machines.kernel_agop import kernel_agop
 from nfa.machines.recursion import Recursion
-from nfa.machines.rfm import RFM, RoundFailedWarning
+from nfa.machines.rfm import RFM
+from nfa.machines.rounds import RoundFailedWarning
 from tests.nfa import rfm_oracle as oracle
 
 D = torch.float64

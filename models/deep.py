@@ -1,0 +1,44 @@
+"""What deep machines share in the trainer: one round of one layer an epoch."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.kernel import KernelModule
+from nfa.machines.targets import TargetCode
+
+_AT_ONCE = 1024  # inputs
+
+
+class DeepModule(KernelModule):
+    """Layers that are fitted one after the other; the run ends by itself when all are.
+
+    `network` predicts by the layer that is being fitted.
+    """
+
+    def __init__(self, task: str, num_outputs: int, patience: int | None = None):
+        super().__init__(task, num_outputs, patience)
+        self._fit: Any = None
+
+    @abstractmethod
+    def begin(
+        self, x: Tensor, y: Tensor, targets: TargetCode, validation: tuple[Tensor, Tensor] | None
+    ) -> Any:
+        """What fits `network`, by ``step()`` until it is ``done``, from where the network is."""
+
+    def solve(
+        self, index: int, x: Tensor, y: Tensor, validation: Callable[[], tuple[Tensor, Tensor] | None]
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Fit the next round of this layer, or the first one of the next layer."""
+        if self._fit is None or self._fit.network is not self.network:
+            code = TargetCode(self.num_outputs if self.task == "classification" else 0)
+            self._fit = self.begin(x, y, code, validation())
+        row = self._fit.step()
+        if self._fit.done:
+            self.trainer.should_stop = True
+        with torch.no_grad():
+            outputs = torch.cat([self(part) for part in x.split(_AT_ONCE)])
+        return outputs, row

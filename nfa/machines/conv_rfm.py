@@ -1,0 +1,277 @@
+"""Convolutional recursive feature machines: kernel machines that learn the features of image patches.
+
+The recursion is that of Beaglehole, Radhakrishnan, Pandit and Belkin (arXiv 2309.00570); a round of it is
+`nfa.machines.conv_round.ConvRecursion`.
+"""
+
+import dataclasses
+import math
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nfa.errors import NfaError
+from nfa.kernels.conv import ConvKernel
+from nfa.machines.conv_network import ConvKernelNetwork
+from nfa.machines.conv_predictor import ConvPredictor, checked_images
+from nfa.machines.conv_round import ConvFit, ConvRecursion, plain_options
+from nfa.machines.rounds import Progress, RoundFailedWarning
+from nfa.machines.saved import load_machine, save_machine
+from nfa.machines.targets import TargetCode
+
+_FORMAT = "nfa.ConvRFM 1"
+
+
+class ConvRFM:
+    """A convolutional kernel predictor that learns a Mahalanobis matrix M of image patches.
+
+    ``f(x) = Σ_j a_j k_T(x, x_j)`` with the infinite-width kernel of [convolution, ReLU]·depth, whose first
+    layer sees ``T u`` for every patch u. A round sets ``T`` to a power of the AGOP of f with respect to
+    patches, with Frobenius norm 1, so that ``M = TᵀT`` has the trace 1 (arXiv 2309.00570). Patches are
+    ordered (channel, row, column), as in ``weight.reshape(out, -1)`` of a convolution.
+
+    The published code chooses ridge and round by accuracy on its test images. That is ``criterion=
+    "accuracy", agop_draw="first"`` with these as validation images; its tables are optimistic by as much.
+
+    Args:
+        patch_size: side of all windows, in pixels.
+        depth: number of convolutions of the kernel.
+        ridge: added to the diagonal of the kernel matrix divided by its largest entry, as published; or
+            several, from which the validation images choose in each round.
+        rounds: updates of M; there is one more fit than that, the first with ``M = I``.
+        agop_images: take the AGOP over so many training images; None takes all.
+        agop_draw: ``random``, anew each round without replacement, or the ``first`` ones, as published.
+        power: exponent of the AGOP that becomes M, up to scale: 1 for ``T = G^½/‖G^½‖``, 2 for
+            ``T = G/‖G‖``.
+        stride: of the first convolution.
+        padding: ``none``, or ``zero`` for ``patch_size // 2`` zeros on each side.
+        head: ``flatten``, or ``pool`` for global average pooling, which costs far more.
+        kind: ``ntk`` or ``nngp``.
+        criterion: by which validation images choose the ridge and the round: ``mse`` or ``accuracy``.
+        solver: ``auto``, ``cholesky`` or ``cg``; see `nfa.solvers.solve`.
+        patience: stop when the validation error was no lower for so many rounds; None goes on to the end.
+        refit: at the end solve once more, with training and validation images together, with the T and the
+            ridge of the round that is kept.
+        seed: of the images of the AGOP, and of the solver.
+        device: where to compute; None means where the data are.
+        memory: bytes that a round may take beyond the data; None takes 80 % of what is free.
+
+    Attributes:
+        M: (D, D), of the round that is kept: the best on validation data, without these the last.
+        transform: T (D, D) of that round.
+        history: one dictionary a round: ``round``, ``train_mse``, ``val_mse`` (and accuracies for classes),
+            ``ridge``, ``scale`` (the largest kernel value), ``solver``, ``residual``, ``jitter``;
+            ``kernel_seconds``, ``solve_seconds``, ``predict_seconds``, ``agop_seconds``; ``rank`` of the
+            next M; and ``self_consistency``, the cosine of M with the matrix that replaces it.
+        best_round: the round that is kept.
+        predictor: the kernel predictor of that round.
+
+    Raises:
+        NfaError: an option is out of range.
+    """
+
+    def __init__(
+        self,
+        patch_size: int = 3,
+        depth: int = 3,
+        ridge: float | Sequence[float] = 1e-3,
+        rounds: int = 3,
+        agop_images: int | None = 20,
+        *,
+        agop_draw: str = "random",
+        power: float = 1.0,
+        stride: int = 1,
+        padding: str = "none",
+        head: str = "flatten",
+        kind: str = "ntk",
+        criterion: str = "mse",
+        solver: str = "auto",
+        patience: int | None = None,
+        refit: bool = False,
+        seed: int = 0,
+        device: torch.device | str | None = None,
+        memory: float | None = None,
+    ):
+        kernel = ConvKernel(patch_size, depth, stride, padding, head, kind)
+        self.recursion = ConvRecursion(
+            kernel, ridge, power, agop_images, agop_draw, criterion, solver, seed, memory
+        )
+        if rounds < 0 or (patience is not None and patience < 1):
+            raise NfaError(f"rounds must be 0 or more and patience 1 or more, got {rounds} and {patience}")
+        self.rounds, self.patience, self.refit, self.device = rounds, patience, refit, device
+        self.history: list[dict[str, Any]] = []
+        self.best_round = 0
+        self._predictor: ConvPredictor | None = None
+        self._targets = TargetCode()
+
+    # ---- fit and predict -----------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        X: Tensor,
+        y: Tensor,
+        X_val: Tensor | None = None,
+        y_val: Tensor | None = None,
+        *,
+        progress: bool = False,
+    ) -> "ConvRFM":
+        """Learn M and the coefficients.
+
+        Args:
+            X: images (n, c, h, w), float32 or float64; kernels are computed in this dtype, gradients and
+                systems in float64.
+            y: class indices (n,) of an integer dtype, or real targets (n,) or (n, outputs).
+            X_val: validation images, by which the round is chosen, and the ridge where there are several;
+                never used for fitting.
+            y_val: their targets.
+            progress: show the rounds on standard error.
+
+        Raises:
+            NfaError: data that are not finite, do not belong together, or hold one class only; images
+                smaller than what the kernel sees.
+
+        Warns:
+            RoundFailedWarning: a round after the first could not be finished.
+        """
+        if (X_val is None) != (y_val is None):
+            raise NfaError("give both X_val and y_val, or neither")
+        X = self._images(X)
+        targets = targets_of(y, self.recursion.criterion)
+        Y = targets.columns(y, X)
+        validation = None
+        if X_val is not None:
+            images = self._images(X_val, X.shape[1:]).to(X)
+            validation = images, targets.columns(y_val, images)
+        self._targets, self.history, self._predictor = targets, [], None
+        line = Progress(self.rounds) if progress else None
+        transform, start, best = None, None, math.inf
+        fit: ConvFit | None = None
+        for index in range(self.rounds + 1):
+            try:
+                if fit is not None:
+                    transform, update = self.recursion.next_transform(fit.predictor, index - 1)
+                    self.history[-1] |= update
+                    start = fit.predictor.coefficients
+                fit = self.recursion.fit(transform, X, Y, validation, start, line and line.kernel(index))
+            except (NfaError, torch.OutOfMemoryError) as error:
+                if index == 0:
+                    raise
+                warnings.warn(
+                    f"round {index} failed ({error}); the machine is that of round {self.best_round}",
+                    RoundFailedWarning,
+                    stacklevel=2,
+                )
+                break
+            row = {"round": index, **quality(targets, fit, Y, validation)}
+            self.history.append(row)
+            error = -index if validation is None else self.recursion.error(fit.val_scores, validation[1])
+            if error < best or self._predictor is None:
+                best, self.best_round, self._predictor = error, index, fit.predictor
+            if line is not None:
+                line.fitted(row)
+            if self.patience is not None and validation and index - self.best_round >= self.patience:
+                break
+        if self.refit and validation is not None:
+            both = (torch.cat(pair) for pair in zip((X, Y), validation, strict=True))
+            ridge = self.history[self.best_round]["ridge"]
+            self._predictor = self.recursion.refit(self.predictor, ridge, *both).predictor
+        return self
+
+    def predict(self, X: Tensor) -> Tensor:
+        """Class indices (n,) int64 after a fit to classes, else predictions in the shape of the targets."""
+        return self._targets.decoded(self.scores(X))
+
+    def scores(self, X: Tensor) -> Tensor:
+        """Real outputs (n, outputs); for classes the larger, the likelier."""
+        return self.predictor(X, self.recursion.memory)
+
+    @property
+    def predictor(self) -> ConvPredictor:
+        """The kernel predictor of the round that is kept."""
+        if self._predictor is None:
+            raise NfaError("this machine is not fitted: call fit(X, y) first")
+        return self._predictor
+
+    @property
+    def transform(self) -> Tensor:
+        """T, (D, D) in the dtype of the data."""
+        return self.predictor.root()
+
+    @property
+    def M(self) -> Tensor:
+        """The Mahalanobis matrix of patches, ``TᵀT``, (D, D) in the dtype of the data."""
+        T = self.transform
+        return T.mT @ T
+
+    def network(self) -> ConvKernelNetwork:
+        """The machine as a module ``x (n, c, h, w) -> T u -> outputs`` that `nfa.audit` can measure.
+
+        Its convolution ``feature_map`` has ``WᵀW = M``.
+        """
+        return ConvKernelNetwork.of(self.predictor)
+
+    # ---- files ---------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the fitted machine to a safetensors file, whole or not at all."""
+        p = self.predictor
+        tensors = {"centers": p.centers, "coefficients": p.coefficients}
+        if p.transform is not None:
+            tensors["transform"] = p.transform
+        state = {
+            "options": self._options(),
+            "targets": dataclasses.asdict(self._targets),
+            "best_round": self.best_round,
+            "history": self.history,
+        }
+        save_machine(path, _FORMAT, tensors, state)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, device: torch.device | str | None = None) -> "ConvRFM":
+        """Read a machine that `save` wrote.
+
+        Raises:
+            NfaError: the file is missing, or none of these.
+        """
+        tensors, state = load_machine(path, _FORMAT, device)
+        machine = cls(**state["options"], device=device)
+        machine._predictor = ConvPredictor(
+            machine.recursion.kernel, tensors.get("transform"), tensors["centers"], tensors["coefficients"]
+        )
+        machine._targets = TargetCode(**state["targets"])
+        machine.best_round, machine.history = state["best_round"], state["history"]
+        return machine
+
+    def _options(self) -> dict[str, Any]:
+        own = {"rounds": self.rounds, "patience": self.patience, "refit": self.refit}
+        return plain_options(self.recursion) | own
+
+    def _images(self, X: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
+        X = checked_images(X, shape)
+        return X if self.device is None else X.to(self.device)
+
+
+def targets_of(y: Tensor, criterion: str) -> TargetCode:
+    """What kind the targets are.
+
+    Raises:
+        NfaError: numbers, where classes are to be counted.
+    """
+    targets = TargetCode.of(y)
+    if criterion == "accuracy" and not targets.classes:
+        raise NfaError("criterion='accuracy' needs class indices (n,), got real targets: choose 'mse'")
+    return targets
+
+
+def quality(
+    targets: TargetCode, fit: ConvFit, Y: Tensor, validation: tuple[Tensor, Tensor] | None
+) -> dict[str, Any]:
+    """What a history tells of a fit: errors and accuracies, and `ConvFit.row`."""
+    row = targets.quality(fit.train_scores, Y, "train")
+    if validation is not None:
+        row |= targets.quality(fit.val_scores, validation[1], "val")
+    return row | fit.row

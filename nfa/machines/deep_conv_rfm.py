@@ -1,0 +1,428 @@
+"""Deep convolutional recursive feature machines: layers of a learned T on patches and random filters.
+
+Each layer fits a convolutional recursive feature machine to the images that come into it, convolves them with
+random filters of the covariance ``M = TᵀT``, and hands them on to a kernel with one convolution less
+(Beaglehole, Radhakrishnan, Pandit and Belkin, arXiv 2309.00570). Nothing is trained by gradients.
+"""
+
+import os
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nfa.errors import NfaError
+from nfa.kernels.conv import ConvKernel
+from nfa.machines.conv_predictor import ConvPredictor, checked_images
+from nfa.machines.conv_rfm import quality, targets_of
+from nfa.machines.conv_round import ConvRecursion, plain_options
+from nfa.machines.deep_conv_network import ConvFeatures, ConvLayer, DeepConvNetwork
+from nfa.machines.deep_rfm import SELECTIONS
+from nfa.machines.rounds import RoundFailedWarning, told
+from nfa.machines.saved import load_machine, save_machine
+from nfa.machines.targets import TargetCode
+from nfa.status import StatusLine
+
+_FORMAT = "nfa.DeepConvRFM 1"
+
+
+@dataclass(frozen=True)
+class DeepConvRecursion:
+    """The options of a deep convolutional machine; `DeepConvFit` does what they say.
+
+    Args:
+        recursion: of the first layer; the kernel of each further layer has one convolution less, but at
+            least one.
+        features: what a layer hands on.
+        layers: number of layers; the last one hands nothing on.
+        rounds: updates of M in each layer; there is one more fit than that.
+
+    Raises:
+        NfaError: an option is out of range.
+    """
+
+    recursion: ConvRecursion = field(default_factory=ConvRecursion)
+    features: ConvFeatures = field(default_factory=ConvFeatures)
+    layers: int = 3
+    rounds: int = 3
+
+    def __post_init__(self):
+        if self.layers < 1:
+            raise NfaError(f"layers must be 1 or more, got {self.layers}")
+        if self.rounds < 0:
+            raise NfaError(f"rounds must be 0 or more, got {self.rounds}")
+
+    @property
+    def steps(self) -> int:
+        """Fits of all rounds of all layers."""
+        return self.layers * (self.rounds + 1)
+
+    def network(
+        self, shape: tuple[int, int, int], outputs: int, *, layers: int | None = None
+    ) -> DeepConvNetwork:
+        """A network to be fitted; see `DeepConvNetwork`. None takes the number of layers of the options."""
+        recursion = self.recursion
+        return DeepConvNetwork(
+            recursion.kernel, shape, outputs, layers or self.layers, self.features, recursion.seed
+        )
+
+
+class DeepConvFit:
+    """Fits a `DeepConvNetwork`, one round of one layer at a time: ``options.steps`` steps.
+
+    All that a step needs from those before it is in the network: a fit that was broken off goes on with
+    the network as it was loaded and the same data.
+
+    Args:
+        options: of the machine.
+        network: made by ``options.network``.
+        X: training images (n, c, h, w), float32 or float64.
+        y: their targets.
+        targets: what kind these are.
+        validation: images and their targets.
+
+    Raises:
+        NfaError: targets that do not belong to the images.
+    """
+
+    def __init__(
+        self,
+        options: DeepConvRecursion,
+        network: DeepConvNetwork,
+        X: Tensor,
+        y: Tensor,
+        targets: TargetCode,
+        validation: tuple[Tensor, Tensor] | None = None,
+    ):
+        self.options, self.network, self._targets = options, network, targets
+        network.to(X.device)
+        for layer in network.layers:
+            layer.to(X.dtype)
+        self._Y = targets.columns(y, X)
+        self._images, self._Y_val = [X], None
+        if validation is not None:
+            self._images.append(validation[0].to(X))
+            self._Y_val = targets.columns(validation[1], self._images[1])
+        self._layer = -1  # whose inputs are held
+        self._inputs: list[Tensor] = []
+
+    @property
+    def done(self) -> bool:
+        """Whether all rounds of all layers are fitted."""
+        return self._next()[0] >= self.options.layers
+
+    @torch.no_grad()
+    def step(self) -> dict[str, Any]:
+        """Fit the next round of this layer, or the first one of the next layer.
+
+        After the last round of a layer the network shows the best one: on validation images, without these
+        the last.
+
+        Returns:
+            ``layer``, ``round`` and what `ConvRFM.history` tells of a round, with ``self_consistency`` and
+            ``rank`` those of the update that led to it; the row of the last round has ``best_round``, the
+            first of a further layer ``features_seconds``.
+
+        Raises:
+            NfaError: all is fitted, or this round fails.
+        """
+        if self.done:
+            raise NfaError(f"all {self.options.layers} layers are fitted: there is no further step")
+        layer, index = self._next()
+        row: dict[str, Any] = {"layer": layer, "round": index}
+        row |= self._come_to(layer)
+        H, *H_val = self._inputs
+        recursion = replace(self.options.recursion, kernel=self.network.layers[layer].kernel)
+        transform, start = None, None
+        if index:
+            previous = self.network.predictor()
+            transform, update = recursion.next_transform(previous, layer * self.options.rounds + index - 1)
+            start = previous.coefficients
+            row |= update
+        validation = (H_val[0], self._Y_val) if H_val else None
+        fit = recursion.fit(transform, H, self._Y, validation, start)
+        error = -index if validation is None else recursion.error(fit.val_scores, self._Y_val)
+        self.network.hold(layer, index, fit.predictor, fit.solution.ridge, error)
+        row |= quality(self._targets, fit, self._Y, validation)
+        if index == self.options.rounds:
+            self.network.show_best()
+            row["best_round"] = int(self.network.best_round)
+        return row
+
+    def _next(self) -> tuple[int, int]:
+        layer, index = self.network.position.tolist()
+        return (layer, index + 1) if index < self.options.rounds else (layer + 1, 0)
+
+    def _come_to(self, layer: int) -> dict[str, float]:
+        """Take what comes into a layer: training images and validation images."""
+        if layer == self._layer:
+            return {}
+        began = time.perf_counter()
+        if layer and layer == self._layer + 1:
+            self._inputs = [self.network.layers[layer - 1](H) for H in self._inputs]
+        else:
+            self._inputs = [self.network.before(X, layer) for X in self._images]
+        self._layer = layer
+        return {"features_seconds": time.perf_counter() - began} if layer else {}
+
+
+class DeepConvRFM:
+    """Layers of convolutional recursive feature machines, ``x -> φ(A T u)`` with random A.
+
+    The defaults are the published recursion with what it should not do left out: the best round of a layer
+    is chosen on validation images (the published code takes test images; give them as ``X_val`` with
+    ``criterion="accuracy"`` to do the same), and images of the AGOP are drawn at random (there the first 20:
+    ``agop_draw="first"``). As there, nothing comes between the layers unless ``activation="relu"`` or
+    ``pool`` is given, and filters are shaped by T also where the first round is the best: then T = I.
+
+    Args:
+        patch_size: side of all windows, in pixels.
+        depth: convolutions of the kernel of the first layer.
+        layers: number of layers; None takes as many as the kernel has convolutions.
+        width: random filters of each layer but the last.
+        activation: between layers: ``none`` or ``relu``.
+        conv_padding: of the random convolutions, ``none`` or ``zero``; None takes that of the kernel.
+        conv_stride: of the random convolutions.
+        pool: side of the squares that are averaged between layers.
+        ridge: as in `ConvRFM`, also for ``rounds`` to ``kind`` below, in each layer.
+        rounds: updates of M in each layer.
+        agop_images: take the AGOP over so many training images; None takes all.
+        agop_draw: ``random`` or ``first``.
+        power: exponent of the AGOP that becomes M.
+        stride: of the first convolution of the kernels.
+        padding: of the kernels, ``none`` or ``zero``.
+        head: ``flatten`` or ``pool``.
+        kind: ``ntk`` or ``nngp``.
+        criterion: by which validation images choose ridge, round and layer: ``mse`` or ``accuracy``.
+        select: whose layer's predictor predicts: the ``last``, or the ``best`` on validation images.
+        solver: ``auto``, ``cholesky`` or ``cg``; see `nfa.solvers.solve`.
+        seed: of the random filters, of the images of the AGOP, and of the solver.
+        device: where to compute; None means where the data are.
+        memory: bytes that a round may take beyond the data; None takes 80 % of what is free.
+
+    Attributes:
+        layers: one `ConvLayer` for each that is fitted, with its ``M``.
+        history: one dictionary a layer: what `ConvRFM.history` tells of its best round, ``best_round``, and
+            ``rounds``, all rounds as `DeepConvFit.step` tells them; seconds are those of all rounds.
+        best_layer: the layer whose predictor predicts.
+        predictor: that predictor, of the images that come into this layer.
+
+    Raises:
+        NfaError: an option is out of range.
+    """
+
+    def __init__(
+        self,
+        patch_size: int = 3,
+        depth: int = 3,
+        layers: int | None = None,
+        width: int = 64,
+        *,
+        activation: str = "none",
+        conv_padding: str | None = None,
+        conv_stride: int = 1,
+        pool: int = 1,
+        ridge: float | Sequence[float] = 1e-3,
+        rounds: int = 3,
+        agop_images: int | None = 20,
+        agop_draw: str = "random",
+        power: float = 1.0,
+        stride: int = 1,
+        padding: str = "none",
+        head: str = "flatten",
+        kind: str = "ntk",
+        criterion: str = "mse",
+        select: str = "last",
+        solver: str = "auto",
+        seed: int = 0,
+        device: torch.device | str | None = None,
+        memory: float | None = None,
+    ):
+        kernel = ConvKernel(patch_size, depth, stride, padding, head, kind)
+        recursion = ConvRecursion(
+            kernel, ridge, power, agop_images, agop_draw, criterion, solver, seed, memory
+        )
+        features = ConvFeatures(width, activation, conv_padding or padding, conv_stride, pool)
+        self.options = DeepConvRecursion(recursion, features, depth if layers is None else layers, rounds)
+        if select not in SELECTIONS:
+            raise NfaError(f"select must be one of {', '.join(SELECTIONS)}, got {select!r}")
+        self.select, self.device = select, device
+        self.history: list[dict[str, Any]] = []
+        self.best_layer = 0
+        self._predictor: ConvPredictor | None = None
+        self._network: DeepConvNetwork | None = None
+        self._targets = TargetCode()
+
+    # ---- fit and predict -----------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        X: Tensor,
+        y: Tensor,
+        X_val: Tensor | None = None,
+        y_val: Tensor | None = None,
+        *,
+        progress: bool = False,
+    ) -> "DeepConvRFM":
+        """Learn all layers, one after the other.
+
+        Args:
+            X: images (n, c, h, w), float32 or float64.
+            y: class indices (n,) of an integer dtype, or real targets (n,) or (n, outputs).
+            X_val: validation images, which choose the round of each layer, the ridge where there are
+                several, and the layer where that is asked for; never used for fitting.
+            y_val: their targets.
+            progress: show the layers on standard error.
+
+        Raises:
+            NfaError: data that are not finite, do not belong together, or hold one class only; images too
+                small for the layers.
+
+        Warns:
+            RoundFailedWarning: a layer after the first could not be finished.
+        """
+        if (X_val is None) != (y_val is None):
+            raise NfaError("give both X_val and y_val, or neither")
+        if self.select == "best" and X_val is None:
+            raise NfaError("select='best' needs validation data: give X_val and y_val, or select='last'")
+        X = self._checked(X)
+        validation = None if X_val is None else (self._checked(X_val, X.shape[1:]), y_val)
+        targets = targets_of(y, self.options.recursion.criterion)
+        outputs = targets.classes or targets.columns(y, X).shape[1]
+        network = self.options.network(tuple(X.shape[1:]), outputs)
+        fit = DeepConvFit(self.options, network, X, y, targets, validation)
+        self._targets, self._network = targets, network
+        self.history, self._predictor = [], None
+        line, rounds = StatusLine() if progress else None, []
+        while not fit.done:
+            try:
+                rounds.append(fit.step())
+            except (NfaError, torch.OutOfMemoryError) as error:
+                if not self.history:
+                    raise
+                warnings.warn(
+                    f"layer {len(self.history)} failed ({error}); the machine is that of layer "
+                    f"{self.best_layer}",
+                    RoundFailedWarning,
+                    stacklevel=2,
+                )
+                break
+            if rounds[-1]["round"] == self.options.rounds:
+                self._add_layer(rounds, network.predictor())
+                rounds = []
+                if line is not None:
+                    line.say(told(self.history[-1], self.options.layers))
+        return self
+
+    def predict(self, X: Tensor) -> Tensor:
+        """Class indices (n,) int64 after a fit to classes, else predictions in the shape of the targets."""
+        return self._targets.decoded(self.scores(X))
+
+    def scores(self, X: Tensor) -> Tensor:
+        """Real outputs (n, outputs); for classes the larger, the likelier."""
+        return self.predictor(self.features(X, self.best_layer), self.options.recursion.memory)
+
+    @torch.no_grad()
+    def features(self, X: Tensor, layer: int) -> Tensor:
+        """The images that come into a layer, (n, c, h, w).
+
+        Raises:
+            NfaError: no layer of this index.
+        """
+        if not 0 <= layer < len(self.layers):
+            raise NfaError(f"expected a layer from 0 to {len(self.layers) - 1}, got {layer}")
+        X = self._checked(X, self.layers[0].shape).to(self.predictor.centers)
+        return self._network.before(X, layer)
+
+    @property
+    def layers(self) -> tuple[ConvLayer, ...]:
+        """The layers that are fitted."""
+        if self._network is None or not self.history:
+            raise NfaError("this machine is not fitted: call fit(X, y) first")
+        return self._network.layers[: len(self.history)]
+
+    @property
+    def predictor(self) -> ConvPredictor:
+        """The kernel predictor of ``best_layer``."""
+        if self._predictor is None:
+            raise NfaError("this machine is not fitted: call fit(X, y) first")
+        return self._predictor
+
+    def network(self) -> DeepConvNetwork:
+        """The machine that predicts, as a module that `nfa.audit` can measure.
+
+        ``layer0.feature_map`` has ``WᵀW = M`` of the first layer, ``layer0.random`` holds its random filters,
+        and so on up to the feature map of ``best_layer`` and the kernel behind it.
+        """
+        best, predictor = self.best_layer, self.predictor
+        network = self.options.network(self.layers[0].shape, predictor.coefficients.shape[1], layers=best + 1)
+        for own, fitted in zip(network.layers[:best], self.layers, strict=False):
+            own.load_state_dict(fitted.state_dict())
+        network.hold(best, self.options.rounds, predictor)
+        return network
+
+    # ---- files ---------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the fitted machine to a safetensors file, whole or not at all."""
+        layers = {
+            f"layer{index}.{name}": tensor
+            for index, layer in enumerate(self.layers)
+            for name, tensor in layer.state_dict().items()
+            if index < len(self.layers) - 1 or not name.startswith("random.")  # the last hands nothing on
+        }
+        state = {
+            "options": self._options(),
+            "targets": asdict(self._targets),
+            "shape": (self.layers[0].shape, self.predictor.coefficients.shape[1]),
+            "history": self.history,
+        }
+        save_machine(path, _FORMAT, self.network().state_dict() | layers, state)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, device: torch.device | str | None = None) -> "DeepConvRFM":
+        """Read a machine that `save` wrote.
+
+        Raises:
+            NfaError: the file is missing, or none of these.
+        """
+        tensors, state = load_machine(path, _FORMAT, device)
+        machine = cls(**state["options"], device=device)
+        machine._targets, machine.history = TargetCode(**state["targets"]), state["history"]
+        shape, outputs = state["shape"]
+        network = machine.options.network(tuple(shape), outputs, layers=len(machine.history))
+        network.to(device or "cpu").load_state_dict(tensors)
+        machine._network, machine._predictor = network, network.predictor()
+        machine.best_layer = int(network.position[0])
+        return machine
+
+    def _options(self) -> dict[str, Any]:
+        features = {f.name: getattr(self.options.features, f.name) for f in fields(ConvFeatures)}
+        features |= {"conv_padding": features.pop("padding"), "conv_stride": features.pop("stride")}
+        own = {"layers": self.options.layers, "rounds": self.options.rounds, "select": self.select}
+        return plain_options(self.options.recursion) | features | own
+
+    # ---- layers --------------------------------------------------------------------------------------------
+
+    def _add_layer(self, rounds: list[dict[str, Any]], predictor: ConvPredictor) -> None:
+        """Keep what a finished layer leaves behind."""
+        names = {name for row in rounds for name in row if name.endswith("_seconds")}
+        seconds = {name: sum(row.get(name, 0.0) for row in rounds) for name in sorted(names)}
+        best = rounds[-1]["best_round"]
+        row = {name: value for name, value in rounds[best].items() if name != "round"}
+        row |= seconds | {"best_round": best, "rounds": rounds}
+        self.history.append(row)
+        chosen = self.history[self.best_layer] if self._predictor is not None else row
+        if self._predictor is None or self.select == "last" or self._error(row) < self._error(chosen):
+            self.best_layer, self._predictor = row["layer"], predictor
+
+    def _error(self, row: dict[str, Any]) -> float:
+        return -row["val_accuracy"] if self.options.recursion.criterion == "accuracy" else row["val_mse"]
+
+    def _checked(self, X: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
+        X = checked_images(X, shape)
+        return X if self.device is None else X.to(self.device)

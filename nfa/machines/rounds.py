@@ -1,0 +1,69 @@
+"""What the machines share beside their recursions: phases timed, rounds told, failures named."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from nfa.status import StatusLine
+
+
+class RoundFailedWarning(UserWarning):
+    """A round could not be finished; the machine is that of an earlier round."""
+
+
+class Clock:
+    """Seconds by phase."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, phase: str) -> None:
+        """Add the time since the last lap to a phase."""
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._last
+        self._last = now
+
+
+class Progress:
+    """Rounds and iterations on one line, and a line for every fitted round."""
+
+    def __init__(self, rounds: int):
+        self._rounds, self._line, self._start = rounds, StatusLine(), time.monotonic()
+
+    def solving(self, index: int) -> Callable[[int, float], None]:
+        """Report of conjugate gradients in a round."""
+        return lambda iteration, residual: self._line.show(
+            f"round {index}/{self._rounds}: iteration {iteration}, residual {residual:.1e}"
+        )
+
+    def kernel(self, index: int) -> Callable[[int, int], None]:
+        """Report of kernel values in a round."""
+        return lambda done, total: self._line.show(
+            f"round {index}/{self._rounds}: {done / total:.0%} of the kernel"
+        )
+
+    def fitted(self, row: dict[str, Any]) -> None:
+        """A round is fitted."""
+        names = ("train_mse", "val_mse", "val_accuracy")
+        told = "  ".join(f"{name} {row[name]:.4g}" for name in names if name in row)
+        self._line.say(
+            f"round {row['round']}/{self._rounds}  {told}  ({time.monotonic() - self._start:.1f} s)"
+        )
+
+
+def told(row: dict[str, Any], depth: int) -> str:
+    """One line on a fitted layer."""
+    names = ("train_mse", "val_mse", "val_accuracy", "nc1_features")
+    told = "  ".join(f"{name} {row[name]:.4g}" for name in names if name in row)
+    seconds = sum(value for name, value in row.items() if name.endswith("_seconds"))
+    return f"layer {row['layer'] + 1}/{depth}  {told}  ({seconds:.1f} s)"
+
+
+def several(value: Any) -> tuple:
+    """A list or a tuple as a tuple, anything else as its only entry."""
+    return tuple(value) if isinstance(value, list | tuple) else (value,)

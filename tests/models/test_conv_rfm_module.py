@@ -1,0 +1,74 @@
+"""The ConvRFM in the trainer: the machine of the library, resumed, measured; what are no images refused."""
+
+import pytest
+import torch
+
+from datamodules import Digits
+from nfa import cli
+from nfa.machines.conv_rfm import ConvRFM
+from nfa.rows import read_csv
+
+SMALL = ("model=conv_rfm", "model.depth=2", "data.n_train=120", "data.n_test=60")
+
+
+def images(batches):
+    return [torch.cat(parts) for parts in zip(*batches, strict=True)]
+
+
+def digits():
+    data = Digits(n_train=120, n_test=60)
+    data.setup()
+    return [images(b) for b in (data._batches("train", 1000), data.val_dataloader(), data.test_dataloader())]
+
+
+def test_a_run_is_the_machine_of_the_library(run):
+    done = run(*SMALL, "trainer.max_epochs=3")
+    assert done.code == 0, done.err
+    (x, y), (x_val, y_val), (x_test, y_test) = digits()
+    machine = ConvRFM(depth=2, rounds=2).fit(x, y, x_val, y_val)
+    losses = [row["val_mse"] for row in machine.history]
+    assert [float(row["val/loss"]) for row in done.metrics[:3]] == pytest.approx(losses, rel=1e-3)
+    assert int(done.weights["best_round"]) == machine.best_round
+    right = (machine.predict(x_test) == y_test).double().mean()
+    assert done.summary["test/accuracy"] == pytest.approx(float(right), abs=0.02)
+    assert {row.layer for row in done.rows} == {"feature_map"}
+    assert done.rows[-1].kind == "conv2d"
+    assert done.rows[-1].status == "ok"
+    weight = done.weights["network.feature_map.weight"].flatten(1)
+    M = weight.T @ weight
+    assert float((M - machine.M).norm() / machine.M.norm()) < 1e-3
+
+
+def test_a_run_goes_on_to_the_same_numbers(run):
+    straight = run(*SMALL, "trainer.max_epochs=3", folder="straight")
+    run(*SMALL, "trainer.max_epochs=1", folder="parts")
+    done = run(*SMALL, "trainer.max_epochs=3", "ckpt_path=last", folder="parts")
+    assert done.code == 0, done.err
+    for name, value in straight.weights.items():
+        assert torch.allclose(done.weights[name], value, rtol=1e-6, atol=1e-7), name
+
+
+def test_a_run_is_audited_from_its_checkpoint(run):
+    done = run(*SMALL, "trainer.max_epochs=2")
+    out = done.folder / "audit"
+    options = ["--data", "digits", "--max-samples", "24", "--exact", "--out", str(out)]
+    assert cli.main(["audit", f"file:{done.folder}", *options]) == 0
+    (row,) = read_csv(out / "audit.csv")
+    assert (row.layer, row.kind, row.status) == ("feature_map", "conv2d", "ok")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("data=low_rank",), "needs images"),
+        (("model.patch_size=9",), "smaller"),
+        (("model.depth=0",), "depth"),
+        (("model.agop_images=0",), "agop_images"),
+        (("model.padding=circular",), "padding"),
+    ],
+)
+def test_one_sentence_for_what_does_not_fit(run, options, message):
+    done = run("model=conv_rfm", *options)
+    assert done.code == 1
+    assert message in done.err
+    assert len(done.err.strip().splitlines()) == 1
