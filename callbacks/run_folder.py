@@ -24,6 +24,7 @@ from nfa.files import write_whole
 from nfa.page import write_html
 
 _STEP_COLUMNS = ("epoch", "step", "seconds", "lr")
+_MAY_BE_NAN = ("round/", "features/")  # what a round did not measure
 _NOT_DRAWN = ("test/", "round/")  # a row each, or how a kernel machine was solved: in metrics.csv alone
 
 
@@ -66,7 +67,8 @@ class RunFolder(Callback):
         }
         if trainer.optimizers and pl_module.automatic_optimization:
             row["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
-        row |= {k: float(v) for k, v in sorted(trainer.callback_metrics.items())}
+        values = {k: float(v) for k, v in sorted(trainer.callback_metrics.items())}
+        row |= {k: v for k, v in values.items() if not (math.isnan(v) and k.startswith(_MAY_BE_NAN))}
         self.rows.append(row)
         self._write_metrics(trainer)
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanSquaredError, Metric, MetricCollection, R2Score
+from torchmetrics import MeanMetric, MeanSquaredError, Metric, MetricCollection, R2Score
 from torchmetrics.classification import MulticlassAccuracy
 
 from datamodules.base import TensorDataModule
@@ -38,6 +38,7 @@ class LabModule(pl.LightningModule):
         self.metrics = nn.ModuleDict(
             {f"{stage}_metrics": _metrics(task, num_outputs, stage) for stage in ("train", "val", "test")}
         )
+        self.losses = nn.ModuleDict({f"{stage}_loss": MeanMetric() for stage in ("train", "val", "test")})
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs (n, num_outputs) of inputs (n, *input_shape)."""
@@ -53,7 +54,9 @@ class LabModule(pl.LightningModule):
         metrics = self.metrics[f"{stage}_metrics"]
         metrics.update(outputs.detach(), target)
         options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(target)}
-        self.log(f"{stage}/loss", loss.detach(), prog_bar=stage == "train", sync_dist=True, **options)
+        mean = self.losses[f"{stage}_loss"]  # over the samples of all processes, however many each has
+        mean.update(loss.detach(), len(target))
+        self.log(f"{stage}/loss", mean, prog_bar=stage == "train", **options)
         self.log_dict(metrics, prog_bar=stage != "test", **options)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

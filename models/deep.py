@@ -36,7 +36,7 @@ class DeepModule(KernelModule):
         if self._fit is None or self._fit.network is not self.network:
             code = TargetCode(self.num_outputs if self.task == "classification" else 0)
             self._fit = self.begin(x, y, code, validation())
-        row = self._fit.step()
+        row = {} if self._fit.done else self._fit.step()  # all layers may have come from a checkpoint
         if self._fit.done:
             self.trainer.should_stop = True
         with torch.no_grad():

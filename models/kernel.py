@@ -6,6 +6,7 @@ parameter and a step of its optimizer a round give ``global_step`` = rounds, so 
 and distributed training work.
 """
 
+import math
 import warnings
 from abc import abstractmethod
 from typing import Any
@@ -59,6 +60,7 @@ class KernelModule(LabModule):
         self._samples: list[tuple[Tensor, Tensor]] = []
         self._epoch: tuple[Tensor, Tensor] | None = None
         self._errors = [0.0, 0.0]
+        self._told: set[str] = set()
 
     # ---- to be implemented ---------------------------------------------------------------------------------
 
@@ -95,6 +97,8 @@ class KernelModule(LabModule):
         self._samples.append(batch)
         if not self.trainer.is_last_batch:
             return
+        if self.refit and not self.trainer.val_dataloaders:
+            raise NfaError("model.refit=true adds the validation data: raise data.val_fraction")
         x, y = self._epoch = self._whole_epoch()
         index = int(self.rounds_done)
         try:
@@ -115,7 +119,9 @@ class KernelModule(LabModule):
         self.optimizers().step()
         self.log_outputs("train", outputs, y, F.mse_loss(outputs, self.columns(y)))
         plain = {_told_as(k): float(v) for k, v in details.items() if isinstance(v, int | float)}
-        self.log_dict(plain, on_step=False, on_epoch=True, batch_size=1)
+        absent = dict.fromkeys(self._told - plain.keys(), math.nan)  # else the trainer repeats the last ones
+        self._told |= plain.keys()
+        self.log_dict(plain | absent, on_step=False, on_epoch=True, batch_size=1)
 
     def on_train_epoch_start(self) -> None:
         """Forget the samples of an epoch that was interrupted."""
@@ -200,7 +206,14 @@ class KernelModule(LabModule):
         held_out = self._validation() if self.refit and self._epoch is not None else None
         if held_out is not None:
             x, y = self._epoch
-            self.solve_again(torch.cat([x, held_out[0]]), torch.cat([y, held_out[1]]))
+            try:
+                self.solve_again(torch.cat([x, held_out[0]]), torch.cat([y, held_out[1]]))
+            except (NfaError, torch.OutOfMemoryError) as error:
+                warnings.warn(
+                    f"the refit failed ({error}); the machine of round {best} is kept as it was fitted",
+                    RoundFailedWarning,
+                    stacklevel=2,
+                )
         self._epoch = None
 
     def _swap(self) -> None:
@@ -232,6 +245,13 @@ class KernelModule(LabModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the sizes of the machines in the checkpoint, and refuse those of another model."""
+        saved = checkpoint.get("hyper_parameters", {}).get("net", self.net)
+        for name, mine in self.net.items():
+            if saved.get(name) != mine:
+                raise NfaError(
+                    f"the checkpoint is of another model: its {name.strip('_')} is {saved.get(name)}, "
+                    f"here it is {mine}. Give the model and data options it was trained with"
+                )
         make_room(self, checkpoint["state_dict"])
         super().on_load_checkpoint(checkpoint)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from models.kernel import KernelModule
+from nfa import NfaError
 
 
 class RecursiveModule(KernelModule):
@@ -39,8 +40,14 @@ class RecursiveModule(KernelModule):
         if previous is not None:
             learned, update = self.learned(previous, index - 1)
             start = previous.coefficients
-        held_out = validation() if self.recursion.chooses else None
-        if held_out is not None:
+        held_out = None
+        if self.recursion.chooses:
+            held_out = validation()
+            if held_out is None:
+                raise NfaError(
+                    "several values of model.bandwidth or model.ridge are chosen from on validation data: "
+                    "raise data.val_fraction, or give one"
+                )
             held_out = self.points(held_out[0]), self.columns(held_out[1])
         fit = self.recursion.fit(learned, self.points(x), self.columns(y), held_out, start)
         with torch.no_grad():

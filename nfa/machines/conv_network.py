@@ -18,6 +18,7 @@ from nfa.kernels.conv_gradient import each_gradient
 from nfa.kernels.conv_recursion import spans
 from nfa.kernels.operator import wide_product
 from nfa.machines.conv_predictor import ConvPredictor, matches, unless_identity
+from nfa.machines.once import differentiable_once
 from nfa.machines.sized import SizedOnLoad
 from nfa.solvers import room
 
@@ -163,6 +164,7 @@ class _Transformed(torch.autograd.Function):
         return patch_maps(x, weight.flatten(1), weight.shape[-1], stride, padding)
 
     @staticmethod
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         (weight,) = ctx.saved_tensors
         return nn.grad.conv2d_input(ctx.geometry[0], weight, gradient, *ctx.geometry[1:]), None, None, None
@@ -192,6 +194,7 @@ class _Sum(torch.autograd.Function):
         return outputs
 
     @staticmethod
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         (J,) = ctx.saved_tensors
         back = gradient[:, None] @ J.flatten(2)

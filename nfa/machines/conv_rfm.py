@@ -19,7 +19,7 @@ from nfa.kernels.conv import ConvKernel
 from nfa.machines.conv_network import ConvKernelNetwork
 from nfa.machines.conv_predictor import ConvPredictor, checked_images
 from nfa.machines.conv_round import ConvFit, ConvRecursion, plain_options
-from nfa.machines.rounds import Progress, RoundFailedWarning
+from nfa.machines.rounds import Progress, RoundFailedWarning, check_whole
 from nfa.machines.saved import load_machine, save_machine
 from nfa.machines.targets import TargetCode
 
@@ -100,8 +100,8 @@ class ConvRFM:
         self.recursion = ConvRecursion(
             kernel, ridge, power, agop_images, agop_draw, criterion, solver, seed, memory
         )
-        if rounds < 0 or (patience is not None and patience < 1):
-            raise NfaError(f"rounds must be 0 or more and patience 1 or more, got {rounds} and {patience}")
+        check_whole("rounds", rounds, 0)
+        check_whole("patience", patience, 1)
         self.rounds, self.patience, self.refit, self.device = rounds, patience, refit, device
         self.history: list[dict[str, Any]] = []
         self.best_round = 0
@@ -139,6 +139,8 @@ class ConvRFM:
         """
         if (X_val is None) != (y_val is None):
             raise NfaError("give both X_val and y_val, or neither")
+        if self.refit and X_val is None:
+            raise NfaError("refit=True adds the validation data: give X_val and y_val, or refit=False")
         X = self._images(X)
         targets = targets_of(y, self.recursion.criterion)
         Y = targets.columns(y, X)
@@ -175,10 +177,19 @@ class ConvRFM:
                 line.fitted(row)
             if self.patience is not None and validation and index - self.best_round >= self.patience:
                 break
-        if self.refit and validation is not None:
+        if self.refit:
             both = (torch.cat(pair) for pair in zip((X, Y), validation, strict=True))
-            ridge = self.history[self.best_round]["ridge"]
-            self._predictor = self.recursion.refit(self.predictor, ridge, *both).predictor
+            try:
+                again = self.recursion.refit(self.predictor, self.history[self.best_round]["ridge"], *both)
+            except (NfaError, torch.OutOfMemoryError) as error:
+                warnings.warn(
+                    f"the refit failed ({error}); the machine is that of round {self.best_round}, fitted to "
+                    "the training images alone",
+                    RoundFailedWarning,
+                    stacklevel=2,
+                )
+            else:
+                self._predictor = again.predictor
         return self
 
     def predict(self, X: Tensor) -> Tensor:

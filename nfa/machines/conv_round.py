@@ -9,6 +9,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any
 
 import torch
@@ -16,10 +17,11 @@ from torch import Tensor
 
 from nfa.errors import NfaError
 from nfa.kernels.conv import ConvKernel
+from nfa.kernels.operator import wide_product
 from nfa.kernels.roots import spectrum
 from nfa.machines.conv_predictor import ConvPredictor
-from nfa.machines.recursion import cosine_of_metrics
-from nfa.machines.rounds import Clock, several
+from nfa.machines.recursion import EXACT, cosine_of_metrics
+from nfa.machines.rounds import Clock, check_whole, several, stream
 from nfa.solvers import METHODS, Solution, cholesky_bytes, ridge_path, room, solve
 
 DRAWS = ("random", "first")
@@ -90,15 +92,14 @@ class ConvRecursion:
         if not self.ridges:
             raise NfaError("give at least one ridge")
         for ridge in self.ridges:
-            if not (isinstance(ridge, int | float) and 0 <= ridge < math.inf):
+            if not (isinstance(ridge, Real) and 0 <= ridge < math.inf):
                 raise NfaError(f"ridge must be 0 or a positive number, got {ridge!r}")
         for name, known in (("agop_draw", DRAWS), ("criterion", CRITERIA), ("solver", METHODS)):
             if getattr(self, name) not in known:
                 raise NfaError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
         if not 0 < self.power < math.inf:
             raise NfaError(f"power must be a positive number, got {self.power}")
-        if self.agop_images is not None and self.agop_images < 1:
-            raise NfaError(f"agop_images must be 1 or more, got {self.agop_images}")
+        check_whole("agop_images", self.agop_images, 1)
 
     @property
     def ridges(self) -> tuple[float, ...]:
@@ -161,10 +162,10 @@ class ConvRecursion:
             best, val_scores = self._chosen(found, scale, X, validation, transform)
         solution = found[best]
         a = solution.coefficients
-        if solution.method == "cg":
-            train_scores = (K.double() @ a.double()).to(Y)
-        else:  # K a = Y - ridge a was solved to rounding
-            train_scores = Y - (solution.ridge + solution.jitter) * a.to(Y)
+        if solution.method == "cholesky" and not solution.jitter and solution.residual <= EXACT:
+            train_scores = Y - solution.ridge * a.to(Y)  # as K a = Y - ridge a
+        else:
+            train_scores = wide_product(K, a.to(K)).to(Y)
         clock.lap("predict")
         if not bool(torch.isfinite(train_scores).all()):
             raise NfaError("the predictions on the training images are not finite: give a larger ridge")
@@ -246,7 +247,7 @@ class ConvRecursion:
         m = n if self.agop_images is None else min(self.agop_images, n)
         if m == n or self.agop_draw == "first":
             return torch.arange(m)
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
+        generator = torch.Generator().manual_seed(stream(self.seed, index))
         return torch.randperm(n, generator=generator)[:m].sort().values
 
 

@@ -17,6 +17,7 @@ from nfa.errors import NfaError
 from nfa.kernels.conv import PADDINGS, ConvKernel
 from nfa.machines.conv_network import ConvSum, PatchMap, outputs_of
 from nfa.machines.conv_predictor import ConvPredictor, unless_identity
+from nfa.machines.rounds import stream
 from nfa.machines.sized import SizedOnLoad
 
 ACTIVATIONS = ("none", "relu")
@@ -175,7 +176,7 @@ class DeepConvNetwork(SizedOnLoad):
         for index in range(layers):
             own = replace(kernel, depth=max(kernel.depth - index, 1))
             _check_size(own, shape, index)
-            layer_seed = (seed * 1_000_003 + index) * _STREAM
+            layer_seed = stream(seed * _STREAM, index)
             self.add_module(f"layer{index}", ConvLayer(own, shape, features, layer_seed, index == layers - 1))
             shape = features.shape(shape, kernel.patch_size)
         self.count = layers

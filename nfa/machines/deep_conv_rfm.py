@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 
 from nfa.errors import NfaError
+from nfa.kernels import exact_products
 from nfa.kernels.conv import ConvKernel
 from nfa.machines.conv_predictor import ConvPredictor, checked_images
 from nfa.machines.conv_rfm import quality, targets_of
 from nfa.machines.conv_round import ConvRecursion, plain_options
 from nfa.machines.deep_conv_network import ConvFeatures, ConvLayer, DeepConvNetwork
 from nfa.machines.deep_rfm import SELECTIONS
-from nfa.machines.rounds import RoundFailedWarning, told
+from nfa.machines.rounds import RoundFailedWarning, check_whole, told
 from nfa.machines.saved import load_machine, save_machine
 from nfa.machines.targets import TargetCode
 from nfa.status import StatusLine
@@ -51,10 +52,8 @@ class DeepConvRecursion:
     rounds: int = 3
 
     def __post_init__(self):
-        if self.layers < 1:
-            raise NfaError(f"layers must be 1 or more, got {self.layers}")
-        if self.rounds < 0:
-            raise NfaError(f"rounds must be 0 or more, got {self.rounds}")
+        check_whole("layers", self.layers, 1)
+        check_whole("rounds", self.rounds, 0)
 
     @property
     def steps(self) -> int:
@@ -115,7 +114,7 @@ class DeepConvFit:
         """Whether all rounds of all layers are fitted."""
         return self._next()[0] >= self.options.layers
 
-    @torch.no_grad()
+    @exact_products()
     def step(self) -> dict[str, Any]:
         """Fit the next round of this layer, or the first one of the next layer.
 

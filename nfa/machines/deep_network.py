@@ -14,6 +14,7 @@ from nfa.kernels import Metric
 from nfa.machines.network import FeatureMap, RadialSum
 from nfa.machines.predictor import Predictor
 from nfa.machines.random_features import RandomFeatures, UnitRows
+from nfa.machines.rounds import stream
 from nfa.machines.sized import SizedOnLoad
 
 _STREAM = 7_919  # keeps these draws apart from those of `Recursion`
@@ -118,7 +119,7 @@ class DeepKernelNetwork(SizedOnLoad):
         for index in range(depth):
             width = features.width if index else in_features
             drawn = features if last or index < depth - 1 else None
-            layer_seed = (seed * 1_000_003 + index) * _STREAM
+            layer_seed = stream(seed * _STREAM, index)
             self.add_module(f"layer{index}", DeepLayer(width, drawn, unit_norm, layer_seed))
         self.radial = RadialSum(kernel, kernel_options, in_features, outputs)
         self.register_buffer("offset", torch.zeros(in_features))

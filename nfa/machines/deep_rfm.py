@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from nfa.errors import NfaError
-from nfa.kernels import Metric
+from nfa.kernels import Metric, exact_products
 from nfa.kernels.roots import root_spectrum
 from nfa.machines.collapse import ClassMeans
 from nfa.machines.deep_network import DeepKernelNetwork, DeepLayer
 from nfa.machines.predictor import Predictor
 from nfa.machines.random_features import RandomFeatures
 from nfa.machines.recursion import Fit, Recursion
-from nfa.machines.rounds import RoundFailedWarning, told
+from nfa.machines.rounds import RoundFailedWarning, check_whole, told
 from nfa.machines.saved import load_machine, save_machine
 from nfa.machines.targets import TargetCode, check_points
 from nfa.status import StatusLine
@@ -60,10 +60,8 @@ class DeepRecursion:
     labels: str = "signed"
 
     def __post_init__(self):
-        if self.depth < 1:
-            raise NfaError(f"depth must be 1 layer or more, got {self.depth}")
-        if self.rounds < 0:
-            raise NfaError(f"rounds must be 0 or more, got {self.rounds}")
+        check_whole("depth", self.depth, 1)
+        check_whole("rounds", self.rounds, 0)
         if self.labels not in LABELS:
             raise NfaError(f"labels must be one of {', '.join(LABELS)}, got {self.labels!r}")
 
@@ -130,7 +128,7 @@ class DeepFit:
         """Whether all rounds of all layers are fitted."""
         return self._next()[0] >= self.options.depth
 
-    @torch.no_grad()
+    @exact_products()
     def step(self) -> dict[str, Any]:
         """Fit the next round of this layer, or the first one of the next layer.
 
@@ -168,8 +166,8 @@ class DeepFit:
     def _next_metric(self, layer: int, index: int) -> tuple[Metric, Tensor, dict[str, Any]]:
         """The metric of a round, coefficients to start from, and what a history tells of the update."""
         recursion, rounds, fit = self.options.recursion, self.options.rounds, self._fit
-        predictor = self.network.predictor() if fit is None else fit.predictor
-        distances = None if fit is None else fit.distances
+        predictor = self.network.predictor()  # the same where a fit was broken off
+        distances = None if fit is None or fit.predictor.points is not None else fit.distances
         metric, update = recursion.next_metric(predictor, layer * rounds + index - 1, distances)
         return symmetric(metric) if index == rounds else metric, predictor.coefficients, update
 

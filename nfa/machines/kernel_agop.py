@@ -116,11 +116,18 @@ def blockwise_agop(
     G, V = Z.new_zeros(k, k), torch.zeros_like(a)
     for part in index.split(rows):
         slope = kernel.slope_matrix(centers[part], centers)
+        without_self(slope, part)
         p = _Problem(slope, Z, a, slope @ a, part, "none")
         G += _by_classes(p)
         V += p.weights_of_mean()
     G = _centered(_finite(G), Z, V / len(index) ** 0.5, centering)
     return KernelAgop("classes", matrix=G / len(index))
+
+
+def without_self(slope: Tensor, points: Tensor | None) -> None:
+    """Set the slope between each point and itself to zero, in place: it stands before ``x - x``."""
+    rows = torch.arange(len(slope), device=slope.device)
+    slope[rows, rows if points is None else points] = 0.0
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nfa.kernels import Metric, RadialKernel, distances, exact_products, make_kernel
 from nfa.kernels.operator import wide_product
+from nfa.machines.once import differentiable_once
 from nfa.machines.predictor import Predictor
 from nfa.machines.sized import SizedOnLoad
 
@@ -69,7 +70,7 @@ class RadialSum(SizedOnLoad):
 
     def forward(self, u: Tensor) -> Tensor:
         """(n, k) to (n, c)."""
-        return _Radial.apply(u, self.centers, self.coefficients, self.kernel)[0]
+        return _Radial.apply(u, self.centers, self.coefficients, self.kernel)
 
 
 class KernelNetwork(SizedOnLoad):
@@ -134,45 +135,35 @@ def kernel_name(kernel: RadialKernel) -> tuple[str, dict[str, Any]]:
 class _Transformed(torch.autograd.Function):
     """`Metric.transform`, with the gradient of a linear map."""
 
-    generate_vmap_rule = True
-
     @staticmethod
-    def forward(x: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(weight)
         return Metric.factored(weight.mT).transform(x)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        ctx.save_for_backward(inputs[1])
-
-    @staticmethod
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (weight,) = ctx.saved_tensors
         return gradient @ weight, None
 
 
 class _Radial(torch.autograd.Function):
-    """``K(u, centers) a``, with the gradient by `RadialKernel.slope`."""
-
-    generate_vmap_rule = True
+    """``K(u, centers) a``, with the gradient by `RadialKernel.slope`, once."""
 
     @staticmethod
-    def forward(u: Tensor, centers: Tensor, a: Tensor, kernel: RadialKernel) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, u: Tensor, centers: Tensor, a: Tensor, kernel: RadialKernel) -> Tensor:
         if not len(centers):
-            return u.new_zeros(len(u), a.shape[1]), u.new_zeros(len(u), 0)
+            ctx.save_for_backward(u, centers, a, u.new_zeros(len(u), 0))
+            return u.new_zeros(len(u), a.shape[1])
         r = distances(u, centers)
         with exact_products():
-            return wide_product(kernel.value(r), a), kernel.slope(r)
+            slope = torch.where(r == 0, 0.0, kernel.slope(r))  # it stands before u - u there
+            ctx.save_for_backward(u, centers, a, slope)
+            return wide_product(kernel.value(r), a)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
-        u, centers, a, _ = inputs
-        ctx.mark_non_differentiable(output[1])
-        ctx.save_for_backward(u, centers, a, output[1])
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None, None]:
+    @differentiable_once
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         u, centers, a, slope = ctx.saved_tensors
-        middle = centers.mean(0) if len(centers) else 0.0
         pulls = slope * (gradient @ a.mT)
-        moved = pulls.sum(-1, keepdim=True) * (u - middle) - pulls @ (centers - middle)
-        return moved, None, None, None
+        return pulls.sum(-1, keepdim=True) * u - pulls @ centers, None, None, None

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from nfa.kernels import Metric, RadialKernel, kernel_product
+from nfa.kernels import Metric, RadialKernel, exact_products, kernel_product
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Predictor:
     coefficients: Tensor
     points: Tensor | None = None
 
+    @exact_products()
     def __call__(self, X: Tensor) -> Tensor:
         """Outputs (m, c) at points X (m, d)."""
         return self.at(self.metric.transform(X - self.offset))

@@ -8,6 +8,7 @@ outer product G of the predictor over its training points, and sets ``M ← G^po
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any
 
 import torch
@@ -24,13 +25,14 @@ from nfa.kernels import (
     median_bandwidth,
 )
 from nfa.kernels.roots import power_root
-from nfa.machines.kernel_agop import CENTERINGS, KernelAgop, blockwise_agop, kernel_agop
+from nfa.machines.kernel_agop import CENTERINGS, KernelAgop, blockwise_agop, kernel_agop, without_self
 from nfa.machines.predictor import Predictor, images
-from nfa.machines.rounds import Clock, several
+from nfa.machines.rounds import Clock, check_whole, several, stream
 from nfa.solvers import METHODS, Solution, cholesky, planned, ridge_path, room, solve
 
 NORMALIZATIONS = ("max", "trace", "none")
 MEDIAN = "median"
+EXACT = 1e-3  # a residual up to which a system counts as solved
 _EXACT_COSINE = 1024  # coordinates up to which the self-consistency is exact
 _PROBES = 128  # random directions it is estimated from beyond
 
@@ -103,12 +105,14 @@ class Recursion:
     def __post_init__(self):
         if not self.bandwidths or not self.ridges:
             raise NfaError("give at least one bandwidth and one ridge")
+        if not isinstance(self.kernel, str):
+            raise NfaError(f"the kernel must be given by its name, got {self.kernel!r}")
         for bandwidth in self.bandwidths:
             if isinstance(bandwidth, str) and bandwidth != MEDIAN:
                 raise NfaError(f"the bandwidth must be a positive number or {MEDIAN!r}, got {bandwidth!r}")
             make_kernel(self.kernel, 1.0 if bandwidth == MEDIAN else bandwidth, **self.kernel_options)
         for ridge in self.ridges:
-            if not (isinstance(ridge, int | float) and 0 <= ridge < math.inf):
+            if not (isinstance(ridge, Real) and 0 <= ridge < math.inf):
                 raise NfaError(f"ridge must be 0 or a positive number, got {ridge!r}")
         for name, value, known in (
             ("centering", self.centering, CENTERINGS),
@@ -119,8 +123,7 @@ class Recursion:
                 raise NfaError(f"{name} must be one of {', '.join(known)}, got {value!r}")
         if not 0 < self.power < math.inf:
             raise NfaError(f"power must be a positive number, got {self.power}")
-        if self.agop_samples is not None and self.agop_samples < 1:
-            raise NfaError(f"agop_samples must be 1 or more, got {self.agop_samples}")
+        check_whole("agop_samples", self.agop_samples, 1)
 
     @property
     def bandwidths(self) -> tuple[float | str, ...]:
@@ -139,6 +142,7 @@ class Recursion:
 
     # ---- fit -----------------------------------------------------------------------------------------------
 
+    @exact_products()
     def fit(
         self,
         metric: Metric,
@@ -192,7 +196,12 @@ class Recursion:
         return replace(best, train_scores=train_scores, seconds=clock.seconds)
 
     def _kernel(self, bandwidth: float | str, U: Tensor) -> RadialKernel:
-        if bandwidth == MEDIAN:
+        if isinstance(bandwidth, str):
+            if bool((U == U[0]).all()):
+                raise NfaError(
+                    "all training points coincide in the metric, so that there is no median distance: the "
+                    "points are equal, or what was learned from them is zero"
+                )
             bandwidth = median_bandwidth(U, self.seed)
         return make_kernel(self.kernel, bandwidth, **self.kernel_options)
 
@@ -231,9 +240,9 @@ class Recursion:
     def _train_scores(fit: Fit, Y: Tensor) -> Tensor:
         """Outputs at the centers: ``K a = Y - ridge a`` where that was solved to rounding."""
         s = fit.solution
-        if s.method == "cg":
+        if s.method != "cholesky" or s.jitter or s.residual > EXACT:
             return fit.predictor.at(fit.predictor.centers)
-        return Y - (s.ridge + s.jitter) * s.coefficients.to(Y)
+        return Y - s.ridge * s.coefficients.to(Y)
 
     def refit(self, predictor: Predictor, ridge: float, X: Tensor, Y: Tensor) -> Fit:
         """The same metric, bandwidth and ridge with other points: training and validation data together."""
@@ -276,7 +285,7 @@ class Recursion:
         U, a, n = p.centers, p.coefficients.to(p.centers), len(p.centers)
         points = None
         if self.agop_samples is not None and self.agop_samples < n:
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
+            generator = torch.Generator().manual_seed(stream(self.seed, index))
             points = torch.randperm(n, generator=generator)[: self.agop_samples].sort().values.to(U.device)
         budget = room(U.device, self.memory)
         m = n if points is None else len(points)
@@ -287,6 +296,7 @@ class Recursion:
             slope = p.kernel.slope_(distances)
         else:
             slope = p.kernel.slope_matrix(U if points is None else U[points], U)
+        without_self(slope, points)
         return kernel_agop(slope, U, a, points=points, centering=self.centering)
 
     def _normalized(self, root: Tensor) -> Tensor:

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from nfa.errors import NfaError
-from nfa.kernels import Metric, make_kernel
+from nfa.kernels import Metric, exact_products, make_kernel
 from nfa.machines.network import KernelNetwork
 from nfa.machines.predictor import Predictor
 from nfa.machines.recursion import Fit, Recursion
-from nfa.machines.rounds import Progress, RoundFailedWarning
+from nfa.machines.rounds import Progress, RoundFailedWarning, check_whole
 from nfa.machines.saved import load_machine, save_machine
 from nfa.machines.targets import TargetCode, check_points
 
@@ -85,8 +85,8 @@ class RFM:
             kernel, bandwidth, ridge, power, centering, normalization, solver, agop_samples, seed, memory,
             kernel_options,
         )  # fmt: skip
-        if rounds < 0 or (patience is not None and patience < 1):
-            raise NfaError(f"rounds must be 0 or more and patience 1 or more, got {rounds} and {patience}")
+        check_whole("rounds", rounds, 0)
+        check_whole("patience", patience, 1)
         self.rounds, self.patience, self.refit, self.device = rounds, patience, refit, device
         self.history: list[dict[str, Any]] = []
         self.best_round = 0
@@ -122,6 +122,8 @@ class RFM:
         """
         if (X_val is None) != (y_val is None):
             raise NfaError("give both X_val and y_val, or neither")
+        if self.refit and X_val is None:
+            raise NfaError("refit=True adds the validation data: give X_val and y_val, or refit=False")
         X = self._points(X)
         targets = TargetCode.of(y)
         Y = targets.columns(y, X)
@@ -160,11 +162,19 @@ class RFM:
                 line.fitted(row)
             if self.patience is not None and validation and index - self.best_round >= self.patience:
                 break
-        if self.refit and validation is not None:
+        if self.refit:
             both = (torch.cat(pair) for pair in zip((X, Y), validation, strict=True))
-            self._predictor = self.recursion.refit(
-                self.predictor, self.history[self.best_round]["ridge"], *both
-            ).predictor
+            try:
+                again = self.recursion.refit(self.predictor, self.history[self.best_round]["ridge"], *both)
+            except (NfaError, torch.OutOfMemoryError) as error:
+                warnings.warn(
+                    f"the refit failed ({error}); the machine is that of round {self.best_round}, fitted to "
+                    "the training points alone",
+                    RoundFailedWarning,
+                    stacklevel=2,
+                )
+            else:
+                self._predictor = again.predictor
         return self
 
     def predict(self, X: Tensor) -> Tensor:
@@ -187,7 +197,8 @@ class RFM:
     def M(self) -> Tensor:
         """The Mahalanobis matrix, (d, d) in the dtype of the data."""
         root = self.predictor.root()
-        return root @ root.mT
+        with exact_products():
+            return root @ root.mT
 
     def network(self) -> nn.Module:
         """The machine as a module ``x (n, …) -> Fᵀx -> outputs (n, c)`` that `nfa.audit` can measure.

@@ -1,11 +1,13 @@
 """What the machines share beside their recursions: phases timed, rounds told, failures named."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from numbers import Integral
 from typing import Any
 
 import torch
 
+from nfa.errors import NfaError
 from nfa.status import StatusLine
 
 
@@ -64,6 +66,20 @@ def told(row: dict[str, Any], depth: int) -> str:
     return f"layer {row['layer'] + 1}/{depth}  {told}  ({seconds:.1f} s)"
 
 
+def stream(seed: int, index: int) -> int:
+    """A seed for the draws of a round, of any seed."""
+    return (seed * 1_000_003 + index) % 2**63
+
+
+def check_whole(name: str, value: Any, least: int) -> None:
+    """Refuse what is neither None nor a whole number of at least ``least``."""
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if value is not None and not (whole and value >= least):
+        raise NfaError(f"{name} must be a whole number of {least} or more, got {value!r}")
+
+
 def several(value: Any) -> tuple:
-    """A list or a tuple as a tuple, anything else as its only entry."""
-    return tuple(value) if isinstance(value, list | tuple) else (value,)
+    """What can be gone through, but no text, as a tuple; anything else as its only entry."""
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return tuple(entry if isinstance(entry, str) else float(entry) for entry in value)
+    return (value,)

@@ -25,6 +25,8 @@ def save_machine(
     """
     from safetensors.torch import save_file
 
+    if not Path(path).parent.is_dir():
+        raise NfaError(f"cannot write {path}: there is no folder {Path(path).parent}")
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replaced_whole(path) as partial:
         save_file(plain, partial, {"format": form, "state": json.dumps(state)})

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from nfa.errors import NfaError
 
+_SPARE = 100  # classes for each target that are surely a mistake
+
 
 @dataclass(frozen=True)
 class TargetCode:
@@ -15,10 +17,12 @@ class TargetCode:
     Attributes:
         classes: number of classes; 0 for regression.
         flat: whether regression targets were (n,).
+        outputs: columns of the targets; 0 where that is not known.
     """
 
     classes: int = 0
     flat: bool = False
+    outputs: int = 0
 
     @classmethod
     def of(cls, y: Tensor) -> "TargetCode":
@@ -30,12 +34,17 @@ class TargetCode:
         if not isinstance(y, Tensor) or y.dim() not in (1, 2) or not len(y):
             raise NfaError("expected targets as a tensor (n,) or (n, outputs)")
         if y.is_floating_point():
-            return cls(0, y.dim() == 1)
+            return cls(0, y.dim() == 1, y[0].numel())
         if y.is_complex() or y.dim() != 1 or int(y.min()) < 0:
             raise NfaError("expected class indices (n,) of 0 or more")
         if len(y.unique()) < 2:
             raise NfaError("the targets are of one class only: there is nothing to tell apart")
-        return cls(int(y.max()) + 1)
+        classes = int(y.max()) + 1
+        if classes > _SPARE * (len(y) + 1):
+            raise NfaError(
+                f"expected class indices of 0, 1, 2, …, got {len(y)} targets up to {classes - 1}: renumber"
+            )
+        return cls(classes, outputs=classes)
 
     def columns(self, y: Tensor, like: Tensor) -> Tensor:
         """Targets (n, outputs) of the dtype and device of ``like``.
@@ -50,6 +59,9 @@ class TargetCode:
         if not self.classes:
             if not bool(torch.isfinite(y).all()):
                 raise NfaError("the targets have values that are not finite (NaN or infinity)")
+            if y.dim() not in (1, 2) or (self.outputs and y[0].numel() != self.outputs):
+                expected = f"(n, {self.outputs}), as in the fit" if self.outputs else "(n,) or (n, outputs)"
+                raise NfaError(f"expected targets {expected}, got {tuple(y.shape)}")
             return y.reshape(len(y), -1).to(like.dtype)
         if y.is_floating_point() or y.dim() != 1 or int(y.max()) >= self.classes or int(y.min()) < 0:
             raise NfaError(f"expected class indices (n,) from 0 to {self.classes - 1}, as in the fit")

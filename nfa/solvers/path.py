@@ -60,7 +60,8 @@ class RidgePath:
 def ridge_path(K: Tensor, Y: Tensor, ridges: Iterable[float]) -> RidgePath:
     """Solve for many ridges from one eigendecomposition of K, in float64: about three times n² of that.
 
-    At ridge 0 null directions of K are left out, which gives the solution of least norm, with a warning.
+    Where a ridge is no larger than rounding, null directions of K are left out, which gives the solution of
+    least norm, with a warning.
 
     Args:
         K: (n, n) symmetric positive semi-definite, float32 or float64.
@@ -88,12 +89,12 @@ def ridge_path(K: Tensor, Y: Tensor, ridges: Iterable[float]) -> RidgePath:
             raise NfaError(
                 f"a kernel matrix must be positive semi-definite, got an eigenvalue {values[0]:.2g}"
             )
-        values = torch.where(values > floor, values, 0.0)
-        null = int((values == 0).sum())
-        if null and 0.0 in chosen:
+        noise = max(-2 * float(values[0]), len(K) * torch.finfo(torch.float64).eps * float(values[-1]))
+        null = int((values <= noise).sum())
+        if null and min(chosen) <= noise:
             warnings.warn(
-                f"{null} of {len(K)} eigenvalues of K are zero up to rounding: at ridge 0 their directions "
-                "were left out; give a ridge",
+                f"{null} of {len(K)} eigenvalues of K are zero up to rounding: at ridge {min(chosen):g} "
+                f"their directions were left out; give a ridge above {noise:.1g}",
                 IllConditionedWarning,
                 stacklevel=2,
             )
@@ -101,12 +102,18 @@ def ridge_path(K: Tensor, Y: Tensor, ridges: Iterable[float]) -> RidgePath:
         found, errors, residuals = [], [], []
         for ridge in chosen:
             shifted = values + ridge
-            inverse = torch.where(shifted > 0, 1 / shifted, 0.0)
+            kept = values > noise if ridge <= noise else torch.ones_like(values, dtype=torch.bool)
+            inverse = torch.where(kept, 1 / shifted, 0.0)
             A = Q @ (inverse[:, None] * projected)
             found.append(A.to(K.dtype).reshape(Y.shape))
             errors.append((A / (squares @ inverse)[:, None]).square().mean())
             V = Q.mT @ found[-1].double().reshape(B.shape)
             residuals.append(relative_residual(shifted[:, None] * V - projected, B))
     return RidgePath(
-        chosen, torch.stack(found), torch.stack(errors), values, tuple(residuals), time.perf_counter() - began
+        chosen,
+        torch.stack(found),
+        torch.stack(errors),
+        values.clamp_min(0),
+        tuple(residuals),
+        time.perf_counter() - began,
     )

@@ -21,6 +21,7 @@ def test_a_run_is_the_machine_of_the_library(run):
     assert float(done.metrics[STEPS - 1]["features/nc1_features"]) == pytest.approx(
         machine.history[1]["nc1_features"], rel=1e-3
     )
+    assert [bool(row["features/nc1_features"]) for row in done.metrics[:STEPS]] == [False, True] * 2
     best = losses.index(min(losses))
     position = done.weights["network.position"].tolist()
     assert position == [best // 2, best % 2]

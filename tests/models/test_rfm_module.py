@@ -1,5 +1,6 @@
 """The RFM in the trainer: the machine of the library, resumed, distributed, measured; nonsense refused."""
 
+import csv
 import os
 import subprocess
 import sys
@@ -118,7 +119,7 @@ def test_bandwidth_ridge_and_round_are_chosen_and_all_samples_refitted(run):
 def test_several_bandwidths_need_validation_data(run):
     done = run("model=rfm_tuned", "data.val_fraction=0")
     assert done.code == 1
-    assert "needs validation data" in done.err
+    assert "validation data" in done.err
 
 
 def test_patience_ends_the_run(run):
@@ -202,6 +203,31 @@ def test_a_run_is_audited_from_its_checkpoint(run, model):
     assert row.cosine == pytest.approx(watched[-1].cosine, abs=0.1)
 
 
+def test_a_checkpoint_of_another_kernel_is_refused(run):
+    run("model=rfm", folder="first")
+    options = ("trainer.max_epochs=3", "ckpt_path=first/checkpoints/last.ckpt")
+    done = run("model=rfm", "model.kernel=gaussian", *options)
+    assert done.code == 1
+    assert "its kernel is laplace, here it is gaussian" in done.err
+
+
+def test_a_refit_that_fails_keeps_the_run(run, monkeypatch):
+    def broken(self, predictor, ridge, X, Y):
+        raise nfa.NfaError("no memory")
+
+    monkeypatch.setattr(nfa.machines.recursion.Recursion, "refit", broken)
+    with pytest.warns(UserWarning, match="the refit failed"):
+        done = run("model=rfm", "model.refit=true", "trainer.max_epochs=2")
+    assert done.code == 0, done.err
+    assert done.summary["test/accuracy"] > 0.8
+
+
+def test_refit_needs_validation_data(run):
+    done = run("model=rfm", "model.refit=true", "data.val_fraction=0")
+    assert done.code == 1
+    assert "raise data.val_fraction" in done.err
+
+
 def test_double_precision(run):
     done = run("model=rfm", "+trainer.precision=64-true", "trainer.max_epochs=2")
     assert done.code == 0, done.err
@@ -230,7 +256,7 @@ def test_small_tables_against_linear_models(name):
         (x, y), (x_val, y_val), (x_test, y_test) = [
             whole(b) for b in (data._batches("train", 1000), data.val_dataloader(), data.test_dataloader())
         ]
-        options = {"bandwidth": "median", "ridge": [1e-3, 1e-2, 1e-1, 1.0, 3.0, 10.0], "power": 0.5}
+        options = {"bandwidth": "median", "ridge": [1e-2, 1e-1, 1.0, 3.0, 10.0, 30.0], "power": 0.5}
         machine = nfa.RFM("gaussian", refit=True, **options).fit(x, y, x_val, y_val)
         X, Y = torch.cat([x, x_val]).numpy(), torch.cat([y, y_val]).numpy()
         if name == "diabetes":
@@ -252,7 +278,7 @@ def test_small_tables_against_linear_models(name):
 
 
 def test_two_processes_fit_what_one_fits(tmp_path):
-    weights = []
+    weights, metrics = [], []
     for name, options in (("one", ()), ("two", ("trainer=ddp", "trainer.accelerator=cpu"))):
         done = subprocess.run(
             [
@@ -269,12 +295,15 @@ def test_two_processes_fit_what_one_fits(tmp_path):
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         path = tmp_path / name / "checkpoints" / "last.ckpt"
+        lines = (tmp_path / name / "metrics.csv").read_text().splitlines()
+        metrics.append([row["val/loss"] for row in csv.DictReader(lines)])
         weights.append(torch.load(path, weights_only=True)["state_dict"])
     (x, _), _, (x_test, _) = digits(n_train=301)
     one, two = (machine_of(w) for w in weights)
     assert len(one.radial.centers) == len(two.radial.centers) == len(x)
     outputs = [network(x_test) for network in (one, two)]
     assert float((outputs[0] - outputs[1]).norm() / outputs[0].norm()) < 1e-4
+    assert [float(v) for v in metrics[0] if v] == pytest.approx([float(v) for v in metrics[1] if v], rel=1e-4)
 
 
 def _gathered(rank, n, path):

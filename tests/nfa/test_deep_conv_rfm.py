@@ -215,7 +215,7 @@ def test_a_layer_that_fails_leaves_the_ones_before(monkeypatch, tmp_path):
 def test_bad_options_and_bad_data():
     for options, message in (
         ({"depth": 0}, "depth must be"),
-        ({"layers": 0}, "layers must be 1 or more"),
+        ({"layers": 0}, "layers must be a whole number of 1 or more"),
         ({"rounds": -1}, "rounds must be"),
         ({"width": 0}, "width must be"),
         ({"pool": 0}, "pool must be"),

@@ -369,12 +369,12 @@ def test_files_hold_the_machine(tmp_path, activation, rounds):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"depth": 0}, "depth must be 1 layer or more, got 0"),
+        ({"depth": 0}, "depth must be a whole number of 1 or more, got 0"),
         ({"width": 0}, "width must be 1 random feature or more, got 0"),
         ({"activation": "tanh"}, "activation must be one of relu, laplace"),
         ({"gamma": 0.0}, "gamma must be a positive number"),
         ({"norm": 3}, "norm must be 1 or 2"),
-        ({"rounds": -1}, "rounds must be 0 or more"),
+        ({"rounds": -1}, "rounds must be a whole number of 0 or more"),
         ({"labels": "soft"}, "labels must be one of signed, one_hot"),
         ({"select": "first"}, "select must be one of last, best"),
         ({"kernel": "laplce"}, "did you mean 'laplace'"),

@@ -332,3 +332,78 @@ def test_at_a_fixed_point_the_fitted_exponent_is_the_power_in_use(power, rounds)
     row = audit(machine.network(), [X], power=power).rows[0]
     assert row.cosine > 0.9999
     assert row.alpha_fit == pytest.approx(power, abs=0.02)
+
+
+def test_small_ridges_of_a_grid_in_single_precision_are_those_of_a_direct_solve():
+    X = torch.randn(300, 8, generator=torch.Generator().manual_seed(0))
+    y = X[:, 0] * X[:, 1]
+    options = {"kernel": "gaussian", "bandwidth": 20.0, "rounds": 0}
+    grid = RFM(ridge=[1e-5, 1e-5], **options).fit(X, y, X[:50] + 0.1, y[:50])
+    alone = RFM(ridge=1e-5, **options).fit(X, y)
+    told = grid.history[0]["train_mse"]
+    assert told == pytest.approx(float((grid.predict(X) - y).square().mean()), rel=1e-3)
+    assert told == pytest.approx(alone.history[0]["train_mse"], rel=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, D])
+def test_the_training_error_of_contradicting_duplicates_is_told(dtype):
+    X = torch.randn(40, 5, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    y = X[:, 0]
+    both = torch.cat([X, X]), torch.cat([y, -y])
+    for ridge in ([0.0, 1e-9], 0.0):
+        with pytest.warns(UserWarning, match=r"duplicates|left out"):
+            machine = RFM(ridge=ridge, rounds=0, bandwidth=3.0).fit(*both, X + 0.1, y)
+        assert machine.history[0]["train_mse"] == pytest.approx(float(y.square().mean()), rel=0.01)
+
+
+def test_targets_of_another_shape_are_refused():
+    X, Y = anchor()
+    for first, second in ((Y, Y[:, 0]), (Y[:, 0], Y), (Y[:, 0], Y[:, :1, None])):
+        with pytest.raises(NfaError, match="as in the fit"):
+            RFM(rounds=0).fit(X, first, X, second)
+
+
+def test_a_smooth_kernel_of_small_bandwidth_keeps_its_digits():
+    X = torch.randn(200, 20, generator=torch.Generator().manual_seed(1))
+    y = X[:, 0] * X[:, 1]
+    options = {"kernel": "exponential", "q": 2.0, "bandwidth": 0.7, "rounds": 1}
+    single, double = RFM(**options).fit(X, y), RFM(**options).fit(X.double(), y.double())
+    assert float((single.M - double.M).norm() / double.M.norm()) < 1e-4
+    G = input_agop(single.network(), [X])
+    after, _ = single.recursion.next_metric(single.predictor, 1)
+    assert float((G / G.max() - after.dense()).norm() / after.dense().norm()) < 1e-4
+
+
+def test_second_derivatives_are_refused_and_autocast_changes_nothing():
+    X, Y = wide(60, 8)
+    machine = RFM(bandwidth=5.0, rounds=1).fit(X, Y)
+    x = (X[:1] + 0.1).requires_grad_()
+    with pytest.raises(NfaError, match="second derivatives"):
+        torch.autograd.grad(machine.network()(x).sum(), x, create_graph=True)
+    X, Y = X.float(), Y.float()
+    plain = RFM(bandwidth=5.0, rounds=2).fit(X, Y)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = RFM(bandwidth=5.0, rounds=2).fit(X, Y)
+        assert torch.equal(cast.M, plain.M)
+        assert torch.equal(cast.predict(X), plain.predict(X))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda X, Y: RFM(rounds=2.5), "whole number"),
+        (lambda X, Y: RFM(agop_samples=2.5), "whole number"),
+        (lambda X, Y: RFM(None), "by its name"),
+        (lambda X, Y: RFM(refit=True).fit(X, Y), "refit=True adds the validation data"),
+        (lambda X, Y: RFM().fit(X, torch.arange(12) * 10**9), "renumber"),
+        (lambda X, Y: RFM(rounds=0).fit(X, Y).save("/no/such/folder/machine"), "no folder"),
+    ],
+)
+def test_plain_misuse_is_one_sentence(call, message):
+    with pytest.raises(NfaError, match=message):
+        call(*anchor())
+
+
+def test_any_seed_will_do():
+    X, Y = anchor()
+    assert RFM(bandwidth=1.0, rounds=1, agop_samples=5, seed=2**61).fit(X, Y).best_round == 1
