@@ -1,7 +1,7 @@
 """Convolutional recursive feature machine in the trainer: `nfa.ConvRFM`, one round an epoch."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from torch import Tensor
@@ -73,6 +73,11 @@ class ConvRFM(RecursiveModule):
             kernel, ridge, power, agop_images, agop_draw, "mse", solver, seed, memory
         )
         self.network, self.spare = (ConvKernelNetwork(kernel, self.shape, num_outputs) for _ in range(2))
+
+    def on_fit_start(self) -> None:
+        """Share the pairs of images out where there are several processes."""
+        super().on_fit_start()
+        self.recursion = replace(self.recursion, distributed=self.trainer.world_size > 1)
 
     def learned(self, predictor: ConvPredictor, index: int) -> tuple[Tensor, dict[str, Any]]:
         """The next transform."""

@@ -1,7 +1,7 @@
 """Deep convolutional machine in the trainer: `nfa.DeepConvRFM`, one round of one layer an epoch."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from torch import Tensor
@@ -79,6 +79,12 @@ class DeepConvRFM(DeepModule):
         features = ConvFeatures(width, activation, conv_padding or padding, conv_stride, pool)
         self.options = DeepConvRecursion(recursion, features, depth if layers is None else layers, rounds)
         self.network, self.spare = (self.options.network(self.shape, num_outputs) for _ in range(2))
+
+    def on_fit_start(self) -> None:
+        """Share the pairs of images out where there are several processes."""
+        super().on_fit_start()
+        recursion = replace(self.options.recursion, distributed=self.trainer.world_size > 1)
+        self.options = replace(self.options, recursion=recursion)
 
     def begin(
         self, x: Tensor, y: Tensor, targets: TargetCode, validation: tuple[Tensor, Tensor] | None

@@ -22,6 +22,7 @@ from nfa.kernels.roots import spectrum
 from nfa.machines.conv_predictor import ConvPredictor
 from nfa.machines.recursion import EXACT, cosine_of_metrics
 from nfa.machines.rounds import Clock, check_whole, several, stream
+from nfa.machines.spread import spread_matrix, spread_mean
 from nfa.solvers import METHODS, Solution, cholesky_bytes, ridge_path, room, solve
 
 DRAWS = ("random", "first")
@@ -73,6 +74,8 @@ class ConvRecursion:
         solver: ``auto``, ``cholesky`` or ``cg``; see `nfa.solvers.solve`.
         seed: of these images, and of the solver.
         memory: bytes that a round may take beyond the data; None takes 80 % of what is free.
+        distributed: share kernel values and gradients out over the processes of the default group, all of
+            which have the same images.
 
     Raises:
         NfaError: an option is out of range.
@@ -87,6 +90,7 @@ class ConvRecursion:
     solver: str = "auto"
     seed: int = 0
     memory: float | None = None
+    distributed: bool = False
 
     def __post_init__(self):
         if not self.ridges:
@@ -150,7 +154,10 @@ class ConvRecursion:
         clock = Clock()
         budget = room(X.device, self.memory)
         self._check_memory(X, Y, transform, budget)
-        K = self.kernel.matrix(X, transform=transform, progress=progress)
+        if self.distributed:
+            K = spread_matrix(self.kernel, X, transform, progress)
+        else:
+            K = self.kernel.matrix(X, transform=transform, progress=progress)
         scale = float(K.max())
         scale = scale if scale > 0 else 1.0
         K /= scale
@@ -227,7 +234,10 @@ class ConvRecursion:
         clock = Clock()
         centers = predictor.centers
         chosen = self.images(len(centers), index).to(centers.device)
-        G = predictor.agop(centers[chosen], chosen)
+        if self.distributed:
+            G = spread_mean(lambda part: predictor.agop(centers[part], part), chosen, predictor.root())
+        else:
+            G = predictor.agop(centers[chosen], chosen)
         if not bool(torch.isfinite(G).all()):
             raise NfaError("the AGOP is not finite")
         values, vectors = spectrum(G)

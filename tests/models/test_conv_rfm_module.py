@@ -1,5 +1,10 @@
 """The ConvRFM in the trainer: the machine of the library, resumed, measured; what are no images refused."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -72,3 +77,29 @@ def test_one_sentence_for_what_does_not_fit(run, options, message):
     assert done.code == 1
     assert message in done.err
     assert len(done.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("model", ["conv_rfm", "deep_conv_rfm"])
+def test_two_processes_fit_what_one_fits(tmp_path, model):
+    small = ("model.depth=2", "data.n_train=61", "data.n_test=40", "trainer.max_epochs=2")
+    weights = []
+    for name, options in (("one", ()), ("two", ("trainer=ddp", "trainer.accelerator=cpu"))):
+        done = subprocess.run(
+            [
+                sys.executable, "train.py", f"model={model}", *small, "callbacks=none", "logger=csv",
+                f"hydra.run.dir={tmp_path / name}", *options,
+            ],
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        path = tmp_path / name / "checkpoints" / "last.ckpt"
+        weights.append(torch.load(path, weights_only=True)["state_dict"])
+    assert weights[0].keys() == weights[1].keys()
+    for name, value in weights[0].items():
+        if value.is_floating_point() and value.numel():
+            assert float((weights[1][name] - value).norm()) <= 1e-3 * float(value.norm()), name
