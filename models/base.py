@@ -38,7 +38,7 @@ class LabModule(pl.LightningModule):
         self.metrics = nn.ModuleDict(
             {f"{stage}_metrics": _metrics(task, num_outputs, stage) for stage in ("train", "val", "test")}
         )
-        self.losses = nn.ModuleDict({f"{stage}_loss": MeanMetric() for stage in ("train", "val", "test")})
+        self.losses = nn.ModuleDict({f"{stage}_loss": MeanMetric(nan_strategy="disable") for stage in ("train", "val", "test")})
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs (n, num_outputs) of inputs (n, *input_shape)."""

@@ -262,6 +262,7 @@ class ConvRecursion:
 
 
 def plain_options(recursion: ConvRecursion) -> dict[str, Any]:
-    """The options of a recursion and of its kernel, by name."""
+    """The options of a recursion and of its kernel, by name; not where it is computed."""
     options = {f.name: getattr(recursion, f.name) for f in dataclasses.fields(recursion)}
+    del options["distributed"]
     return dataclasses.asdict(options.pop("kernel")) | options
