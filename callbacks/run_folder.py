@@ -115,7 +115,7 @@ class RunFolder(Callback):
             "epochs": trainer.current_epoch,
             "fit_seconds": round(self.fit_seconds, 3),
             "peak_memory_mb": round(peak_memory_mb(), 1),
-            "num_parameters": pl_module.num_learned,
+            **pl_module.facts,
             **_ansatz_summary(monitor),
             **versions(),
         }

@@ -38,7 +38,9 @@ class LabModule(pl.LightningModule):
         self.metrics = nn.ModuleDict(
             {f"{stage}_metrics": _metrics(task, num_outputs, stage) for stage in ("train", "val", "test")}
         )
-        self.losses = nn.ModuleDict({f"{stage}_loss": MeanMetric(nan_strategy="disable") for stage in ("train", "val", "test")})
+        self.losses = nn.ModuleDict(
+            {f"{stage}_loss": MeanMetric(nan_strategy="disable") for stage in ("train", "val", "test")}
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs (n, num_outputs) of inputs (n, *input_shape)."""
@@ -48,6 +50,11 @@ class LabModule(pl.LightningModule):
     def num_learned(self) -> int:
         """Numbers that are learned: the parameters of the network."""
         return sum(p.numel() for p in self.network.parameters())
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What ``summary.json`` tells of this kind of model."""
+        return {"num_parameters": self.num_learned}
 
     def log_outputs(self, stage: str, outputs: Tensor, target: Tensor, loss: Tensor) -> None:
         """Update and log the metrics of a stage (``train``, ``val`` or ``test``) with one batch."""

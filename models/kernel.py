@@ -90,6 +90,12 @@ class KernelModule(LabModule):
     def net(self) -> dict[str, Any]:
         """What builds `network` anew: ``_target_`` and its arguments, plain types."""
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """``rounds`` that were fitted, and the ``best_round`` that is kept, from 0: the plain kernel."""
+        done, best = int(self.rounds_done), int(self.best_round)
+        return super().facts | {"rounds": done, "best_round": best if best >= 0 else done - 1}
+
     # ---- a round -------------------------------------------------------------------------------------------
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:

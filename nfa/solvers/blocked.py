@@ -48,7 +48,10 @@ class BlockFactor:
                 return False
             self._diagonal[k] = L
             if len(panel):
-                panel.copy_(torch.linalg.solve_triangular(L.mT.to(panel), panel, upper=True, left=False))
+                inverse = torch.linalg.solve_triangular(L, torch.eye(len(L)).to(L), upper=False)
+                panel.copy_(
+                    panel @ inverse.mT.to(panel)
+                )  # faster than solving, and of a small block in float64
                 self._update(k, s.stop)
         return True
 

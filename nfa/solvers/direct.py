@@ -21,6 +21,7 @@ from nfa.solvers.common import (
     relative_residual,
     room,
 )
+from nfa.solvers.dense import FEW, DenseFactor
 
 _REFINEMENTS = 3
 _GOOD = {torch.float32: 1e-4, torch.float64: 1e-13}  # a residual that needs no further refinement
@@ -48,7 +49,8 @@ def cholesky(
     factor is taken in float64 if there is room. Where that fails too, jitter of 0.1 √ε of the mean
     diagonal is added to the ridge, then ten times as much, up to four times, with a warning.
 
-    Beside K it takes n²/2 scalars, none with ``overwrite``; a float64 factor of a float32 K takes n².
+    Beside K it takes n²/2 scalars, none with ``overwrite``, and n² up to 1536 rows; a float64 factor of a
+    float32 K takes n².
 
     Args:
         K: (n, n) symmetric positive semi-definite, float32 or float64; the upper triangle is read.
@@ -94,12 +96,12 @@ def _solve(
     K: Tensor, Y: Tensor, ridge: float, overwrite: bool, memory: float | None
 ) -> tuple[_Found, float, torch.dtype]:
     found, dtype = None, K.dtype
-    factor = BlockFactor(K, K.dtype, overwrite)
+    factor = _factor(K, K.dtype, overwrite)
     if factor.decompose(ridge):
         found = _refined(K, Y, ridge, 0.0, factor)
     if K.dtype == torch.float32 and (found is None or found.attained > _BAD) and _fits(K, memory):
         factor = None  # its panels make room for those of the next
-        factor = BlockFactor(K, torch.float64, overwrite=False)
+        factor = _factor(K, torch.float64, overwrite=False)
         second = _refined(K, Y, ridge, 0.0, factor) if factor.decompose(ridge) else None
         if found is None or (second is not None and second.attained < found.attained):
             found, dtype = second, torch.float64
@@ -117,11 +119,15 @@ def _solve(
     )
 
 
+def _factor(K: Tensor, dtype: torch.dtype, overwrite: bool) -> BlockFactor | DenseFactor:
+    return DenseFactor(K, dtype) if len(K) <= FEW else BlockFactor(K, dtype, overwrite)
+
+
 def _fits(K: Tensor, memory: float | None) -> bool:
     return 4.0 * K.numel() <= room(K.device, memory)
 
 
-def _refined(K: Tensor, Y: Tensor, ridge: float, jitter: float, factor: BlockFactor) -> _Found:
+def _refined(K: Tensor, Y: Tensor, ridge: float, jitter: float, factor: BlockFactor | DenseFactor) -> _Found:
     """Solve, then refine the coefficients in the dtype of K while the residual at least halves.
 
     They are refined to solve ``K + (ridge + jitter) I``; the residual that is returned is that of

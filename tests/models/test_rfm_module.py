@@ -73,6 +73,7 @@ def test_the_last_row_and_the_test_are_of_the_best_round(run):
     weights = done.weights
     assert int(weights["best_round"]) == best
     assert int(weights["rounds_done"]) == 5
+    assert (done.summary["rounds"], done.summary["best_round"]) == (5, best)
     again = run(*options, f"trainer.max_epochs={best + 1}", folder="shorter")
     for name, value in again.weights.items():
         if name.startswith("network."):

@@ -61,6 +61,7 @@ def duplicated(dtype=f64, n=40):
 @pytest.fixture
 def small_blocks(monkeypatch):
     monkeypatch.setattr(blocked, "_BLOCK", 16)
+    monkeypatch.setattr(direct, "FEW", 0)
 
 
 # ---- Cholesky --------------------------------------------------------------------------------------------
@@ -70,7 +71,7 @@ def small_blocks(monkeypatch):
 @given(
     n=st.integers(1, 70),
     c=st.integers(1, 4),
-    block=st.sampled_from([1, 7, 16, 512]),
+    block=st.sampled_from([None, 1, 7, 16, 512]),
     dtype=st.sampled_from([f32, f64]),
     overwrite=st.booleans(),
     ridge=st.sampled_from([1e-4, 1e-2, 10.0]),
@@ -80,7 +81,9 @@ def test_cholesky_solves(n, c, block, dtype, overwrite, ridge, seed):
     K, Y = Laplace(3.0).matrix(randn(n, 4, seed=seed, dtype=dtype)), randn(n, c, seed=seed + 1, dtype=dtype)
     before, A = K.clone(), oracle(K, Y, ridge)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blocked, "_BLOCK", block)
+        if block is not None:  # else in one call
+            patch.setattr(blocked, "_BLOCK", block)
+            patch.setattr(direct, "FEW", 0)
         found = cholesky(K, Y, ridge, overwrite=overwrite)
     assert relative(found.coefficients, A) < (1e-5 if dtype == f32 else 1e-10)
     assert (found.coefficients.dtype, found.coefficients.shape) == (dtype, Y.shape)
@@ -388,6 +391,7 @@ class Largest(TorchDispatchMode):
 @pytest.mark.parametrize("dtype", [f32, f64])
 def test_overwriting_makes_nothing_of_the_size_of_the_matrix(dtype, monkeypatch):
     monkeypatch.setattr(blocked, "_BLOCK", 32)
+    monkeypatch.setattr(direct, "FEW", 32)
     K, Y, _ = system(600, dtype=dtype)
     with Largest(K) as made:
         cholesky(K, Y, 1e-2, overwrite=True)
