@@ -30,6 +30,7 @@ CENTERINGS = ("none", "output", "pooled")
 ROUTES = ("auto", "classes", "dual", "factored")
 _BLOCK = 768  # rows and columns of a block of a symmetric product, of which half need be computed
 _LOST = 1e-3  # of a row of K'K' may be lost to rounding
+_CANCELLED = 0.1  # ε over the square of what is left of Σ |K' a|: at random, rounding loses far less
 _WIDE = 512  # columns up to which classes are multiplied side by side
 
 
@@ -85,10 +86,11 @@ def kernel_agop(
     _check("centering", centering, CENTERINGS)
     _check("route", route, ROUTES)
     m, n = slope.shape
+    Z, s = centers, slope @ coefficients
     if route == "auto":
         route = _cheapest(m, n, centers.shape[1], coefficients.shape[1])
-        route = route if route == "classes" or _squares_fit(slope) else "classes"
-    Z, s = centers, slope @ coefficients
+        if route != "classes" and not _squares_fit(slope, coefficients, s):
+            route = "classes"
     problem = _Problem(slope, Z, coefficients, s, points, centering)
     if route == "classes":
         G = _centered(_finite(_by_classes(problem)), Z, problem.weights_of_mean() / m**0.5, centering)
@@ -169,17 +171,22 @@ def _cheapest(m: int, n: int, k: int, c: int) -> str:
     return min(costs, key=costs.__getitem__)
 
 
-def _squares_fit(slope: Tensor) -> bool:
+def _squares_fit(slope: Tensor, a: Tensor, s: Tensor) -> bool:
     """Whether P can be summed in the dtype of K'.
 
-    Near points have a slope of one over their distance. In P it stands squared, and is to cancel there.
+    Near points have a slope of one over their distance, and duplicates large coefficients of opposite signs.
+    In P these stand squared, and are to cancel there.
     """
+    eps = torch.finfo(slope.dtype).eps
     low, high = slope.aminmax()
     largest, typical = (
         max(-float(low), float(high)),
         float(torch.linalg.vector_norm(slope, 1)) / slope.numel(),
     )
-    return largest**2 * torch.finfo(slope.dtype).eps <= _LOST * len(slope) * typical**2
+    if largest**2 * eps > _LOST * len(slope) * typical**2:
+        return False
+    sizes = torch.cat([part.abs() @ a.abs() for part in slope.split(_BLOCK)])
+    return float(sizes.norm()) ** 2 * eps <= _CANCELLED * float(s.norm()) ** 2
 
 
 def _by_classes(p: _Problem) -> Tensor:
