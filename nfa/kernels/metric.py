@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from nfa.errors import NfaError
-from nfa.kernels.roots import spectrum
+from nfa.kernels.roots import NOT_ROUNDING, spectrum
 
 _CLEARLY_LOWER = 0.75  # of all directions: a rank up to here is worth the rectangular root
 _ROWS = 256  # at a time in a product
-_NOT_ROUNDING = 0.1  # a negative eigenvalue this large beside the largest is no rounding error
 
 
 @dataclass(frozen=True)
@@ -152,7 +151,7 @@ def _check_real(what: str, A: Tensor, dims: int) -> None:
 
 def _check_sign(values: Tensor) -> None:
     low, high = float(values.min()), float(values.max())
-    if low < -_NOT_ROUNDING * max(high, 0.0):
+    if low < -NOT_ROUNDING * max(high, 0.0):
         raise NfaError(
             f"a Mahalanobis matrix must be positive semi-definite up to rounding, got eigenvalues from "
             f"{low:.3g} to {high:.3g}"

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from nfa.errors import NfaError
 
-_NOT_ROUNDING = 0.1  # a negative eigenvalue this large beside the largest is no rounding error
+NOT_ROUNDING = 0.1  # a negative eigenvalue this large beside the largest is no rounding error
 
 
 def power_root(root: Tensor, power: float) -> Tensor:
@@ -34,7 +34,7 @@ def spectrum(G: Tensor) -> tuple[Tensor, Tensor]:
     """
     values, vectors = torch.linalg.eigh(G.double())
     low, high = float(values[0]), float(values[-1])
-    if low < -_NOT_ROUNDING * max(high, 0.0):
+    if low < -NOT_ROUNDING * max(high, 0.0):
         raise NfaError(
             "a metric or an AGOP must be positive semi-definite up to rounding, got eigenvalues from "
             f"{low:.2g} to {high:.2g}"

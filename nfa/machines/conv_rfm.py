@@ -5,10 +5,8 @@ The recursion is that of Beaglehole, Radhakrishnan, Pandit and Belkin (arXiv 230
 """
 
 import dataclasses
-import math
 import os
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,14 +17,15 @@ from nfa.kernels.conv import ConvKernel
 from nfa.machines.conv_network import ConvKernelNetwork
 from nfa.machines.conv_predictor import ConvPredictor, checked_images
 from nfa.machines.conv_round import ConvFit, ConvRecursion, plain_options
-from nfa.machines.rounds import Progress, RoundFailedWarning, check_whole
+from nfa.machines.fitting import RoundMachine
+from nfa.machines.rounds import Progress, check_whole
 from nfa.machines.saved import load_machine, save_machine
 from nfa.machines.targets import TargetCode
 
 _FORMAT = "nfa.ConvRFM 1"
 
 
-class ConvRFM:
+class ConvRFM(RoundMachine):
     """A convolutional kernel predictor that learns a Mahalanobis matrix M of image patches.
 
     ``f(x) = Σ_j a_j k_T(x, x_j)`` with the infinite-width kernel of [convolution, ReLU]·depth, whose first
@@ -137,10 +136,7 @@ class ConvRFM:
         Warns:
             RoundFailedWarning: a round after the first could not be finished.
         """
-        if (X_val is None) != (y_val is None):
-            raise NfaError("give both X_val and y_val, or neither")
-        if self.refit and X_val is None:
-            raise NfaError("refit=True adds the validation data: give X_val and y_val, or refit=False")
+        self._check_pair(X_val, y_val)
         X = self._images(X)
         targets = targets_of(y, self.recursion.criterion)
         Y = targets.columns(y, X)
@@ -149,52 +145,8 @@ class ConvRFM:
             images = self._images(X_val, X.shape[1:]).to(X)
             validation = images, targets.columns(y_val, images)
         self._targets, self.history, self._predictor = targets, [], None
-        line = Progress(self.rounds) if progress else None
-        transform, start, best = None, None, math.inf
-        fit: ConvFit | None = None
-        for index in range(self.rounds + 1):
-            try:
-                if fit is not None:
-                    transform, update = self.recursion.next_transform(fit.predictor, index - 1)
-                    self.history[-1] |= update
-                    start = fit.predictor.coefficients
-                fit = self.recursion.fit(transform, X, Y, validation, start, line and line.kernel(index))
-            except (NfaError, torch.OutOfMemoryError) as error:
-                if index == 0:
-                    raise
-                warnings.warn(
-                    f"round {index} failed ({error}); the machine is that of round {self.best_round}",
-                    RoundFailedWarning,
-                    stacklevel=2,
-                )
-                break
-            row = {"round": index, **quality(targets, fit, Y, validation)}
-            self.history.append(row)
-            error = -index if validation is None else self.recursion.error(fit.val_scores, validation[1])
-            if error < best or self._predictor is None:
-                best, self.best_round, self._predictor = error, index, fit.predictor
-            if line is not None:
-                line.fitted(row)
-            if self.patience is not None and validation and index - self.best_round >= self.patience:
-                break
-        if self.refit:
-            both = (torch.cat(pair) for pair in zip((X, Y), validation, strict=True))
-            try:
-                again = self.recursion.refit(self.predictor, self.history[self.best_round]["ridge"], *both)
-            except (NfaError, torch.OutOfMemoryError) as error:
-                warnings.warn(
-                    f"the refit failed ({error}); the machine is that of round {self.best_round}, fitted to "
-                    "the training images alone",
-                    RoundFailedWarning,
-                    stacklevel=2,
-                )
-            else:
-                self._predictor = again.predictor
+        self._fit_rounds(X, Y, validation, progress)
         return self
-
-    def predict(self, X: Tensor) -> Tensor:
-        """Class indices (n,) int64 after a fit to classes, else predictions in the shape of the targets."""
-        return self._targets.decoded(self.scores(X))
 
     def scores(self, X: Tensor) -> Tensor:
         """Real outputs (n, outputs); for classes the larger, the likelier."""
@@ -203,9 +155,7 @@ class ConvRFM:
     @property
     def predictor(self) -> ConvPredictor:
         """The kernel predictor of the round that is kept."""
-        if self._predictor is None:
-            raise NfaError("this machine is not fitted: call fit(X, y) first")
-        return self._predictor
+        return self._fitted()
 
     @property
     def transform(self) -> Tensor:
@@ -260,6 +210,20 @@ class ConvRFM:
     def _options(self) -> dict[str, Any]:
         own = {"rounds": self.rounds, "patience": self.patience, "refit": self.refit}
         return plain_options(self.recursion) | own
+
+    def _learned(self, fit: ConvFit, index: int) -> tuple[Tensor, dict[str, Any]]:
+        return self.recursion.next_transform(fit.predictor, index)
+
+    def _row(
+        self, index: int, fit: ConvFit, Y: Tensor, validation: tuple[Tensor, Tensor] | None
+    ) -> dict[str, Any]:
+        return {"round": index, **quality(self._targets, fit, Y, validation)}
+
+    def _error(self, fit: ConvFit, validation: tuple[Tensor, Tensor]) -> float:
+        return self.recursion.error(fit.val_scores, validation[1])
+
+    def _solving(self, line: Progress, index: int) -> Callable[[int, int], None]:
+        return line.kernel(index)
 
     def _images(self, X: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
         X = checked_images(X, shape)

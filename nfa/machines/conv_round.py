@@ -20,7 +20,7 @@ from nfa.kernels.conv import ConvKernel
 from nfa.kernels.operator import wide_product
 from nfa.kernels.roots import spectrum
 from nfa.machines.conv_predictor import ConvPredictor
-from nfa.machines.recursion import EXACT, cosine_of_metrics
+from nfa.machines.recursion import EXACT, cosine_of_metrics, mse
 from nfa.machines.rounds import Clock, check_whole, several, stream
 from nfa.machines.spread import spread_matrix, spread_mean
 from nfa.solvers import METHODS, Solution, cholesky_bytes, ridge_path, room, solve
@@ -119,8 +119,7 @@ class ConvRecursion:
         """What is lowest for the best outputs (n, c): mean squared error, or the share of wrong classes."""
         if self.criterion == "accuracy":
             return float((scores.argmax(1) != Y.argmax(1)).double().mean())
-        error = float((scores - Y.to(scores)).double().square().mean())
-        return error if math.isfinite(error) else math.inf
+        return mse(scores, Y)
 
     # ---- fit -----------------------------------------------------------------------------------------------
 

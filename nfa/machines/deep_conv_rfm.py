@@ -7,7 +7,6 @@ random filters of the covariance ``M = TᵀT``, and hands them on to a kernel wi
 
 import os
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
@@ -23,10 +22,10 @@ from nfa.machines.conv_rfm import quality, targets_of
 from nfa.machines.conv_round import ConvRecursion, plain_options
 from nfa.machines.deep_conv_network import ConvFeatures, ConvLayer, DeepConvNetwork
 from nfa.machines.deep_rfm import SELECTIONS
-from nfa.machines.rounds import RoundFailedWarning, check_whole, told
+from nfa.machines.fitting import LayerMachine
+from nfa.machines.rounds import check_whole
 from nfa.machines.saved import load_machine, save_machine
 from nfa.machines.targets import TargetCode
-from nfa.status import StatusLine
 
 _FORMAT = "nfa.DeepConvRFM 1"
 
@@ -169,7 +168,7 @@ class DeepConvFit:
         return {"features_seconds": time.perf_counter() - began} if layer else {}
 
 
-class DeepConvRFM:
+class DeepConvRFM(LayerMachine):
     """Layers of convolutional recursive feature machines, ``x -> φ(A T u)`` with random A.
 
     The defaults are the published recursion with what it should not do left out: the best round of a layer
@@ -284,10 +283,8 @@ class DeepConvRFM:
         Warns:
             RoundFailedWarning: a layer after the first could not be finished.
         """
-        if (X_val is None) != (y_val is None):
-            raise NfaError("give both X_val and y_val, or neither")
-        if self.select == "best" and X_val is None:
-            raise NfaError("select='best' needs validation data: give X_val and y_val, or select='last'")
+        self._check_pair(X_val, y_val)
+        self._check_selection(X_val)
         X = self._checked(X)
         validation = None if X_val is None else (self._checked(X_val, X.shape[1:]), y_val)
         targets = targets_of(y, self.options.recursion.criterion)
@@ -296,30 +293,8 @@ class DeepConvRFM:
         fit = DeepConvFit(self.options, network, X, y, targets, validation)
         self._targets, self._network = targets, network
         self.history, self._predictor = [], None
-        line, rounds = StatusLine() if progress else None, []
-        while not fit.done:
-            try:
-                rounds.append(fit.step())
-            except (NfaError, torch.OutOfMemoryError) as error:
-                if not self.history:
-                    raise
-                warnings.warn(
-                    f"layer {len(self.history)} failed ({error}); the machine is that of layer "
-                    f"{self.best_layer}",
-                    RoundFailedWarning,
-                    stacklevel=2,
-                )
-                break
-            if rounds[-1]["round"] == self.options.rounds:
-                self._add_layer(rounds, network.predictor())
-                rounds = []
-                if line is not None:
-                    line.say(told(self.history[-1], self.options.layers))
+        self._fit_layers(fit, self.options.layers, self.options.rounds, progress)
         return self
-
-    def predict(self, X: Tensor) -> Tensor:
-        """Class indices (n,) int64 after a fit to classes, else predictions in the shape of the targets."""
-        return self._targets.decoded(self.scores(X))
 
     def scores(self, X: Tensor) -> Tensor:
         """Real outputs (n, outputs); for classes the larger, the likelier."""
@@ -347,9 +322,7 @@ class DeepConvRFM:
     @property
     def predictor(self) -> ConvPredictor:
         """The kernel predictor of ``best_layer``."""
-        if self._predictor is None:
-            raise NfaError("this machine is not fitted: call fit(X, y) first")
-        return self._predictor
+        return self._fitted()
 
     def network(self) -> DeepConvNetwork:
         """The machine that predicts, as a module that `nfa.audit` can measure.

@@ -19,13 +19,13 @@ from nfa.kernels import Metric, exact_products
 from nfa.kernels.roots import root_spectrum
 from nfa.machines.collapse import ClassMeans
 from nfa.machines.deep_network import DeepKernelNetwork, DeepLayer
+from nfa.machines.fitting import LayerMachine
 from nfa.machines.predictor import Predictor
 from nfa.machines.random_features import RandomFeatures
 from nfa.machines.recursion import Fit, Recursion
-from nfa.machines.rounds import RoundFailedWarning, check_whole, told
+from nfa.machines.rounds import check_whole
 from nfa.machines.saved import load_machine, save_machine
 from nfa.machines.targets import TargetCode, check_points
-from nfa.status import StatusLine
 
 LABELS = ("signed", "one_hot")
 SELECTIONS = ("last", "best")
@@ -195,7 +195,7 @@ class DeepFit:
         return row | {"features_seconds": time.perf_counter() - began}
 
 
-class DeepRFM:
+class DeepRFM(LayerMachine):
     """Layers of recursive feature machines, ``x -> Φ(M^½ x)`` with M of the layer's own kernel predictor.
 
     The defaults are those of arXiv 2402.13728: inputs of every layer scaled to unit length, a Laplace kernel
@@ -310,10 +310,8 @@ class DeepRFM:
             ZeroRowsWarning: points that come into a layer cannot be scaled to unit length.
             RoundFailedWarning: a layer after the first could not be finished.
         """
-        if (X_val is None) != (y_val is None):
-            raise NfaError("give both X_val and y_val, or neither")
-        if self.select == "best" and X_val is None:
-            raise NfaError("select='best' needs validation data: give X_val and y_val, or select='last'")
+        self._check_pair(X_val, y_val)
+        self._check_selection(X_val)
         X = self._points(X)
         validation = None if X_val is None else (self._points(X_val, X.shape[1]), y_val)
         targets = TargetCode.of(y)
@@ -322,30 +320,8 @@ class DeepRFM:
         fit = DeepFit(self.options, network, X, y, targets, validation)
         self._width, self._targets, self._network = X.shape[1], targets, network
         self.history, self._predictor = [], None
-        line, rounds = StatusLine() if progress else None, []
-        while not fit.done:
-            try:
-                rounds.append(fit.step())
-            except (NfaError, torch.OutOfMemoryError) as error:
-                if not self.history:
-                    raise
-                warnings.warn(
-                    f"layer {len(self.history)} failed ({error}); the machine is that of layer "
-                    f"{self.best_layer}",
-                    RoundFailedWarning,
-                    stacklevel=2,
-                )
-                break
-            if rounds[-1]["round"] == self.options.rounds:
-                self._add_layer(rounds, network.predictor())
-                rounds = []
-                if line is not None:
-                    line.say(told(self.history[-1], self.options.depth))
+        self._fit_layers(fit, self.options.depth, self.options.rounds, progress)
         return self
-
-    def predict(self, X: Tensor) -> Tensor:
-        """Class indices (n,) int64 after a fit to classes, else predictions in the shape of the targets."""
-        return self._targets.decoded(self.scores(X))
 
     def scores(self, X: Tensor) -> Tensor:
         """Real outputs (n, outputs); for classes the larger, the likelier."""
@@ -372,9 +348,7 @@ class DeepRFM:
     @property
     def predictor(self) -> Predictor:
         """The kernel predictor of ``best_layer``."""
-        if self._predictor is None:
-            raise NfaError("this machine is not fitted: call fit(X, y) first")
-        return self._predictor
+        return self._fitted()
 
     def network(self) -> DeepKernelNetwork:
         """The machine that predicts, as a module that `nfa.audit` can measure.
@@ -477,5 +451,5 @@ def _check_rows(H: Tensor, layer: int) -> None:
     warnings.warn(
         f"{zero} of {len(H)} inputs of layer {layer} are zero, have no direction and stay zero: {advice}",
         ZeroRowsWarning,
-        stacklevel=6,  # the caller of DeepRFM.fit
+        stacklevel=7,  # the caller of DeepRFM.fit
     )

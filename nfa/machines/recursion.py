@@ -185,7 +185,7 @@ class Recursion:
             for solution in self._solutions(kernel, U, Y, r, start, progress, clock):
                 predictor = Predictor(kernel, metric, offset, U, solution.coefficients, points)
                 val_scores = None if U_val is None else predictor.at(U_val)
-                score = 0.0 if U_val is None else _mse(val_scores, validation[1])
+                score = 0.0 if U_val is None else mse(val_scores, validation[1])
                 clock.lap("predict")
                 if best is None or score < best_score:
                     best, best_score = Fit(predictor, solution, Y, val_scores, {}, r), score
@@ -325,6 +325,7 @@ def cosine_of_metrics(F: Tensor | None, B: Tensor) -> float:
     return float((left * right).sum()) / norm if norm > 0 else math.nan
 
 
-def _mse(scores: Tensor, Y: Tensor) -> float:
+def mse(scores: Tensor, Y: Tensor) -> float:
+    """Mean squared error of outputs (n, c); infinite where it is not finite."""
     error = float((scores - Y.to(scores)).double().square().mean())
     return error if math.isfinite(error) else math.inf

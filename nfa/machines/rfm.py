@@ -5,28 +5,26 @@ The recursion is that of Radhakrishnan, Beaglehole, Pandit and Belkin (arXiv 221
 """
 
 import dataclasses
-import math
 import os
-import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from nfa.errors import NfaError
 from nfa.kernels import Metric, exact_products, make_kernel
+from nfa.machines.fitting import RoundMachine
 from nfa.machines.network import KernelNetwork
 from nfa.machines.predictor import Predictor
-from nfa.machines.recursion import Fit, Recursion
-from nfa.machines.rounds import Progress, RoundFailedWarning, check_whole
+from nfa.machines.recursion import Fit, Recursion, mse
+from nfa.machines.rounds import Progress, check_whole
 from nfa.machines.saved import load_machine, save_machine
 from nfa.machines.targets import TargetCode, check_points
 
 _FORMAT = "nfa.RFM 1"
 
 
-class RFM:
+class RFM(RoundMachine):
     """A kernel predictor whose Mahalanobis matrix M is learned from its own gradients.
 
     Args:
@@ -62,6 +60,8 @@ class RFM:
     Raises:
         NfaError: an option is out of range.
     """
+
+    initial: ClassVar = Metric.identity()
 
     def __init__(
         self,
@@ -120,10 +120,7 @@ class RFM:
         Warns:
             RoundFailedWarning: a round after the first could not be finished.
         """
-        if (X_val is None) != (y_val is None):
-            raise NfaError("give both X_val and y_val, or neither")
-        if self.refit and X_val is None:
-            raise NfaError("refit=True adds the validation data: give X_val and y_val, or refit=False")
+        self._check_pair(X_val, y_val)
         X = self._points(X)
         targets = TargetCode.of(y)
         Y = targets.columns(y, X)
@@ -132,54 +129,8 @@ class RFM:
             points = self._points(X_val, X.shape[1]).to(X)
             validation = points, targets.columns(y_val, points)
         self._targets, self.history, self._predictor = targets, [], None
-        line = Progress(self.rounds) if progress else None
-        metric, start, best = Metric.identity(), None, math.inf
-        fit: Fit | None = None
-        for index in range(self.rounds + 1):
-            try:
-                if fit is not None:
-                    metric, update = self.recursion.next_metric(fit.predictor, index - 1, fit.distances)
-                    self.history[-1] |= update
-                    start, fit = fit.predictor.coefficients, None  # its distances make room for the next
-                fit = self.recursion.fit(metric, X, Y, validation, start, line and line.solving(index))
-            except (NfaError, torch.OutOfMemoryError) as error:
-                if index == 0:
-                    raise
-                warnings.warn(
-                    f"round {index} failed ({error}); the machine is that of round {self.best_round}",
-                    RoundFailedWarning,
-                    stacklevel=2,
-                )
-                break
-            row = self._row(index, fit, Y, validation)
-            self.history.append(row)
-            score = (
-                row["val_mse"] if validation is not None else -index
-            )  # without validation the last is kept
-            if score < best or self._predictor is None:
-                best, self.best_round, self._predictor = score, index, fit.predictor
-            if line is not None:
-                line.fitted(row)
-            if self.patience is not None and validation and index - self.best_round >= self.patience:
-                break
-        if self.refit:
-            both = (torch.cat(pair) for pair in zip((X, Y), validation, strict=True))
-            try:
-                again = self.recursion.refit(self.predictor, self.history[self.best_round]["ridge"], *both)
-            except (NfaError, torch.OutOfMemoryError) as error:
-                warnings.warn(
-                    f"the refit failed ({error}); the machine is that of round {self.best_round}, fitted to "
-                    "the training points alone",
-                    RoundFailedWarning,
-                    stacklevel=2,
-                )
-            else:
-                self._predictor = again.predictor
+        self._fit_rounds(X, Y, validation, progress)
         return self
-
-    def predict(self, X: Tensor) -> Tensor:
-        """Class indices (n,) int64 after a fit to classes, else predictions in the shape of the targets."""
-        return self._targets.decoded(self.scores(X))
 
     def scores(self, X: Tensor) -> Tensor:
         """Real outputs (n, outputs); for classes the larger, the likelier."""
@@ -189,9 +140,7 @@ class RFM:
     @property
     def predictor(self) -> Predictor:
         """The kernel predictor of the round that is kept."""
-        if self._predictor is None:
-            raise NfaError("this machine is not fitted: call fit(X, y) first")
-        return self._predictor
+        return self._fitted()
 
     @property
     def M(self) -> Tensor:
@@ -252,6 +201,9 @@ class RFM:
 
     # ---- data ----------------------------------------------------------------------------------------------
 
+    def _learned(self, fit: Fit, index: int) -> tuple[Metric, dict[str, Any]]:
+        return self.recursion.next_metric(fit.predictor, index, fit.distances)
+
     def _row(
         self, index: int, fit: Fit, Y: Tensor, validation: tuple[Tensor, Tensor] | None
     ) -> dict[str, Any]:
@@ -259,6 +211,12 @@ class RFM:
         if validation is not None:
             row |= self._targets.quality(fit.val_scores, validation[1], "val")
         return row | fit.row
+
+    def _error(self, fit: Fit, validation: tuple[Tensor, Tensor]) -> float:
+        return mse(fit.val_scores, validation[1])
+
+    def _solving(self, line: Progress, index: int) -> Callable[[int, float], None]:
+        return line.solving(index)
 
     def _points(self, X: Tensor, width: int | None = None) -> Tensor:
         X = check_points(X, width)
