@@ -21,6 +21,7 @@ from omegaconf.errors import MissingMandatoryValue
 
 ROOT = Path(__file__).resolve().parent
 RUNS = "runs"
+_WHAT_IS_TRAINED = ("model.", "data.", "training.", "trainer.max_", "trainer.precision")
 _OPTIONS_WITH_VALUE = (
     "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--cfg", "-c",
 )  # fmt: skip
@@ -75,14 +76,20 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _description(cfg: DictConfig) -> dict[str, Any]:
-    """Model, data and seed by name; a ``_target_`` given on the command line is the name."""
+    """Model, data and seed by name, and the other options that were given for these and for the training.
+
+    A ``_target_`` given on the command line is the name.
+    """
     hydra_config = HydraConfig.get()
     names = {"model": hydra_config.runtime.choices.model, "data": hydra_config.runtime.choices.data}
+    options = []
     for override in hydra_config.overrides.task:
         key, _, value = override.partition("=")
         if key in ("model._target_", "data._target_"):
             names[key.split(".")[0]] = value.rsplit(".", 1)[-1]
-    return {**names, "seed": cfg.seed}
+        elif key.lstrip("+").startswith(_WHAT_IS_TRAINED):
+            options.append(override.lstrip("+"))
+    return {**names, "seed": cfg.seed, "options": sorted(options)}
 
 
 def _instantiate(config: DictConfig, **extra: Any) -> Any:

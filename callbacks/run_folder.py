@@ -7,6 +7,7 @@ import math
 import os
 import platform
 import resource
+import secrets
 import sys
 import time
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from nfa import NfaError
 from nfa.files import write_whole
 from nfa.page import write_html
 
+_MUST_AGREE = ("model", "data", "seed")  # of a resumed run with its checkpoint
 _STEP_COLUMNS = ("epoch", "step", "seconds", "lr")
 _MAY_BE_NAN = ("round/", "features/")  # what a round did not measure
 _NOT_DRAWN = ("test/", "round/")  # a row each, or how a kernel machine was solved: in metrics.csv alone
@@ -33,7 +35,7 @@ class RunFolder(Callback):
 
     Args:
         dirpath: the run folder.
-        description: plain values for the summary: ``model``, ``data``, ``seed``, ….
+        description: plain values for the summary: ``model``, ``data``, ``seed``, ``options``, ….
         command: the command line, for the report.
 
     Attributes:
@@ -46,6 +48,7 @@ class RunFolder(Callback):
         self.description, self.command = description, command
         self.rows: list[dict[str, float]] = []
         self.summary: dict[str, Any] = {}
+        self.run = secrets.token_hex(4)  # tells a copy of this run from another run
         self.fit_seconds = 0.0
         self._start = 0.0
         self._measuring = 0.0
@@ -85,17 +88,19 @@ class RunFolder(Callback):
         """Rows and seconds so far."""
         seconds = self.rows[-1]["seconds"] if self.rows else 0.0
         rows = [dict(row) for row in self.rows]
-        return {"rows": rows, "fit_seconds": seconds, "description": self.description}
+        return {"rows": rows, "fit_seconds": seconds, "description": self.description, "run": self.run}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the rows of a checkpoint."""
         for name, saved in state_dict["description"].items():
-            if saved != self.description[name]:  # another seed would move validation samples into training
+            # another seed would move validation samples into training
+            if name in _MUST_AGREE and saved != self.description[name]:
                 raise NfaError(
                     f"the checkpoint is of a run with {name}={saved}, this one has {name}="
                     f"{self.description[name]}: give the former, or start a new run"
                 )
         self.rows, self.fit_seconds = list(state_dict["rows"]), state_dict["fit_seconds"]
+        self.run = state_dict.get("run", self.run)
 
     # ---- after the test ------------------------------------------------------------------------------------
 
@@ -109,9 +114,14 @@ class RunFolder(Callback):
         if not trainer.is_global_zero:
             return
         monitor = find_monitor(trainer)
+        data = trainer.datamodule
         self.summary = {
             **self.description,
+            "run": self.run,
             **test,
+            "test_split": data.fingerprint(),
+            "normalize": data.normalize,
+            **{k: v for k, v in data.summary().items() if k.startswith("n_")},
             "epochs": trainer.current_epoch,
             "fit_seconds": round(self.fit_seconds, 3),
             "peak_memory_mb": round(peak_memory_mb(), 1),

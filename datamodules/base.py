@@ -1,5 +1,6 @@
 """What all datamodules share: seeded splits, checks, normalisation, and batches from memory."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -225,6 +226,14 @@ class TensorDataModule(LightningDataModule, ABC):
             "num_outputs": self.num_outputs,
             "class_names": list(self.class_names),
         }
+
+    def fingerprint(self) -> str:
+        """Digest of the test samples and their targets, before normalisation: 16 hexadecimal digits."""
+        test = self._split("test")
+        digest = hashlib.sha256(f"{test.x.dtype} {tuple(test.x.shape)}".encode())
+        for part in (test.x, test.y):
+            digest.update(part.contiguous().cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     def _split(self, name: str) -> Split:
         if not self._splits:

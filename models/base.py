@@ -23,6 +23,7 @@ class LabModule(pl.LightningModule):
 
     Attributes:
         network: the module an audit measures.
+        kind: ``net``, trained by gradients, or ``kernel``, fitted by solving.
         task: ``classification`` (targets (n,) int64) or ``regression`` (targets (n, num_outputs) float).
 
     Raises:
@@ -30,6 +31,7 @@ class LabModule(pl.LightningModule):
     """
 
     network: nn.Module
+    kind = "net"  # or "kernel"
 
     def __init__(self, task: str, num_outputs: int):
         super().__init__()
@@ -54,7 +56,7 @@ class LabModule(pl.LightningModule):
     @property
     def facts(self) -> dict[str, Any]:
         """What ``summary.json`` tells of this kind of model."""
-        return {"num_parameters": self.num_learned}
+        return {"kind": self.kind, "num_parameters": self.num_learned}
 
     def log_outputs(self, stage: str, outputs: Tensor, target: Tensor, loss: Tensor) -> None:
         """Update and log the metrics of a stage (``train``, ``val`` or ``test``) with one batch."""

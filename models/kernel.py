@@ -43,6 +43,7 @@ class KernelModule(LabModule):
         refit: at the end solve once more, with training and validation samples together.
     """
 
+    kind = "kernel"
     takes_every_sample = True  # for the datamodule: each training sample once an epoch, in one order
     spare: nn.Module
 
@@ -92,9 +93,11 @@ class KernelModule(LabModule):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """``rounds`` that were fitted, and the ``best_round`` that is kept, from 0: the plain kernel."""
+        """``num_centers``, ``rounds`` fitted, and the ``best_round`` kept, from 0: the plain kernel."""
         done, best = int(self.rounds_done), int(self.best_round)
-        return super().facts | {"rounds": done, "best_round": best if best >= 0 else done - 1}
+        centers = max(len(m.centers) for m in self.network.modules() if hasattr(m, "centers"))
+        counts = {"num_centers": centers, "rounds": done, "best_round": best if best >= 0 else done - 1}
+        return super().facts | counts
 
     # ---- a round -------------------------------------------------------------------------------------------
 

@@ -204,8 +204,16 @@ def test_features_hold_the_matrices_of_the_first_layer_and_the_input(run):
     done = run("model=cnn", "model.width=4")
     with safe_open(done.folder / "features.safetensors", "pt") as file:
         shapes = {k: tuple(file.get_tensor(k).shape) for k in file.keys()}  # noqa: SIM118
-        assert file.metadata() == {"layer": "conv1", "kind": "conv2d"}
-    assert shapes == {"nfm": (9, 9), "agop": (9, 9), "input_agop": (64, 64)}
+        assert file.metadata() == {
+            "layer": "conv1", "kind": "conv2d", "patch": "1x3x3", "input_shape": "1x8x8"
+        }  # fmt: skip
+        inputs, covariance = file.get_tensor("inputs"), file.get_tensor("patch_covariance")
+    patches = torch.nn.functional.unfold(inputs.unflatten(1, (1, 8, 8)), 3, padding=1)
+    expected = patches.mT.reshape(-1, 9).T.cov(correction=0)
+    torch.testing.assert_close(covariance, expected, rtol=1e-4, atol=1e-5)
+    assert shapes == {
+        "nfm": (9, 9), "agop": (9, 9), "patch_covariance": (9, 9), "input_agop": (64, 64), "inputs": (24, 64)
+    }  # fmt: skip
 
 
 def test_resume_with_more_epochs_stretches_the_schedule(run):
