@@ -110,9 +110,6 @@ class AnsatzMonitor(Callback):
             find_maps(
                 pl_module.network, self.options["layers"]
             )  # unknown layers: say so before anything runs
-        for logger in trainer.loggers:
-            if isinstance(logger, LabWandbLogger) and trainer.is_global_zero:
-                logger.send(wandb_sink.define_axes)
         if self.initial is None:  # not so on resume, unless the run was not measured before
             self._measure(trainer, pl_module, float(trainer.current_epoch))
 
@@ -179,7 +176,8 @@ class AnsatzMonitor(Callback):
             if isinstance(logger, LabWandbLogger):
                 logger.send(lambda run: wandb_sink.log_measurement(run, rows, epoch))
             else:
-                logger.log_metrics(wandb_sink.metrics_of(rows), step=trainer.global_step)
+                numbers = wandb_sink.metrics_of(rows, wandb_sink.ALL_STATISTICS)  # it gets no table
+                logger.log_metrics({**numbers, "nfa/epoch": epoch}, step=trainer.global_step)
 
     # ---- resume --------------------------------------------------------------------------------------------
 

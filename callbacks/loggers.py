@@ -5,53 +5,79 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from nfa import NfaError
-from nfa.wandb_sink import has_account
+from nfa import NfaError, wandb_sink
+from nfa.report import abbreviate
+from nfa.wandb_sink import first_line
 
 MODES = ("auto", "online", "offline", "disabled")
+_LONGEST_NAME = 128  # that W&B stores
+_JOB_TYPES = {"net": "train", "kernel": "kernel"}
 
 
 class LabWandbLogger(WandbLogger):
     """A `WandbLogger` that goes offline without an account and gives up quietly when W&B breaks.
 
     Args:
-        save_dir: folder that gets ``wandb/``.
+        save_dir: folder that gets ``wandb/``; the run is named after it unless there is a name.
         project: project name.
         mode: ``online``, ``offline``, ``disabled``; ``auto`` is online when logged in, else offline.
-        **options: further arguments of ``wandb.init`` (name, group, tags, …).
+        max_artifact_mb: a larger ``features.safetensors`` is not uploaded.
+        **options: further arguments of ``wandb.init`` (name, group, job_type, tags, …).
+
+    Raises:
+        NfaError: an unknown mode.
     """
 
-    def __init__(self, save_dir: str, project: str = "nfa", mode: str = "auto", **options: Any):
-        import wandb
-
-        mode = os.environ.get("WANDB_MODE", mode) if mode == "auto" else mode
-        if mode not in (*MODES, "dryrun"):
+    def __init__(
+        self,
+        save_dir: str,
+        project: str = "nfa",
+        mode: str = "auto",
+        max_artifact_mb: float = 64.0,
+        **options: Any,
+    ):
+        mode = wandb_sink.default_mode() if mode == "auto" else mode
+        if mode not in (*MODES[1:], "dryrun"):
             raise NfaError(f"logger.mode (or WANDB_MODE) must be one of {', '.join(MODES)}, got {mode!r}")
-        if mode == "auto":
-            mode = "online" if has_account() else "offline"
-        settings = wandb.Settings(
-            silent=True, init_timeout=20, finish_timeout=60, finish_timeout_raises=False
-        )
-        super().__init__(project=project, save_dir=save_dir, mode=mode, settings=settings, **options)
+        options["name"] = options.get("name") or abbreviate(Path(save_dir).name, _LONGEST_NAME) or None
+        super().__init__(project=project, save_dir=save_dir, mode=mode, **options)
         self._wandb_init.pop("anonymous", None)  # passed by Lightning, deprecated by wandb
+        self.max_artifact_mb = max_artifact_mb
         self.broken = False
+
+    def file_under(self, kind: str, group: str | None = None) -> None:
+        """Say what the run is of, before anything is logged; what the options say wins.
+
+        Args:
+            kind: of the model, ``net`` or ``kernel``: the job type is ``train`` or ``kernel``.
+            group: of the runs that are compared: the name of the sweep's folder.
+        """
+        self._wandb_init["job_type"] = self._wandb_init.get("job_type") or _JOB_TYPES[kind]
+        self._wandb_init["group"] = self._wandb_init.get("group") or group
 
     @property
     def experiment(self) -> Any:
-        """The run; an online one that cannot start is started offline."""
-        if self._experiment is None and self._wandb_init["mode"] == "online" and rank_zero_only.rank == 0:
+        """The run, started when first asked for, with the axes of the lab and not those of Lightning."""
+        if self._experiment is None and rank_zero_only.rank == 0:
             try:
-                return super().experiment
+                self._start()
             except Exception as error:
-                warnings.warn(f"W&B cannot be reached ({_first_line(error)}); logging offline", stacklevel=2)
-                self._wandb_init["mode"] = "offline"
-                finish_wandb()
+                self._give_up(error)
+                self._experiment = wandb_sink.start_run("disabled")
         return super().experiment
+
+    def _start(self) -> None:
+        import wandb
+
+        if wandb.run is None and getattr(self, "_attach_id", None) is None:
+            self._experiment = wandb_sink.start_run(**self._wandb_init)
+        wandb_sink.define_axes(super().experiment)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -63,19 +89,30 @@ class LabWandbLogger(WandbLogger):
         """Log the configuration, unless W&B broke."""
         self.send(lambda run: WandbLogger.log_hyperparams(self, params))
 
+    @rank_zero_only
+    def log_results(self, folder: Path, summary: Mapping[str, Any]) -> None:
+        """Log summary, report and features of a run folder, unless W&B broke."""
+        page, features = folder / "report.html", folder / "features.safetensors"
+        self.send(lambda run: wandb_sink.log_results(run, summary, page, features, self.max_artifact_mb))
+
     def send(self, log: Callable[[Any], None]) -> None:
         """Call ``log(run)``; the first failure is a warning and ends the logging, not the training."""
+        run = self.experiment
         if self.broken:
             return
         try:
-            log(self.experiment)
+            log(run)
         except Exception as error:
-            self.broken = True
-            warnings.warn(
-                f"W&B stopped working ({_first_line(error)}); the run goes on without it. Everything is "
-                "also in metrics.csv and ansatz.csv",
-                stacklevel=2,
-            )
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        self.broken = True
+        warnings.warn(
+            f"W&B stopped working ({first_line(error)}); the run goes on without it. Everything is "
+            "also in metrics.csv and ansatz.csv",
+            stacklevel=4,
+        )
+        _close()
 
     @property
     def sync_command(self) -> str | None:
@@ -86,19 +123,23 @@ class LabWandbLogger(WandbLogger):
         return f"wandb sync {os.path.relpath(os.path.dirname(run.dir))}"
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 def finish_wandb() -> None:
     """End the W&B run of this process, if there is one: each job of a multirun gets its own."""
+    error = _close()
+    if error is not None:
+        warnings.warn(f"W&B could not close its run ({first_line(error)})", stacklevel=2)
+
+
+def _close() -> Exception | None:
+    """Close the run, which writes to disk what is still held back; returns why that failed."""
     wandb = sys.modules.get("wandb")
     if wandb is None or wandb.run is None:
-        return
+        return None
     try:
         wandb.finish()
     except Exception as error:
-        warnings.warn(f"W&B could not close its run ({_first_line(error)})", stacklevel=2)
         with contextlib.suppress(Exception):
             wandb.teardown()
         wandb.run = None  # the next job of a multirun starts a run of its own
+        return error
+    return None

@@ -1,11 +1,14 @@
 """The files of a run folder that do not depend on what was asked for: metrics, summary and report."""
 
+import contextlib
 import csv
+import gc
 import io
 import json
 import math
 import os
 import platform
+import re
 import resource
 import secrets
 import sys
@@ -20,6 +23,7 @@ from pytorch_lightning.callbacks import Callback
 
 import nfa
 from callbacks.ansatz import AnsatzMonitor
+from callbacks.loggers import LabWandbLogger
 from nfa import NfaError
 from nfa.files import write_whole
 from nfa.page import write_html
@@ -57,8 +61,7 @@ class RunFolder(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
+        _reset_peak_memory()
         self._start, self._measuring = time.perf_counter(), _measuring_seconds(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -134,6 +137,9 @@ class RunFolder(Callback):
         }
         write_whole(self.path / "summary.json", json.dumps(plain, indent=2) + "\n")
         self._write_report(trainer, pl_module, monitor)
+        for logger in trainer.loggers:
+            if isinstance(logger, LabWandbLogger):
+                logger.log_results(self.path, plain)
 
     def _write_report(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, monitor: AnsatzMonitor | None
@@ -178,10 +184,23 @@ def find_monitor(trainer: pl.Trainer) -> AnsatzMonitor | None:
     return next((c for c in trainer.callbacks if isinstance(c, AnsatzMonitor)), None)
 
 
+def _reset_peak_memory() -> None:
+    """Forget the peak of what was done before in this process, like the earlier jobs of a sweep."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    gc.collect()
+    with contextlib.suppress(OSError):  # where there is no Linux, the peak stays that of the process
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory_mb() -> float:
-    """Most memory in use so far: of the GPU where there is one, else of this process."""
+    """Most memory in use since training began: of the GPU where there is one, else of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
+    status = Path("/proc/self/status")
+    peaks = re.findall(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.is_file() else []
+    if peaks:
+        return int(peaks[0]) / 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 

@@ -1,43 +1,62 @@
-"""Rows and pictures to a Weights & Biases run. The only file of the library that knows ``wandb``.
+"""Rows, pictures and files to a Weights & Biases run. The only file of the library that knows ``wandb``.
 
-Ansatz metrics have an axis of their own, ``nfa/epoch``, and are never logged with a step: a sync of
-several runs, or a resumed one, keeps its order.
+There are two axes: what the trainer logs has ``epoch`` (one round of a kernel machine), what is measured has
+``nfa/epoch``. Nothing is ever logged with a step: a sync of several runs, or a resumed one, keeps its order.
 """
 
 import contextlib
+import logging
+import math
 import netrc
 import os
 import re
 import urllib.parse
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import combinations_with_replacement
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
 
 from nfa.errors import NfaError
 from nfa.page.images import heatmap, tile
 from nfa.report import LayerPicture, plain
 from nfa.rows import AUDIT_COLUMNS, TRAIN_COLUMNS, AnsatzRow
 
+if TYPE_CHECKING:
+    from nfa.compare import Comparison
+
+AXES = {"epoch": ("train/*", "val/*", "test/*", "features/*", "round/*"), "nfa/epoch": ("nfa/*",)}
 STATISTICS = (
     "alignment", "z", "alpha_fit", "alpha_r",
     "cosine", "null_mean", "pearson", "offdiag", "cnfc", "init_nfm_cosine",
 )  # fmt: skip
+ALL_STATISTICS = (*STATISTICS, "null_std", "null_isotropic", "init_cosine", "init_alignment", "stderr")
+_SIDE = 256  # px of a heatmap
+_EIGENVALUES = 256
+_NUMERICAL_RANK = 1e-9
 
 
 def define_axes(run: Any) -> None:
-    """Plot everything under ``nfa/`` against ``nfa/epoch``."""
-    run.define_metric("nfa/epoch")
-    run.define_metric("nfa/*", step_metric="nfa/epoch")
+    """Plot what the trainer logs against ``epoch`` and what is measured against ``nfa/epoch``.
+
+    No name may match two patterns: W&B takes either of them, by chance.
+    """
+    for axis, patterns in AXES.items():
+        run.define_metric(axis)
+        for pattern in patterns:
+            run.define_metric(pattern, step_metric=axis)
 
 
-def metrics_of(rows: Iterable[AnsatzRow]) -> dict[str, float]:
+def metrics_of(rows: Iterable[AnsatzRow], statistics: Sequence[str] = STATISTICS) -> dict[str, float]:
     """Flat metrics ``nfa/<statistic>/<layer>`` of one measurement, undefined ones left out."""
     return {
         f"nfa/{name}/{row.layer}": getattr(row, name)
         for row in rows
         if row.measured
-        for name in STATISTICS
+        for name in statistics
         if getattr(row, name) == getattr(row, name)
     }
 
@@ -48,8 +67,8 @@ def log_measurement(run: Any, rows: Iterable[AnsatzRow], epoch: float) -> None:
 
 
 def log_pictures(run: Any, pictures: Sequence[LayerPicture], epoch: float) -> None:
-    """Log heatmaps, filters and eigenvectors as images, coloured here and at most 256 px wide."""
-    run.log({"nfa/epoch": epoch, **_media(pictures)})
+    """Log heatmaps, filters and eigenvectors as images, at most 256 px wide, and spectra as charts."""
+    run.log({"nfa/epoch": epoch, **_media(pictures), **_spectra(pictures)})
 
 
 def _media(pictures: Sequence[LayerPicture]) -> dict[str, Any]:
@@ -67,22 +86,83 @@ def _media(pictures: Sequence[LayerPicture]) -> dict[str, Any]:
     return media
 
 
+def _spectra(pictures: Sequence[LayerPicture]) -> dict[str, Any]:
+    """A chart a layer: logarithms of the leading eigenvalues over the greatest, up to the numerical rank."""
+    import wandb
+
+    charts: dict[str, Any] = {}
+    for picture in pictures:
+        spectra = {"NFM": picture.nfm_spectrum, "AGOP": picture.agop_spectrum}
+        lines = {name: _relative_logs(values) for name, values in spectra.items() if values is not None}
+        if any(lines.values()):
+            charts[f"nfa/spectrum/{picture.layer}"] = wandb.plot.line_series(
+                xs=[list(range(1, len(line) + 1)) for line in lines.values()],
+                ys=list(lines.values()),
+                keys=list(lines),
+                title=f"{picture.layer}: log10 of eigenvalues over the greatest",
+                xname="index",
+                split_table=True,
+            )
+    return charts
+
+
+def _relative_logs(eigenvalues: Tensor) -> list[float]:
+    values = eigenvalues[:_EIGENVALUES].detach().cpu().double()
+    return (values[values > _NUMERICAL_RANK * values.max()] / values.max()).log10().tolist()
+
+
 def log_table(run: Any, history: Iterable[AnsatzRow]) -> None:
     """Log all rows as one table, a row a layer and epoch."""
-    run.log({"nfa/table": _table(history, TRAIN_COLUMNS)})
+    run.log({"nfa/table": _row_table(history, TRAIN_COLUMNS)})
 
 
-def _table(rows: Iterable[AnsatzRow], columns: Sequence[str]) -> Any:
+def _row_table(rows: Iterable[AnsatzRow], columns: Sequence[str]) -> Any:
+    return _table(columns, ([getattr(row, column) for column in columns] for row in rows))
+
+
+def _table(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> Any:
     import wandb
 
     table = wandb.Table(columns=list(columns))
     for row in rows:
-        values = (getattr(row, column) for column in columns)
-        table.add_data(*(None if value != value else value for value in values))
+        table.add_data(*(None if value != value else value for value in row))
     return table
 
 
-# -- an audit, in a run of its own -------------------------------------------------------------------
+def log_results(
+    run: Any, summary: Mapping[str, object], page: Path, features: Path, largest_mb: float
+) -> None:
+    """Log what a finished run left in its folder.
+
+    Args:
+        run: that logged the training.
+        summary: becomes that of the W&B run; names of model and data are among its configuration, too.
+        page: logged as media ``report``.
+        features: becomes an artifact of type ``features``, named after the run, if there is such a file; it
+            is not copied, but uploaded from where it is.
+        largest_mb: a larger file of features is left out, with a warning.
+    """
+    import wandb
+
+    told = {name: summary.get(name) for name in ("model", "data", "seed")}
+    run.config.update({f"{name}_name": told[name] for name in ("model", "data")}, allow_val_change=True)
+    run.summary.update(plain(dict(summary)))
+    run.log({"report": wandb.Html(str(page), inject=False)})
+    if not features.is_file():
+        return
+    if (size := features.stat().st_size / 1e6) > largest_mb:
+        warnings.warn(
+            f"{features} has {size:.3g} MB and is not uploaded to W&B: logger.max_artifact_mb is "
+            f"{largest_mb:g}",
+            stacklevel=2,
+        )
+        return
+    artifact = wandb.Artifact(f"features-{run.id}", type="features", metadata=told)
+    artifact.add_file(str(features.resolve()), name=features.name, policy="immutable", skip_cache=True)
+    run.log_artifact(artifact)
+
+
+# -- an audit or a comparison, in a run of its own ---------------------------------------------------
 
 
 def log_audit(
@@ -94,6 +174,7 @@ def log_audit(
     files: Iterable[str | os.PathLike] = (),
     *,
     directory: str | os.PathLike = ".",
+    group: str | None = None,
 ) -> tuple[Path, str]:
     """Log an audit to Weights & Biases, in a run of its own; silently, and without asking for anything.
 
@@ -107,8 +188,9 @@ def log_audit(
         rows: become the summary metrics ``nfa/<statistic>/<layer>``, of measured layers, and one table.
         pictures: logged as images.
         meta: configuration of the run.
-        files: like ``audit.csv`` and ``audit.html``: uploaded together as one artifact.
+        files: like ``audit.csv`` and ``audit.html``: uploaded together as one artifact; pages are shown too.
         directory: gets the folder ``wandb/``.
+        group: of the run.
 
     Returns:
         The folder of the run, and the command that uploads it or, online, its address; an empty text where
@@ -117,6 +199,116 @@ def log_audit(
     Raises:
         NfaError: wandb is not installed, or a file does not exist.
     """
+
+    def fill(run: Any) -> None:
+        run.summary.update(metrics_of(rows))
+        run.log({**_media(pictures), "nfa/table": _row_table(rows, (*AUDIT_COLUMNS, "verdict"))})
+
+    start = {"project": project, "name": name, "group": group, "job_type": "audit", "config": meta or {}}
+    return _log_alone("audit", start, fill, files, directory, default_mode())
+
+
+def log_comparison(
+    project: str,
+    name: str,
+    group: str | None,
+    comparison: "Comparison",
+    files: Iterable[str | os.PathLike] = (),
+    *,
+    directory: str | os.PathLike = ".",
+    mode: str = "auto",
+) -> tuple[Path, str]:
+    """Log a comparison of runs, in a run of its own, as `log_audit` does an audit.
+
+    There are the tables ``comparison/groups``, a row a model, and ``comparison/similarity``, a row a pair of
+    models and kind of feature matrix, and the images ``similarity/cosine`` and ``similarity/alignment``, one
+    a kind of matrix, whose captions name the rows.
+
+    Args:
+        project: of the run.
+        name: of the run.
+        group: that its runs are in, too.
+        comparison: what was found.
+        files: like ``comparison.csv`` and ``comparison.html``: one artifact, pages as media.
+        directory: gets the folder ``wandb/``.
+        mode: ``online``, ``offline`` or ``disabled``, as the runs were logged; ``auto`` as in `log_audit`.
+
+    Returns:
+        As `log_audit`.
+
+    Raises:
+        NfaError: wandb is not installed, or a file does not exist.
+    """
+    meta = {
+        "data": comparison.data,
+        "metric": comparison.metric,
+        "runs": [str(run.path) for run in comparison.runs],
+    }
+
+    def fill(run: Any) -> None:
+        run.log(_compared(comparison))
+
+    start = {"project": project, "name": name, "group": group, "job_type": "compare", "config": meta}
+    return _log_alone("comparison", start, fill, files, directory, default_mode() if mode == "auto" else mode)
+
+
+def _compared(comparison: "Comparison") -> dict[str, Any]:
+    import wandb
+
+    columns = ("label", "kind", "runs", comparison.metric, "sd", "fit_seconds", "peak_memory_mb",
+               "num_parameters", "alignment", "z", "cosine", "null_mean")  # fmt: skip
+    groups = (
+        (
+            group.label,
+            "kernel" if group.is_kernel else "net",
+            len(group.runs),
+            group.score,
+            group.score_std,
+            *(group.number(column) for column in columns[5:8]),
+            *(group.ansatz(column) for column in columns[8:]),
+        )
+        for group in comparison.groups
+    )
+    pairs = (
+        (space.name, a, b, *(space.between(a, b, values) for values in numbers))
+        for space in comparison.spaces
+        for numbers in [(space.cosine, space.null_mean, space.null_std, space.z)]
+        for a, b in combinations_with_replacement(space.labels, 2)
+    )
+    names = ("space", "a", "b", "cosine", "null_mean", "null_sd", "z")
+    found = {
+        "comparison/groups": _table(columns, groups),
+        "comparison/similarity": _table(names, (row for row in pairs if not math.isnan(row[3]))),
+    }
+    for kind in ("cosine", "alignment"):
+        images = [
+            wandb.Image(
+                _enlarged(heatmap(getattr(space, kind))).numpy(),
+                mode="RGB",
+                caption=f"{space.name}: {', '.join(f'{m.label} {m.replicate}' for m in space.members)}",
+            )
+            for space in comparison.spaces
+        ]
+        if images:
+            found[f"similarity/{kind}"] = images
+    return found
+
+
+def _enlarged(rgb: Tensor) -> Tensor:
+    """A square picture of few pixels, drawn on ``_SIDE`` by ``_SIDE``: images of one key are of one size."""
+    index = torch.arange(_SIDE) * len(rgb) // _SIDE
+    return rgb[index][:, index]
+
+
+def _log_alone(
+    what: str,
+    start: Mapping[str, Any],
+    fill: Callable[[Any], None],
+    files: Iterable[str | os.PathLike],
+    directory: str | os.PathLike,
+    mode: str,
+) -> tuple[Path, str]:
+    """Log ``what`` there is to a run of its own, beside any other of this process."""
     try:
         import wandb
     except ImportError as error:
@@ -125,13 +317,22 @@ def log_audit(
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:
         raise NfaError(f"no such file: {', '.join(missing)}")
-    start = {"project": project, "name": name, "job_type": "audit", "config": plain(dict(meta or {}))}
-    run = _started(wandb, start, Path(directory))
+    Path(directory).mkdir(parents=True, exist_ok=True)
+    run = start_run(
+        mode,
+        {"console": "off"},
+        **{**start, "config": plain(dict(start["config"]))},
+        dir=str(directory),
+        reinit="create_new",
+    )
     try:
-        run.summary.update(metrics_of(rows))
-        run.log({**_media(pictures), "nfa/table": _table(rows, (*AUDIT_COLUMNS, "verdict"))})
+        fill(run)
+        pages = {path.stem: wandb.Html(str(path), inject=False) for path in paths if path.suffix == ".html"}
         if paths:
-            _log_files(wandb, run, _artifact_name(name), paths)
+            run.log(pages)
+            _log_files(wandb.Artifact(_slug(f"{what}-{start['name']}"), type=what), run, paths)
+    except OSError as error:
+        warnings.warn(f"the W&B run of the {what} is not complete: {error}", stacklevel=3)
     finally:
         run.finish()
     folder = Path(run.dir).parent
@@ -140,38 +341,58 @@ def log_audit(
     return folder, f"wandb sync {os.path.relpath(folder)}" if run.offline else str(run.url)
 
 
-def _log_files(wandb: Any, run: Any, name: str, paths: Sequence[Path]) -> None:
-    artifact = wandb.Artifact(name, type="audit")
-    try:
-        for path in paths:
-            artifact.add_file(str(path), name=path.name)  # W&B copies it into its own data folder
-    except OSError as error:
-        warnings.warn(f"the files of the audit are not in the W&B run: {error}", stacklevel=3)
-        return
+def _log_files(artifact: Any, run: Any, paths: Sequence[Path]) -> None:
+    for path in paths:
+        artifact.add_file(str(path), name=path.name)  # W&B copies it into its own data folder
     run.log_artifact(artifact)
 
 
-def _started(wandb: Any, start: dict[str, Any], directory: Path) -> Any:
-    """Start a run beside any other; offline where that cannot be online."""
-    mode = os.environ.get("WANDB_MODE") or ("online" if has_account() else "offline")
+def _slug(name: str) -> str:
+    """W&B allows letters, digits, dashes, underscores and dots, 128 of them."""
+    return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII)[:128]
+
+
+# -- how a run is started ----------------------------------------------------------------------------
+
+
+def default_mode() -> str:
+    """``WANDB_MODE`` or, where that is not set, ``online`` with an API key and ``offline`` without."""
+    return os.environ.get("WANDB_MODE") or ("online" if has_account() else "offline")
+
+
+def start_run(mode: str, settings: Mapping[str, Any] | None = None, **options: Any) -> Any:
+    """``wandb.init``, quietly and without asking; offline, with a warning, where it cannot be online.
+
+    Args:
+        mode: ``online``, ``offline`` or ``disabled``.
+        settings: further ones of ``wandb.Settings``.
+        **options: of ``wandb.init``.
+    """
+    import wandb
+
     if mode == "online" and not has_account():
         warnings.warn("W&B has no API key; logging offline", stacklevel=3)
         mode = "offline"
-    directory.mkdir(parents=True, exist_ok=True)
-    options = {"silent": True, "console": "off", "init_timeout": 20, "finish_timeout": 60}
+    quiet = {"silent": True, "init_timeout": 20, "finish_timeout": 60, "finish_timeout_raises": False}
 
     def init(mode: str) -> Any:
-        settings = wandb.Settings(**options, finish_timeout_raises=False)
-        return wandb.init(**start, dir=str(directory), mode=mode, settings=settings, reinit="create_new")
+        run = wandb.init(**options, mode=mode, settings=wandb.Settings(**quiet, **(settings or {})))
+        for handler in logging.getLogger("wandb").handlers:  # of debug.log: a traceback a line on a full disk
+            handler.handleError = lambda record: None
+        return run
 
     if mode != "online":
         return init(mode)
     try:
         return init(mode)
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        warnings.warn(f"W&B cannot be reached ({reason}); logging offline", stacklevel=3)
+        warnings.warn(f"W&B cannot be reached ({first_line(error)}); logging offline", stacklevel=3)
         return init("offline")
+
+
+def first_line(error: Exception) -> str:
+    """An error of W&B in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def has_account() -> bool:
@@ -182,8 +403,3 @@ def has_account() -> bool:
     with contextlib.suppress(OSError, netrc.NetrcParseError):
         return netrc.netrc(os.environ.get("NETRC")).authenticators(host or "") is not None
     return False
-
-
-def _artifact_name(name: str) -> str:
-    """W&B allows letters, digits, dashes, underscores and dots, 128 of them."""
-    return re.sub(r"[^\w.-]+", "-", f"audit-{name}", flags=re.ASCII)[:128]

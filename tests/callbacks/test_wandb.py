@@ -1,77 +1,217 @@
 """Weights & Biases: offline without an account, read back from disk, and never a reason to fail."""
 
 import json
+import os
+import subprocess
+import sys
+import textwrap
 import warnings
 
 import pytest
 
 from callbacks.loggers import LabWandbLogger, finish_wandb
+from nfa import NfaError
+from tests.callbacks.offline_runs import only_run, read
 
-pytestmark = pytest.mark.filterwarnings("default")  # what wandb warns of on its own account
+pytestmark = [
+    pytest.mark.filterwarnings("default"),  # what wandb warns of on its own account
+    pytest.mark.usefixtures("no_account"),
+]
 WANDB = ("model=mlp", "model.width=8", "logger=wandb")
+TRAINED = ("train/*", "val/*", "test/*", "features/*", "round/*")
 
 
-@pytest.fixture(autouse=True)
-def no_account(monkeypatch, tmp_path):
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.delenv("WANDB_MODE", raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    yield
-    finish_wandb()
+def told(recorded):
+    """Warnings of ours."""
+    return [str(w.message) for w in recorded if str(w.message).startswith("W&B")]
 
 
-def records(path):
-    """Records of a ``.wandb`` file: a 7-byte head, then a LevelDB log of 32 KiB blocks."""
-    data, position, parts = path.read_bytes(), 7, []
-    while position + 7 <= len(data):
-        left = 32768 - position % 32768
-        if left < 7:
-            position += left
-            continue
-        length, kind = int.from_bytes(data[position + 4 : position + 6], "little"), data[position + 6]
-        parts.append(data[position + 7 : position + 7 + length])
-        position += 7 + length
-        if kind in (1, 4):  # whole, or the last part
-            yield b"".join(parts)
-            parts = []
+# ---- what a run holds --------------------------------------------------------------------------------------
 
 
-def history(folder):
-    """All rows that an offline run logged, and the axis of each metric that has one."""
-    from wandb.proto import wandb_internal_pb2
-
-    (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
-    rows, axes = [], {}
-    for data in records(path):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        if record.history.item:
-            rows.append({i.key or i.nested_key[0]: json.loads(i.value_json) for i in record.history.item})
-        if record.metric.step_metric:
-            axes[record.metric.name or record.metric.glob_name] = record.metric.step_metric
-    return rows, axes
-
-
-def test_offline_run_holds_metrics_axis_table_and_pictures(run):
+def test_offline_run_holds_what_was_measured_and_written(run):
     done = run(*WANDB)
     assert done.code == 0, done.err
     assert "wandb sync run/wandb/offline-run-" in done.out
-    rows, axes = history(done.folder)
-    keys = set().union(*rows)
-    assert {"nfa/alignment/hidden1", "nfa/cosine/hidden2", "val/accuracy", "nfa/table"} <= keys
-    assert {"nfa/nfm/hidden1", "nfa/agop/hidden1", "nfa/filters/hidden1"} <= keys
-    assert axes["nfa/*"] == "nfa/epoch"
-    assert [row["nfa/epoch"] for row in rows if "nfa/alignment/hidden1" in row] == [0, 1, 2]
-    (table,) = done.folder.glob("wandb/offline-run-*/files/media/table/nfa/table_*.table.json")
-    content = json.loads(table.read_text())
-    assert len(content["data"]) == len(done.rows)
+    offline = only_run(done.folder)
+    assert {"nfa/alignment/hidden1", "nfa/cosine/hidden2", "val/accuracy", "nfa/table"} <= offline.keys
+    assert {"nfa/nfm/hidden1", "nfa/agop/hidden1", "nfa/filters/hidden1"} <= offline.keys
+    assert offline.column("nfa/epoch")[:3] == [0, 1, 2]
+    assert offline.run.display_name == "run"
+
+    media = done.folder / "wandb" / "latest-run" / "files" / "media"
+    (table,) = media.glob("table/nfa/table_*.table.json")
+    assert len(json.loads(table.read_text())["data"]) == len(done.rows)
+    (page,) = [media.parent / path for path in offline.column("report.path")]
+    assert page.read_bytes() == (done.folder / "report.html").read_bytes()
+    (artifact,) = offline.artifacts["features"]
+    assert artifact.name == f"features-{offline.run.run_id}"
+    assert json.loads(artifact.metadata) == {"model": "mlp", "data": "digits", "seed": 0}
+    (content,) = artifact.manifest.contents
+    assert content.local_path == str(done.folder / "features.safetensors")
+
+    numbers = ("test/accuracy", "fit_seconds", "peak_memory_mb", "num_parameters", "ansatz/mean_z")
+    assert {n: offline.summary[n] for n in numbers} == {n: done.summary[n] for n in numbers}
+    assert offline.config["model"]["width"] == 8
+    assert offline.config["model_name"] == "mlp"
 
 
-def test_wandb_lost_in_the_middle_is_a_warning(run):
+def test_spectra_are_charts(run):
+    done = run(*WANDB, "trainer.max_epochs=1")
+    tables = done.folder.glob("wandb/latest-run/files/media/table/*/nfa/spectrum/*.table.json")
+    found = {path.name.split("_table")[0]: json.loads(path.read_text()) for path in tables}
+    assert found.keys() == {"hidden1", "hidden2", "hidden3"}
+    for kind in ("NFM", "AGOP"):
+        line = [(x, y) for x, key, y in found["hidden2"]["data"] if key == kind]
+        assert [x for x, _ in line] == list(range(1, len(line) + 1))
+        logs = [y for _, y in line]
+        assert logs[0] == 0
+        assert logs == sorted(logs, reverse=True)
+
+
+@pytest.mark.parametrize(
+    "model", [("model=mlp", "model.width=8"), ("model=rfm", "data.n_train=100")], ids=["net", "kernel"]
+)
+def test_each_name_has_one_axis(run, model):
+    """The step that W&B itself puts beside a value tells its axis; of two patterns that fit it takes any."""
+    done = run("logger=wandb", *model)
+    offline = only_run(done.folder)
+    assert offline.axes == {**dict.fromkeys(TRAINED, "epoch"), "nfa/*": "nfa/epoch"}
+    names = {k.split("/")[0] for k in offline.keys}
+    assert {"train", "val", "test", "nfa"} <= names
+    assert ("round" in names) == (model[0] == "model=rfm")
+    for row in offline.rows:
+        kinds = {key.split("/")[0] for key in row}
+        if kinds & {"train", "val", "test", "round", "features"}:
+            assert "epoch" in row
+            assert "nfa/epoch" not in row
+        if "nfa" in kinds:
+            assert "nfa/epoch" in row
+            assert "epoch" not in row
+            assert "trainer/global_step" not in row
+    assert offline.column("test/accuracy") == [pytest.approx(done.summary["test/accuracy"])]
+
+
+def test_large_features_stay_where_they_are(run, recwarn):
+    done = run(*WANDB, "trainer.max_epochs=1", "logger.max_artifact_mb=0.01")
+    assert done.code == 0, done.err
+    offline = only_run(done.folder)
+    assert "features" not in offline.artifacts
+    assert offline.column("report.path")
+    assert any("logger.max_artifact_mb is 0.01" in str(w.message) for w in recwarn)
+
+
+# ---- group and job type ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "expected"),
+    [
+        ({}, "net", ("train", "my_sweep")),
+        ({}, "kernel", ("kernel", "my_sweep")),
+        ({"group": None, "name": None}, "net", ("train", "my_sweep")),  # as the configuration has it
+        ({"group": "mine", "job_type": "probe"}, "kernel", ("probe", "mine")),
+    ],
+)
+def test_job_type_and_group_are_those_of_model_and_sweep(tmp_path, options, kind, expected):
+    logger = LabWandbLogger(str(tmp_path / "model=mlp_seed=1"), **options)
+    logger.file_under(kind, "my_sweep")
+    logger.log_metrics({"val/loss": 1.0, "epoch": 0})
+    finish_wandb()
+    offline = only_run(tmp_path / "model=mlp_seed=1")
+    assert (offline.run.job_type, offline.run.run_group) == expected
+    assert offline.run.display_name == "model=mlp_seed=1"
+
+
+def test_long_name_of_a_folder_is_shortened(tmp_path):
+    name = LabWandbLogger(str(tmp_path / ("model=mlp_" * 20 + "seed=1")))._wandb_init["name"]
+    assert len(name) == 128
+    assert name.startswith("model=mlp_")
+    assert name.endswith("_seed=1")
+
+
+def test_ten_runs_at_once_are_ten_runs(tmp_path):
+    """Ten processes with one folder, started within a second."""
+    script = """
+        import os, sys
+        import wandb, wandb.sdk.launch  # the latter is what every run imports when it starts
+        from callbacks.loggers import LabWandbLogger, finish_wandb
+
+        children = []
+        for number in range(10):
+            child = os.fork()
+            if child == 0:
+                try:
+                    logger = LabWandbLogger(sys.argv[1])
+                    logger.log_metrics({"val/loss": float(number), "epoch": number})
+                    finish_wandb()
+                    wandb.teardown()
+                finally:
+                    os._exit(logger.broken)
+            children.append(child)
+        sys.exit(any(os.waitpid(child, 0)[1] for child in children))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    folders = list(tmp_path.glob("wandb/offline-run-*"))
+    assert len(folders) == 10
+    runs = [read(folder) for folder in folders]
+    assert len({offline.run.run_id for offline in runs}) == 10
+    assert sorted(offline.column("val/loss") for offline in runs) == [[float(i)] for i in range(10)]
+
+
+# ---- what goes wrong ---------------------------------------------------------------------------------------
+
+
+def test_wandb_lost_in_the_middle_is_one_warning(run, recwarn):
     done = run(*WANDB, "+callbacks.stop={_target_: tests.stoppers.LoseWandb, step: 3}")
     assert done.code == 0, done.err
     assert done.summary["epochs"] == 2
     assert {row.epoch for row in done.rows} == {0, 1, 2}
+    (message,) = told(recwarn)
+    assert message.startswith("W&B stopped working (Connection lost)")
+
+
+def test_folder_lost_in_the_middle_is_one_warning(run, recwarn):
+    done = run(*WANDB, "+callbacks.stop={_target_: tests.callbacks.disturb.BlockMedia, step: 3}")
+    assert done.code == 0, done.err
+    assert done.summary["epochs"] == 2
+    (message,) = told(recwarn)
+    assert "the run goes on without it" in message
+    offline = only_run(done.folder)  # and what was written before is there
+    assert offline.column("nfa/epoch") == [0, 1, 2]
+    assert len(offline.column("val/accuracy")) == 2
+
+
+def test_full_disk_is_one_warning(run, recwarn, monkeypatch):
+    import wandb
+
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(wandb, "Table", full)
+    done = run(*WANDB, "trainer.max_epochs=1")
+    assert done.code == 0, done.err
+    (message,) = told(recwarn)
+    assert "No space left on device" in message
+    assert only_run(done.folder).column("nfa/epoch") == [0, 1]
+
+
+def test_folder_that_cannot_be_made_is_one_warning(run, tmp_path, recwarn):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "wandb").write_text("in the way")
+    done = run(*WANDB, "trainer.max_epochs=1")
+    assert done.code == 0, done.err
+    assert done.summary["epochs"] == 1
+    assert "wandb sync" not in done.out
+    (message,) = told(recwarn)
+    assert "Not a directory" in message
 
 
 def test_wandb_that_raises_is_told_once():
@@ -87,12 +227,30 @@ def test_wandb_that_raises_is_told_once():
         logger.send(unreachable)
 
 
+# ---- online or offline -------------------------------------------------------------------------------------
+
+
 def test_online_without_a_server_goes_offline(run, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     done = run(*WANDB, "logger.mode=online", "trainer.max_epochs=1")
     assert done.code == 0, done.err
-    assert list(done.folder.glob("wandb/offline-run-*"))
+    assert only_run(done.folder).column("val/accuracy")
+
+
+def test_online_without_an_account_goes_offline_and_asks_nothing(tmp_path):
+    logger = LabWandbLogger(str(tmp_path), mode="online")
+    with pytest.warns(UserWarning, match="no API key; logging offline"):
+        logger.log_metrics({"val/loss": 1.0})
+    finish_wandb()
+    assert only_run(tmp_path).column("val/loss") == [1.0]
+
+
+def test_disabled_writes_nothing(run):
+    done = run(*WANDB, "logger.mode=disabled", "trainer.max_epochs=1")
+    assert done.code == 0, done.err
+    assert "wandb sync" not in done.out
+    assert not (done.folder / "wandb").exists()
 
 
 @pytest.mark.parametrize(("key", "mode"), [(None, "offline"), ("x" * 40, "online")])
@@ -100,6 +258,12 @@ def test_auto_mode_depends_on_the_account(monkeypatch, key, mode):
     if key:
         monkeypatch.setenv("WANDB_API_KEY", key)
     assert LabWandbLogger(".")._wandb_init["mode"] == mode
+
+
+def test_unknown_mode_is_named(monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "airplane")
+    with pytest.raises(NfaError, match="auto, online, offline, disabled, got 'airplane'"):
+        LabWandbLogger(".")
 
 
 def test_netrc_counts_as_an_account(tmp_path):

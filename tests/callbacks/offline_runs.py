@@ -1,0 +1,91 @@
+"""Read what an offline W&B run wrote to disk."""
+
+import json
+import time
+from dataclasses import dataclass, field
+
+
+@dataclass
+class OfflineRun:
+    """The records of a ``run-*.wandb`` file."""
+
+    run: object = None
+    rows: list = field(default_factory=list)  # of the history: a dictionary each, nested keys joined by "."
+    axes: dict = field(default_factory=dict)  # metric or pattern to its axis
+    config: dict = field(default_factory=dict)
+    summary: dict = field(default_factory=dict)
+    artifacts: dict = field(default_factory=dict)  # type to a list of records
+
+    @property
+    def keys(self):
+        return {key.split(".")[0] for row in self.rows for key in row}
+
+    def column(self, key):
+        return [row[key] for row in self.rows if key in row]
+
+
+def records(data):
+    """Records in the bytes of a ``.wandb`` file: a 7-byte head, then a LevelDB log of 32 KiB blocks."""
+    position, parts = 7, []
+    while position + 7 <= len(data):
+        left = 32768 - position % 32768
+        if left < 7:
+            position += left
+            continue
+        length, kind = int.from_bytes(data[position + 4 : position + 6], "little"), data[position + 6]
+        if position + 7 + length > len(data):
+            return  # not written yet
+        parts.append(data[position + 7 : position + 7 + length])
+        position += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield b"".join(parts)
+            parts = []
+
+
+def finished_records(path, seconds=60):
+    """All records of a run that is finished.
+
+    W&B holds back what fills no block of 32 KiB until its own process closes the file. `wandb.finish` asks
+    for that and returns without waiting: a busy machine may take a while.
+    """
+    from wandb.proto import wandb_internal_pb2
+
+    deadline = time.monotonic() + seconds
+    while True:
+        found = [wandb_internal_pb2.Record.FromString(data) for data in records(path.read_bytes())]
+        if found and found[-1].WhichOneof("record_type") == "exit":
+            return found
+        assert time.monotonic() < deadline, f"{path} was not finished: it has {len(found)} records"
+        time.sleep(0.05)
+
+
+def read(folder):
+    """The run in a folder ``offline-run-*``."""
+    (path,) = folder.glob("run-*.wandb")
+    offline = OfflineRun()
+    for record in finished_records(path):
+        kind = record.WhichOneof("record_type")
+        if kind == "run":
+            offline.run = record.run
+            offline.config |= _values(record.run.config.update)
+        elif kind == "history":
+            offline.rows.append(_values(record.history.item))
+        elif kind == "metric" and record.metric.step_metric:
+            offline.axes[record.metric.name or record.metric.glob_name] = record.metric.step_metric
+        elif kind == "config":
+            offline.config |= _values(record.config.update)
+        elif kind == "summary":
+            offline.summary |= _values(record.summary.update)
+        elif kind == "artifact":
+            offline.artifacts.setdefault(record.artifact.type, []).append(record.artifact)
+    return offline
+
+
+def only_run(folder):
+    """The one offline run below ``folder/wandb``."""
+    (found,) = folder.glob("wandb/offline-run-*")
+    return read(found)
+
+
+def _values(items):
+    return {i.key or ".".join(i.nested_key): json.loads(i.value_json) for i in items}
