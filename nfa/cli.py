@@ -67,6 +67,14 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ))  # fmt: skip
+    _add_compare(commands.add_parser(
+        "compare",
+        help="compare finished runs of train.py: scores against seed noise, and features",
+        description="Compare finished runs of train.py on one data set: scores against seed noise, and how "
+        "similar their features are. Writes comparison.csv, similarity.csv and comparison.html.",
+        epilog="examples:\n  nfa compare runs/* --out comparison\n  nfa compare runs/my_sweep --out compared",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ))  # fmt: skip
     listing = commands.add_parser("list", help="list the networks that the installed zoos offer")
     listing.add_argument("pattern", nargs="?", default="*", help='glob or word, such as "resnet*"')
     listing.set_defaults(run=_list)
@@ -106,7 +114,7 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
         help="leave out the weakest directions of a linear head, up to this share of its squared weight",
     )  # fmt: skip
     how.add_argument("--max-samples", type=_count, metavar="N")
-    how.add_argument("--batch-size", type=_count, metavar="N", help="default: an eighth, at most 32")
+    how.add_argument("--batch-size", type=_count, metavar="N", help="default: an eighth, at most 8")
     how.add_argument("--memory", type=_size, metavar="SIZE", help="such as 2GB (default: 80 %% of free)")
     how.add_argument("--device", metavar="D", help="such as cuda (default cpu)")
 
@@ -126,6 +134,27 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
     )
     shown.add_argument("--wandb", metavar="PROJECT", help="also log to Weights & Biases")
     parser.set_defaults(run=_audit)
+
+
+def _add_compare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN_DIR",
+        help="folders of runs, or of a sweep; unfinished ones are left out",
+    )
+    parser.add_argument(
+        "--out", required=True, help="folder for comparison.csv, similarity.csv and comparison.html"
+    )
+    parser.add_argument("--wandb", metavar="PROJECT", help="also log to Weights & Biases")
+    parser.add_argument("--group", metavar="NAME", help="W&B group, like that of the runs")
+    parser.set_defaults(run=_compare)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from nfa.compare_command import run
+
+    return run(options)
 
 
 def _audit(options: argparse.Namespace) -> int:

@@ -144,8 +144,9 @@ def compare(paths: Sequence[str | os.PathLike]) -> Comparison:
     better = 1 if runs[0].metric == "test/accuracy" else -1
     groups.sort(key=lambda group: -better * group.score)
     differences = [_difference(groups[0], group, better) for group in groups[1:]]
-    labels = {id(run): group.label for group in groups for run in group.runs}
-    spaces, notes = feature_spaces(runs, [labels[id(run)] for run in runs])
+    pairs = [(run, group.label) for group in groups for run in group.runs]
+    runs = [run for run, _ in pairs]
+    spaces, notes = feature_spaces(runs, [label for _, label in pairs])
     return Comparison(
         str(runs[0].summary["data"]),
         runs[0].metric,

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from nfa.kernels import Metric, RadialKernel, distances, exact_products, make_kernel
+from nfa.errors import NfaError
+from nfa.kernels import KERNELS, Metric, RadialKernel, distances, exact_products, make_kernel
 from nfa.kernels.operator import wide_product
 from nfa.machines.once import differentiable_once
 from nfa.machines.predictor import Predictor
@@ -128,7 +129,9 @@ class KernelNetwork(SizedOnLoad):
 
 def kernel_name(kernel: RadialKernel) -> tuple[str, dict[str, Any]]:
     """The name of a kernel in `nfa.kernels.KERNELS`, and its options beside the bandwidth."""
-    name = type(kernel).__name__.lower()
+    name = next((name for name, known in KERNELS.items() if known is type(kernel)), None)
+    if name is None:
+        raise NfaError(f"{type(kernel).__name__} is not in nfa.kernels.KERNELS: register it under a name")
     return name, {key: value for key, value in vars(kernel).items() if key != "bandwidth"}
 
 

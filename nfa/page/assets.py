@@ -6,12 +6,14 @@ STYLE = """
   --page: #ffffff; --ink: #1c2126; --muted: #5b6670; --line: #dde2e7; --soft: #f5f7f9; --link: #0b62a3;
   --blue: #0072b2; --vermillion: #d55e00; --green: #009e73; --purple: #cc79a7; --orange: #e69f00;
   --sky: #56b4e9; --grey: #8a939b; --warn: #fdf1d6; --warn-line: #d98e04; --warn-ink: #6b4200;
+  --heat: #4fb0e6;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --page: #101418; --ink: #e4e8ec; --muted: #9aa5b0; --line: #2b333b; --soft: #181e24; --link: #7cc0f0;
     --blue: #56b4e9; --vermillion: #f0813a; --green: #2fc79b; --purple: #dd97bf; --orange: #f0b93a;
     --sky: #a3d8f7; --grey: #8d98a3; --warn: #33270c; --warn-line: #e0a32e; --warn-ink: #f7d48a;
+    --heat: #14629b;
   }
 }
 * { box-sizing: border-box; }
@@ -102,6 +104,44 @@ tbody small { display: block; white-space: normal; max-width: 300px; font-size: 
 .gallery figcaption { margin-top: 5px; font-size: 13px; }
 .gallery img { image-rendering: pixelated; border-radius: 3px; }
 
+.key { display: inline-block; width: 16px; height: 16px; vertical-align: -3px; margin-right: 7px; }
+.fold { margin-top: 14px; }
+details > .notes { margin-top: 8px; }
+.tight table { font-size: 12.5px; }
+.tight td, .tight th { padding-left: 4px; padding-right: 5px; }
+.tight thead th { padding: 0; }
+.tight small { white-space: nowrap; }
+.tight tbody .name, .matrix tbody .name { white-space: normal; overflow-wrap: break-word; min-width: 116px; }
+.tight tbody .name { padding-left: 30px; }
+.tight .key { margin-left: -23px; }
+.tight button { padding: 8px 5px 8px 4px; }
+.tight button::after { margin-left: 0; font-size: 9px; }
+.matrix { width: fit-content; max-width: 100%; }
+.matrix thead td { background: var(--soft); border-bottom: 1px solid var(--line); }
+.matrix thead th {
+  padding: 8px 10px; white-space: normal; overflow-wrap: break-word; min-width: 96px; max-width: 150px;
+  text-align: center; vertical-align: bottom;
+}
+.matrix + .note { margin-top: 8px; }
+.matrix td { text-align: center; padding: 7px 10px; }
+.matrix td b { display: block; font-size: 16px; font-weight: 600; }
+.matrix small { font-size: 11px; line-height: 1.3; white-space: nowrap; }
+.matrix tbody tr > .heat, .scale i {
+  background: color-mix(in srgb, var(--heat) var(--share), var(--page));
+}
+.scale { white-space: nowrap; }
+.scale i {
+  display: inline-block; width: 22px; height: 13px; vertical-align: -2px; border: solid var(--line);
+  border-width: 1px 0;
+}
+.scale i:first-child { border-left-width: 1px; }
+.scale i:last-child { border-right-width: 1px; }
+.strips { display: grid; grid-template-columns: fit-content(38%) 1fr; gap: 6px 14px; align-items: center; }
+.strips > * { min-width: 0; }
+.strips span { font-size: 13px; overflow-wrap: anywhere; }
+.strips div { display: grid; grid-template-columns: repeat(6, minmax(0, 64px)); gap: 4px; }
+.strips img { image-rendering: pixelated; outline: 1px solid var(--line); }
+
 dl {
   display: grid; grid-template-columns: fit-content(34%) 1fr; gap: 7px 22px; margin: 14px 0 0;
   font-size: 14px;
@@ -175,7 +215,20 @@ for (const button of document.querySelectorAll("thead button"))
   button.addEventListener("click", () => sortBy(button.closest("th")));
 """
 
-GUIDE = """
+REFERENCES = """<ol>
+<li>A. Radhakrishnan, D. Beaglehole, P. Pandit, M. Belkin. Mechanism of feature learning in deep fully
+connected networks and kernel machines that recursively learn features. <a
+href="https://arxiv.org/abs/2212.13881">arXiv 2212.13881</a></li>
+<li>D. Beaglehole, A. Radhakrishnan, P. Pandit, M. Belkin. Mechanism of feature learning in convolutional
+neural networks. <a href="https://arxiv.org/abs/2309.00570">arXiv 2309.00570</a></li>
+<li>D. Beaglehole, I. Mitliagkas, A. Agarwala. Feature learning as alignment: a structural property of
+gradient descent in non-linear neural networks. <a href="https://arxiv.org/abs/2402.05271">arXiv
+2402.05271</a></li>
+</ol>
+"""
+
+GUIDE = (
+    """
 <h2 id="guide">How to read this page</h2>
 <p>A layer applies a linear map <i>W</i> to vectors <i>p</i>: inputs, activations, or the patches of an
 image. Its neural feature matrix (NFM) is <i>N</i> = <i>W</i>ᵀ<i>W</i>. Its average gradient outer product
@@ -204,17 +257,44 @@ rotated at random (band, mean ± 2 sd) and with <i>C</i> replaced by the identit
 <dt>at initialisation</dt><dd>Rings show the same network before training, where it is known: what training
 brought about is the way from the ring to the dot.</dd>
 </dl>
-<ol>
-<li>A. Radhakrishnan, D. Beaglehole, P. Pandit, M. Belkin. Mechanism of feature learning in deep fully
-connected networks and kernel machines that recursively learn features. <a
-href="https://arxiv.org/abs/2212.13881">arXiv 2212.13881</a></li>
-<li>D. Beaglehole, A. Radhakrishnan, P. Pandit, M. Belkin. Mechanism of feature learning in convolutional
-neural networks. <a href="https://arxiv.org/abs/2309.00570">arXiv 2309.00570</a></li>
-<li>D. Beaglehole, I. Mitliagkas, A. Agarwala. Feature learning as alignment: a structural property of
-gradient descent in non-linear neural networks. <a href="https://arxiv.org/abs/2402.05271">arXiv
-2402.05271</a></li>
-</ol>
 """
+    + REFERENCES
+)
+
+COMPARISON_GUIDE = (
+    """
+<h2 id="guide">How to read this page</h2>
+<dl class="guide">
+<dt>score, ±</dt><dd>Accuracy or squared error on the test samples, mean over runs and their standard
+deviation. All runs of one seed were tested on the same samples.</dd>
+<dt>from best</dt><dd>The score minus that of the best model, over the seeds (and folds) that both have: the
+noise that a seed brings to both falls out. ± is half the 95 % confidence interval of the mean, by
+Student’s t. A difference is beyond seed noise where that interval leaves out 0. Few seeds make wide
+intervals; where there is one seed in common there is none.</dd>
+<dt>cost</dt><dd>Seconds of fitting, without measuring. Memory is the most in use during training: of the GPU
+where there was one, else of the whole process, libraries included. A kernel machine stores its training
+points, the centers.</dd>
+<dt>epoch or round</dt><dd>A kernel machine learns by rounds: it solves, takes the AGOP of its predictor,
+and makes that the distance of the next round. Its epoch 1 is round 0: the plain kernel, nothing learned.</dd>
+<dt>AGOP, NFM</dt><dd>The average gradient outer product of a model with respect to its input, or to the
+patches its first layer sees; and the neural feature matrix <i>W</i>ᵀ<i>W</i> of its first layer. For a
+kernel machine <i>W</i>ᵀ<i>W</i> is the <i>M</i> of its distance [1, 2].</dd>
+<dt>alignment, z, cosine, null</dt><dd>In the table and under “Ansatz by depth”: how far the ansatz holds in
+a layer, means over the layers measured. Alignment is the cosine between the traceless parts of the
+sensitivity <i>C</i> and <i>WW</i>ᵀ, 0 by chance; z counts its standard deviations; cosine is that of NFM
+and AGOP, and means nothing without its null. The report of each run tells layer by layer.</dd>
+<dt>similarity</dt><dd>The cosine of the feature matrices <i>A</i>, <i>B</i> of two models. Both are positive
+semi-definite, so that it is positive whatever they learned. The <b>null</b> is its mean if <i>B</i> is
+rotated at random, tr <i>A</i> tr <i>B</i> / <i>d</i> in units of their norms, and <b>z</b> the distance
+from there in standard deviations; both are known in closed form. The colour is the share of the way from
+the null to the greatest cosine that two such spectra and traces allow to parallel traceless parts.</dd>
+<dt>data (covariance)</dt><dd>Chance is a low bar where all models see the same data. The covariance of the
+inputs is compared with them too: two models that resemble it as much as each other may owe it to the data
+alone.</dd>
+</dl>
+"""
+    + REFERENCES
+)
 
 TEXT_COLUMNS = ("layer", "kind", "verdict")
 # column of the table: heading, format, explanation

@@ -8,26 +8,16 @@ from html import escape
 from typing import Any
 
 from nfa.page import svg
-from nfa.page.svg import Band, Series, line_chart
+from nfa.page.svg import Band, Series, figure, line_chart
 from nfa.parts import OTHER, Parts, find_parts
 from nfa.report import UNDEFINED, finite, show
 from nfa.rows import AnsatzRow
 
 Curves = Mapping[str, Sequence[tuple[float, float]]]
 
-_WIDE, _HALF, _PHONE = 1080, 520, 360  # px; charts are drawn for the desktop and again for a phone
 _PUBLISHED_ALPHAS = (0.5, 1.0)
 _MOST_JOINED = 40  # layers of a part that a line joins: that of the heads of all blocks would be a thicket
 _MOST_REFERENCES = 200  # layers beyond which rings, but those of the alignment, would hide the points
-
-
-def _chart(chart: Callable[..., str], caption: str = "", *, width: int = _WIDE) -> str:
-    """Draw a chart at two widths, of which the style sheet shows the one that fits the screen."""
-    words = f"<figcaption>{caption}</figcaption>" if caption else ""
-    return (
-        f'<figure class="chart"><div class="wide">{chart(width=width)}</div>'
-        f'<div class="narrow">{chart(width=_PHONE)}</div>{words}</figure>'
-    )
 
 
 def _column(rows: Iterable[AnsatzRow], name: str) -> list[float]:
@@ -100,7 +90,7 @@ def _alignment_chart(rows: Sequence[AnsatzRow], parts: Parts | None) -> str:
     bands = [Band("chance, ± 2 sd", depth, [-2 * sd for sd in sds], [2 * sd for sd in sds])]
     title = "Alignment of weights and sensitivity"
     chart = _depth_chart(rows, parts, series, title=title, y_label="alignment", bands=bands, rules=[0.0])
-    return _chart(
+    return figure(
         partial(chart, plot_height=280),
         "Zero is what chance gives on average, and the band is where 19 of 20 layers would lie by chance. A "
         "layer above its band bears out the ansatz by more than chance.",
@@ -122,7 +112,7 @@ def _cosine_chart(rows: Sequence[AnsatzRow], parts: Parts | None) -> str:
     chart = _depth_chart(rows, parts, series, title=title, y_label="cosine", bands=bands)
     powers = sorted(set(finite(_column(rows, "power"))))
     compared = f"AGOP to the power {', '.join(f'{power:g}' for power in powers)}" if powers else "AGOP"
-    return _chart(
+    return figure(
         chart,
         f"The published NFA and CNFA correlation, with {compared}. It is high for almost any weights; what "
         "counts is its distance from the null.",
@@ -144,7 +134,7 @@ def _alpha_chart(rows: Sequence[AnsatzRow], parts: Parts | None) -> str:
         rules=_PUBLISHED_ALPHAS,
         y_range=limits,
     )
-    return _chart(
+    return figure(
         chart,
         "Dashed: the published choices, ½ and 1. An exponent beyond the axis is drawn at its edge.",
     )
@@ -220,8 +210,8 @@ def _median(values: Iterable[float], spec: str) -> str:
 def history_section(history: Sequence[AnsatzRow]) -> str:
     """Draw alignment and cosine of all layers over the epochs of a training."""
     charts = [
-        _chart(_epoch_chart(history, "alignment", "Alignment while training"), width=_HALF),
-        _chart(_epoch_chart(history, "cosine", "Cosine while training"), width=_HALF),
+        figure(_epoch_chart(history, "alignment", "Alignment while training"), width=svg.HALF),
+        figure(_epoch_chart(history, "cosine", "Cosine while training"), width=svg.HALF),
     ]
     return f'<h2>By epoch</h2>\n<div class="pair">{"".join(charts)}</div>'
 
@@ -251,7 +241,7 @@ def curves_section(curves: Curves) -> str:
         color = svg.PALETTE[stages.index(stage) % len(svg.PALETTE)]
         series = Series(name, [x for x, _ in points], [y for _, y in points], color, hollow=len(points) == 1)
         charts.setdefault(metric, []).append(series)
-    drawn = [_chart(_metric_chart(metric, series), width=_HALF) for metric, series in charts.items()]
+    drawn = [figure(_metric_chart(metric, series), width=svg.HALF) for metric, series in charts.items()]
     return f'<h2>Training</h2>\n<div class="pair">{"".join(drawn)}</div>'
 
 

@@ -49,7 +49,7 @@ def write_html(
     body = [
         f"<h1>{escape(title)}{badge}</h1>",
         f'<p class="lede">{escape(_unbroken(summary_sentence(rows)))}</p>',
-        *([_notes(notes)] if notes else []),
+        *([notes_list(notes)] if notes else []),
         '<p class="note"><a href="#guide">How to read this page</a></p>',
         *([depth_section(measured)] if measured else []),
         *([history_section(history)] if any(row.measured for row in history) else []),
@@ -57,12 +57,13 @@ def write_html(
         table_section(rows, anchors(pictures)),
         *([pictures_section(pictures, rows)] if pictures else []),
         GUIDE,
-        *([_meta_section(meta)] if meta else []),
+        *([meta_section(meta)] if meta else []),
     ]
-    write_whole(path, _document(f"Partial: {title}" if partial else title, "\n".join(body)))
+    write_whole(path, document(f"Partial: {title}" if partial else title, "\n".join(body)))
 
 
-def _document(title: str, body: str) -> str:
+def document(title: str, body: str) -> str:
+    """The text of a page that holds ``body`` (HTML), in the style of all pages and with their script."""
     # The policy lets the browser hold the page to its promise: no request, and no script but the one below.
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
@@ -87,7 +88,7 @@ def _is_warning(note: str) -> bool:
     return note.strip().lower().startswith(_WARNING)
 
 
-def _notes(notes: Sequence[str]) -> str:
+def notes_list(notes: Sequence[str]) -> str:
     """List the sentences, warnings first; what stands before a colon is emphasised."""
     ordered = sorted(notes, key=lambda note: not _is_warning(note))
     return f'<ul class="notes">{"".join(map(_note_item, ordered))}</ul>'
@@ -102,7 +103,8 @@ def _note_item(note: str) -> str:
 # -- meta ------------------------------------------------------------------------------------------
 
 
-def _meta_section(meta: Mapping[str, object]) -> str:
+def meta_section(meta: Mapping[str, object]) -> str:
+    """List what a page was made of and how."""
     return f"<h2>How this was made</h2>\n{_definitions(meta)}"
 
 

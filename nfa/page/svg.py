@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from html import escape
 from itertools import accumulate, groupby
 
+from nfa.page.marks import marker, place_names
 from nfa.report import abbreviate, finite
 
 # Okabe and Ito's colours, told apart by colour-blind eyes; a page may lighten them for a dark background.
@@ -20,12 +21,14 @@ PURPLE = "var(--purple, #CC79A7)"
 ORANGE = "var(--orange, #E69F00)"
 SKY = "var(--sky, #56B4E9)"
 GREY = "var(--grey, #8A939B)"
+_PAGE = "var(--page, #fff)"
 PALETTE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 # For an order, like depth: of medium luminance throughout, to show on light and on dark.
 _RAMP = ((0x3B, 0x7D, 0xD8), (0x85, 0x68, 0xD0), (0xC7, 0x50, 0x9B), (0xE0, 0x60, 0x5A), (0xE8, 0x96, 0x2E))
 
 _FONT = 12
 _NARROW, _NARROW_CHARACTER, _CHARACTER = frozenset("fijlrt1I.,:;/|()[] "), 4.2, 7.2  # px wide in that font
+_BROAD, _BROAD_CHARACTER = frozenset("mwMW=+<>%@"), 10.4
 _MOST_MARKERS, _MOST_NAMED_MARKERS = 600, 3000
 _LINE_HEIGHT = 16
 _TICK_FONT = 11
@@ -33,6 +36,8 @@ _TICK_CHARACTER = 5.9
 _LONGEST_TICK = 16
 _TURN = 50  # degrees by which crowded names are rotated
 _MINUS = "\u2212"
+WIDE, HALF, PHONE = 1080, 520, 360  # of a chart of a page: alone, one of two, and on a phone
+_SHAPE_RADIUS, _SHAPE_SPACING = 4.2, 34
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,9 @@ class Series:
         hollow: draw the points as rings.
         in_legend: of many ordered series only some need an entry.
         faint: draw a thin line, which leaves the points to the eye.
+        dashed: draw a dashed line.
+        shape: one of `nfa.page.marks.SHAPES`, which tells the series apart without its colour; on a line only
+            as many are drawn as leave room for it. By default all points are plain circles.
     """
 
     label: str
@@ -58,6 +66,8 @@ class Series:
     hollow: bool = False
     in_legend: bool = True
     faint: bool = False
+    dashed: bool = False
+    shape: str = ""
 
 
 @dataclass(frozen=True)
@@ -131,6 +141,28 @@ def _tick_text(value: float, axis: _Axis) -> str:
     return f"{value:.6g}".replace("-", _MINUS)
 
 
+def figure(chart: Callable[..., str], caption: str = "", *, width: int = WIDE) -> str:
+    """Draw a chart at two widths, of which the style sheet of a page shows the one that fits the screen.
+
+    Args:
+        chart: takes a ``width``.
+        caption: HTML below it.
+        width: for screens that are no phones.
+    """
+    words = f"<figcaption>{caption}</figcaption>" if caption else ""
+    return (
+        f'<figure class="chart"><div class="wide">{chart(width=width)}</div>'
+        f'<div class="narrow">{chart(width=PHONE)}</div>{words}</figure>'
+    )
+
+
+def key(series: Series) -> str:
+    """Draw the marker of a series alone, for a table beside the charts."""
+    drawn = _markers([marker(series.shape, 8, 8, _SHAPE_RADIUS)], series)
+    looks = f'class="key" style="color:{series.color}"'
+    return f'<svg {looks} viewBox="0 0 16 16" aria-hidden="true">{drawn}</svg>'
+
+
 # -- layout ----------------------------------------------------------------------------------------
 
 
@@ -163,7 +195,8 @@ def line_chart(
     y_range: tuple[float, float] | None = None,
     x_log: bool = False,
     y_log: bool = False,
-    width: int = 1080,
+    named: bool = False,
+    width: int = WIDE,
     plot_height: int = 240,
 ) -> str:
     """Draw lines over shaded bands, with a legend, ticks, and a tooltip on every point.
@@ -184,6 +217,7 @@ def line_chart(
             its tooltip has its value.
         x_log: logarithmic x axis; what is not positive is left out.
         y_log: the same for y.
+        named: write the names of the series beside their points, instead of a legend.
         width: of the chart, which shrinks and grows with what it stands in.
         plot_height: of the area of the data; legend and ticks come on top.
 
@@ -192,8 +226,9 @@ def line_chart(
     """
     series = [s for s in series if finite(s.y)]
     bands = [b for b in bands if finite(b.low)]
-    legend, top = _legend([*series, *bands], width)
-    x_limits = _limits([v for s in (*series, *bands) for v in s.x], x_log, 0.0)
+    legend, top = _legend([*series, *bands] if not named else bands, width)
+    padding = 0.06 if named else 0.015 if any(s.shape for s in series) else 0.0
+    x_limits = _limits([v for s in (*series, *bands) for v in s.x], x_log, padding)
     drawn = [v for s in series for v in s.y] + [v for b in bands for v in (*b.low, *b.high)]
     y_limits = y_range or _limits([*drawn, *rules], y_log, 0.05)
     plot = _Plot(
@@ -213,6 +248,7 @@ def line_chart(
         *ticks,
         _text((plot.x.start + plot.x.stop) / 2, bottom + 18, x_label, anchor="middle", muted=True),
         *(_draw_series(plot, s) for s in reversed(series)),
+        *(_names(plot, series) if named else ()),
     ]
     if not drawn:
         middle = (plot.x.start + plot.x.stop) / 2
@@ -275,7 +311,8 @@ def _legend(entries: Sequence[Series | Band], width: float) -> tuple[list[str], 
             continue
         label = abbreviate(entry.label, int((width - 26) / _CHARACTER))
         sample = 12 if isinstance(entry, Series) and not entry.line else 20
-        needed = sample + 6 + sum(_NARROW_CHARACTER if c in _NARROW else _CHARACTER for c in label)
+        of_options = isinstance(entry, Series) and bool(entry.shape)
+        needed = sample + 6 + _text_width(label, of_options=of_options)
         if x and x + needed > width:
             x, y = 0.0, y + 19
         parts.append(f'<g style="color:{entry.color}">{_sample(entry, x, y - 4, sample)}</g>')
@@ -284,12 +321,20 @@ def _legend(entries: Sequence[Series | Band], width: float) -> tuple[list[str], 
     return parts, y + 16 if parts else 32.0
 
 
+def _text_width(text: str, *, of_options: bool = False) -> float:
+    """Estimate px; names with options in them, as in ``mlp (width=128)``, need more."""
+    widths = dict.fromkeys(_NARROW, _NARROW_CHARACTER)
+    if of_options:
+        widths |= dict.fromkeys(_BROAD, _BROAD_CHARACTER) | {"1": _CHARACTER}
+    return sum(widths.get(c, _CHARACTER) for c in text)
+
+
 def _sample(entry: Series | Band, x: float, y: float, width: float) -> str:
     if isinstance(entry, Band):
         place = f'x="{x:.1f}" y="{y - 6:.1f}" width="{width}" height="12"'
         return f'<rect {place} fill="currentColor" opacity=".22"/>'
-    line = _path([(x, y), (x + width, y)]) if entry.line else ""
-    return line + _markers([f'cx="{x + width / 2:.1f}" cy="{y:.1f}" r="3.5"/>'], entry.hollow)
+    line = _path([(x, y), (x + width, y)], dashed=entry.dashed) if entry.line else ""
+    return line + _markers([marker(entry.shape, x + width / 2, y, 3.5)], entry)
 
 
 def _y_ticks(plot: _Plot, label: str) -> Iterable[str]:
@@ -365,21 +410,23 @@ def _turned(x: float, y: float, text: str) -> str:
 # -- data ------------------------------------------------------------------------------------------
 
 
-def _path(points: Sequence[tuple[float, float]], faint: bool = False) -> str:
+def _path(points: Sequence[tuple[float, float]], *, faint: bool = False, dashed: bool = False) -> str:
     commands = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
     stroke = 'stroke-width="1" opacity=".5"' if faint else 'stroke-width="1.75"'
-    looks = f'fill="none" stroke="currentColor" {stroke} stroke-linejoin="round"'
+    dashes = ' stroke-dasharray="5 3"' if dashed else ""
+    looks = f'fill="none" stroke="currentColor" {stroke}{dashes} stroke-linejoin="round"'
     return f'<path d="M{commands}" {looks}/>'
 
 
-def _markers(circles: Sequence[str], hollow: bool) -> str:
-    """Circles with a transparent rim, or a wide ring, so that a pointer finds them."""
+def _markers(markers: Sequence[str], series: Series) -> str:
+    """Markers with a transparent rim, or rings with a wide one, so that a pointer finds them."""
+    rim = f"{_PAGE};stroke-width:1" if series.shape else "transparent;stroke-width:8"
     style = (
-        "fill:var(--page, #fff);stroke:currentColor;stroke-width:1.5"
-        if hollow
-        else "fill:currentColor;stroke:transparent;stroke-width:8"
+        f"fill:{_PAGE};stroke:currentColor;stroke-width:1.5"
+        if series.hollow
+        else f"fill:currentColor;stroke:{rim}"
     )
-    return f'<g style="{style}">{"".join("<circle " + circle for circle in circles)}</g>'
+    return f'<g style="{style}">{"".join(markers)}</g>'
 
 
 def _level(plot: _Plot, value: float, looks: str) -> str:
@@ -387,22 +434,57 @@ def _level(plot: _Plot, value: float, looks: str) -> str:
     return f'<path d="{path}" stroke="currentColor" {looks}/>'
 
 
-def _draw_series(plot: _Plot, series: Series) -> str:
+def _drawable(plot: _Plot, series: Series) -> list[list[tuple[float, float]]]:
+    """Stretches of consecutive points that have a place in the chart."""
     points = list(zip(series.x, series.y, strict=True))
-    runs = _runs(points, lambda p: plot.x.defines(p[0]) and plot.y.defines(p[1]))
-    faint = series.faint and bool(plot.radius)
-    lines = [_path([(plot.x(x), plot.y(y)) for x, y in run], faint) for run in runs if len(run) > 1]
-    circles = [_circle(plot, series.label, x, y) for run in runs for x, y in run] if plot.radius else []
-    tooltip = "" if plot.radius else f"<title>{escape(series.label)}</title>"
-    body = (f"<g>{tooltip}{''.join(lines)}</g>" if series.line else "") + _markers(circles, series.hollow)
+    return _runs(points, lambda p: plot.x.defines(p[0]) and plot.y.defines(p[1]))
+
+
+def _draw_series(plot: _Plot, series: Series) -> str:
+    runs = _drawable(plot, series)
+    radius = _SHAPE_RADIUS if series.shape else plot.radius
+    faint = series.faint and bool(radius)
+    lines = [
+        _path([(plot.x(x), plot.y(y)) for x, y in run], faint=faint, dashed=series.dashed)
+        for run in runs
+        if len(run) > 1
+    ]
+    points = [point for run in runs for point in run]
+    step = _thinning(plot, points) if series.shape and series.line else 1
+    markers = [_point(plot, series, x, y, radius) for x, y in points[::step]] if radius else []
+    tooltip = "" if radius else f"<title>{escape(series.label)}</title>"
+    body = (f"<g>{tooltip}{''.join(lines)}</g>" if series.line else "") + _markers(markers, series)
     return f'<g style="color:{series.color}">{body}</g>'
 
 
-def _circle(plot: _Plot, label: str, x: float, y: float) -> str:
+def _thinning(plot: _Plot, points: Sequence[tuple[float, float]]) -> int:
+    """The step at which points along a line leave room for markers."""
+    if len(points) < 2:
+        return 1
+    apart = (plot.x(points[-1][0]) - plot.x(points[0][0])) / (len(points) - 1)
+    return max(math.ceil(_SHAPE_SPACING / apart), 1) if apart > 0 else 1
+
+
+def _point(plot: _Plot, series: Series, x: float, y: float, radius: float) -> str:
     where = plot.names[int(x)] if plot.names else f"{x:g}"
-    tooltip = f"{label}\n{where}: {y:.4g}"
-    position = f'cx="{plot.x(x):.1f}" cy="{plot.y(y):.1f}" r="{plot.radius:g}"'
-    return f"{position}><title>{escape(tooltip)}</title></circle>"
+    return marker(series.shape, plot.x(x), plot.y(y), radius, f"{series.label}\n{where}: {y:.4g}")
+
+
+def _names(plot: _Plot, series: Sequence[Series]) -> Iterable[str]:
+    """Names beside points, joined to them by a line where they had to go further away."""
+    places = [(s, [(plot.x(x), plot.y(y)) for run in _drawable(plot, s) for x, y in run]) for s in series]
+    places = [(s, points) for s, points in places if points]
+    longest = int((plot.x.stop - plot.x.start) / 1.8 / _CHARACTER)
+    labels = [abbreviate(s.label, longest) for s, _ in places]
+    limits = plot.x.start, plot.y.stop, plot.x.stop + 12, plot.y.start
+    widths = [_text_width(label, of_options=True) for label in labels]
+    names = place_names([points for _, points in places], widths, limits)
+    halo = f'paint-order="stroke" style="stroke:{_PAGE};stroke-width:3;stroke-linejoin:round"'
+    for (s, _), name in zip(places, names, strict=True):
+        if name.leader:
+            yield f'<g style="color:{s.color}">{_path(name.leader, faint=True)}</g>'
+    for label, name in zip(labels, names, strict=True):
+        yield f"<g {halo}>{_text(name.x, name.y, label, anchor=name.anchor)}</g>"
 
 
 def _draw_band(plot: _Plot, band: Band) -> str:

@@ -21,8 +21,7 @@ def table_section(rows: Sequence[AnsatzRow], places: Mapping[str, str]) -> str:
         places: for layers with pictures the anchor of these in the page.
     """
     columns, left_out = _columns(rows)
-    number = '<th scope="col"><button type="button" title="order of depth">#</button></th>'
-    heads = number + "".join(map(_head, columns))
+    heads = head("#", "order of depth") + "".join(map(_head, columns))
     body = "\n".join(_row(i, row, columns, places) for i, row in enumerate(rows, start=1))
     long = len(rows) > _LONG
     omitted = f" Not measured here: {', '.join(left_out)}." if left_out and rows else ""
@@ -30,9 +29,43 @@ def table_section(rows: Sequence[AnsatzRow], places: Mapping[str, str]) -> str:
         "<h2>All numbers</h2>\n"
         f'<p class="note">A heading sorts by its column. Bold z: beyond {CLEAR:g}; grey: within chance, '
         f"trivial, or skipped.{omitted}</p>\n{_filter(rows) if long else ''}"
-        f'<div class="scroll{" long" if long else ""}" tabindex="0" role="region" aria-label="All numbers">'
-        f'<table class="sortable"><thead><tr>{heads}</tr></thead>\n<tbody>{body}</tbody></table></div>'
+        + region("All numbers", heads, body, kind="long" if long else "")
     )
+
+
+def region(label: str, heads: str, body: str, *, kind: str = "") -> str:
+    """A table that scrolls on its own, by touch and by keyboard.
+
+    Args:
+        label: its name for screen readers.
+        heads: ``<th>`` elements.
+        body: ``<tr>`` elements.
+        kind: further classes.
+    """
+    return (
+        f'<div class="scroll{" " + kind if kind else ""}" tabindex="0" role="region" '
+        f'aria-label="{escape(label)}"><table class="sortable"><thead><tr>{heads}</tr></thead>\n'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def head(label: str, explanation: str = "", *, kind: str = "") -> str:
+    """The heading of a column, which sorts by it; of the kinds ``text`` and ``name``, or of numbers."""
+    looks = f' class="{kind}"' if kind else ""
+    title = f' title="{escape(explanation)}"' if explanation else ""
+    return f'<th scope="col"{looks}><button type="button"{title}>{escape(label)}</button></th>'
+
+
+def shown(value: float, spec: str = ".3f") -> str:
+    """Format a number, with the sign that typography has for minus; an undefined one is a dash."""
+    return show(value, spec).replace("-", "\u2212")
+
+
+def number(value: float, text: str, kind: str = "") -> str:
+    """A cell that shows ``text`` and is sorted by ``value``; last where that is undefined."""
+    exact = f"{value:.7g}" if math.isfinite(value) else ""
+    looks = f' class="{kind}"' if kind else ""
+    return f'<td{looks} data-v="{exact}">{text}</td>'
 
 
 def _columns(rows: Sequence[AnsatzRow]) -> tuple[list[str], list[str]]:
@@ -68,10 +101,9 @@ def _filter(rows: Sequence[AnsatzRow]) -> str:
 
 def _head(column: str) -> str:
     if column in TEXT_COLUMNS:
-        kind = "text name" if column == "layer" else "text"
-        return f'<th scope="col" class="{kind}"><button type="button">{column}</button></th>'
+        return head(column, kind="text name" if column == "layer" else "text")
     label, _, explanation = NUMBER_COLUMNS[column]
-    return f'<th scope="col"><button type="button" title="{explanation}">{label}</button></th>'
+    return head(label, explanation)
 
 
 def _row(number: int, row: AnsatzRow, columns: Iterable[str], places: Mapping[str, str]) -> str:
@@ -89,9 +121,8 @@ def _cell(row: AnsatzRow, column: str, places: Mapping[str, str]) -> str:
         return f'<th scope="row" class="text name">{linked}{reason}</th>'
     if column in TEXT_COLUMNS:
         return f'<td class="text">{escape(value)}</td>'
-    exact = f"{value:.7g}" if math.isfinite(value) else ""
-    emphasis = f' class="{_emphasis(value)}"' if column == "z" and exact else ""
-    return f'<td{emphasis} data-v="{exact}">{show(value, NUMBER_COLUMNS[column][1])}</td>'
+    emphasis = _emphasis(value) if column == "z" and math.isfinite(value) else ""
+    return number(value, show(value, NUMBER_COLUMNS[column][1]), emphasis)
 
 
 def _emphasis(z: float) -> str:

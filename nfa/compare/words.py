@@ -1,0 +1,198 @@
+"""A comparison in words and as text: who won and by how much, the console table, the CSV files."""
+
+import csv
+import io
+import math
+import os
+from collections.abc import Callable, Iterable, Sequence
+from itertools import combinations
+from pathlib import Path
+
+from nfa.compare.comparison import Comparison, Difference, Group
+from nfa.compare.runs import Run
+from nfa.compare.similarity import COVARIANCE, FeatureSpace
+from nfa.files import write_whole
+from nfa.report import UNDEFINED, show
+
+_ANSATZ = ("alignment", "z", "cosine", "null_mean", "alpha_fit")
+
+
+# ---- sentences ---------------------------------------------------------------------------------------------
+
+
+def score_words(value: float, metric: str, *, spread: bool = False) -> str:
+    """A test accuracy or error as it is printed; a spread of errors with two digits."""
+    return show(value, ".4f" if metric == "test/accuracy" else ".2g" if spread else ".4g")
+
+
+def winner_sentence(comparison: Comparison) -> str:
+    """Who won, by how much, and whether that exceeds what seeds, or the size of the test set, bring about."""
+    best, metric = comparison.groups[0], comparison.metric
+    name = "test accuracy" if metric == "test/accuracy" else "test error (mse)"
+    degree = "highest" if metric == "test/accuracy" else "lowest"
+    if not comparison.differences:
+        return f"{best.label} alone: {name} {_spread(best, metric)}."
+    lead = f"{best.label} has the {degree} {name}, {_spread(best, metric)}."
+    next_group = comparison.groups[1]
+    parts = [lead, _against(next_group, comparison.differences[0], metric)]
+    unclear = [d.other for d in comparison.differences[1:] if d.count > 1 and not d.is_clear]
+    if unclear:
+        too = "" if comparison.differences[0].is_clear else " too"
+        parts.append(f"The interval of the difference from {_listed(unclear)} holds 0{too}.")
+    parts += _test_set_sentence(comparison)
+    return " ".join(parts)
+
+
+def _spread(group: Group, metric: str) -> str:
+    count = len(group.runs)
+    if count == 1:
+        return f"{score_words(group.score, metric)} (one run)"
+    spread = score_words(group.score_std, metric, spread=True)
+    return f"{score_words(group.score, metric)} ± {spread} over {count} runs"
+
+
+def _against(other: Group, difference: Difference, metric: str) -> str:
+    ahead = f"ahead of {other.label} ({_spread(other, metric)})"
+    if difference.count == 0:
+        return f"No seed is common with {other.label} ({_spread(other, metric)}), so the two are not paired."
+    if difference.mean == 0:
+        return f"On average {other.label} is equal to it."
+    by = f"by {score_words(difference.mean, metric)}"
+    if difference.count == 1:
+        return f"It is {ahead} {by}; one common seed tells nothing of the noise: run more seeds."
+    margin = score_words(difference.margin, metric, spread=True)
+    margin = f"95 % interval ± {margin} over {difference.count} paired seeds"
+    verdict = "which exceeds" if difference.is_clear else "which does not exceed"
+    return f"It is {ahead} {by}, {verdict} the seed noise ({margin})."
+
+
+def _test_set_sentence(comparison: Comparison) -> list[str]:
+    """The binomial error of an accuracy on one test set, which all seeds may share."""
+    run = comparison.groups[0].runs[0]
+    count = run.summary.get("n_test")
+    if comparison.metric != "test/accuracy" or not count:
+        return []
+    error = math.sqrt(max(run.score * (1 - run.score), 0.25 / count) / count)
+    return [f"A test set of {count} samples alone leaves a standard error of {error:.4f}."]
+
+
+def similarity_sentences(comparison: Comparison) -> list[str]:
+    """For each kind of feature matrix the net and the kernel machine that are most alike, against chance.
+
+    Where there are only nets, or only kernel machines, it is two of these.
+    """
+    kernels = {group.label for group in comparison.groups if group.is_kernel}
+    return [sentence for space in comparison.spaces for sentence in _most_alike(space, kernels)]
+
+
+def _most_alike(space: FeatureSpace, kernels: set[str]) -> list[str]:
+    pairs = list(combinations([label for label in space.labels if label != COVARIANCE], 2))
+    pairs = [(a, b) for a, b in pairs if (a in kernels) != (b in kernels)] or pairs
+    alignment = {(a, b): space.between(a, b, space.alignment) for a, b in pairs}
+    known = {pair: value for pair, value in alignment.items() if math.isfinite(value)}
+    if not known:
+        return []
+    a, b = max(known, key=lambda pair: known[pair])
+    numbers = [space.between(a, b, values) for values in (space.cosine, space.null_mean, space.z)]
+    mixed = "of nets and kernel machines " if (a in kernels) != (b in kernels) else ""
+    return [
+        f"{space.name}: {mixed}{a} and {b} are most alike, cosine {numbers[0]:.3f} against {numbers[1]:.3f} "
+        f"by chance (z {numbers[2]:.1f})."
+    ]
+
+
+def _listed(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+# ---- console -----------------------------------------------------------------------------------------------
+
+
+def _size(group: Group) -> str:
+    centers = group.number("num_centers")
+    words = show(group.number("num_parameters"), ",.0f")
+    return f"{words} ({centers:,.0f} centers)" if math.isfinite(centers) else words
+
+
+def _margin(comparison: Comparison, group: Group) -> str:
+    found = next((d for d in comparison.differences if d.other == group.label), None)
+    if found is None or not found.count:
+        return UNDEFINED
+    gap = -found.mean if comparison.metric == "test/accuracy" else found.mean
+    return (
+        f"{score_words(gap, comparison.metric)} ± {score_words(found.margin, comparison.metric, spread=True)}"
+    )
+
+
+def format_comparison(comparison: Comparison) -> str:
+    """Lay out the groups as plain text, best first: one line a model."""
+    metric = comparison.metric
+    columns: dict[str, Callable[[Group], str]] = {
+        "model": lambda g: g.label,
+        "runs": lambda g: str(len(g.runs)),
+        metric: lambda g: f"{score_words(g.score, metric)} ± {score_words(g.score_std, metric, spread=True)}",
+        "from best (95 %)": lambda g: _margin(comparison, g),
+        "fit s": lambda g: show(g.number("fit_seconds"), ".1f"),
+        "memory MB": lambda g: show(g.number("peak_memory_mb"), ".0f"),
+        "parameters": _size,
+        "alignment": lambda g: show(g.ansatz("alignment"), "+.3f"),
+        "z": lambda g: show(g.ansatz("z"), ".1f"),
+        "cosine": lambda g: show(g.ansatz("cosine")),
+        "null": lambda g: show(g.ansatz("null_mean")),
+    }
+    lines = [list(columns), *([make(group) for make in columns.values()] for group in comparison.groups)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    texts = [
+        "  ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(cells))
+        for cells in (list(zip(line, widths, strict=True)) for line in lines)
+    ]
+    return "\n".join([texts[0], "─" * len(texts[0]), *texts[1:]])
+
+
+# ---- files -------------------------------------------------------------------------------------------------
+
+
+def write_tables(out: Path, comparison: Comparison) -> None:
+    """Write ``comparison.csv``, a row a run, and ``similarity.csv``, a row a pair of matrices."""
+    columns = (
+        "label", "model", "kind", "data", "seed", "replicate", "options", comparison.metric, "test_split",
+        "n_train", "n_test", "fit_seconds", "peak_memory_mb", "num_parameters", "num_centers", "epochs",
+        "rounds", "best_round", *(f"mean_{name}" for name in _ANSATZ), "nfa", "torch", "folder",
+    )  # fmt: skip
+    _write(out / "comparison.csv", columns, (_record(comparison, run) for run in comparison.runs))
+    names = ("space", "dimension", "a", "a_replicate", "b", "b_replicate",
+             "cosine", "null_mean", "null_std", "alignment", "z")  # fmt: skip
+    pairs = (row for space in comparison.spaces for row in _pairs(space))
+    _write(out / "similarity.csv", names, (dict(zip(names, row, strict=True)) for row in pairs))
+
+
+def _record(comparison: Comparison, run: Run) -> dict[str, object]:
+    own = {
+        "label": comparison.label_of(run),
+        "replicate": run.replicate,
+        "options": " ".join(sorted(run.options)),
+        "folder": str(run.path),
+    }
+    means = {f"mean_{name}": run.mean(name) for name in _ANSATZ}
+    return run.summary | own | means
+
+
+def _pairs(space: FeatureSpace) -> Iterable[tuple[object, ...]]:
+    for (i, a), (j, b) in combinations(enumerate(space.members), 2):
+        values = (space.cosine, space.null_mean, space.null_std, space.alignment, space.z)
+        numbers = (float(value[i, j]) for value in values)
+        yield (space.name, space.dimension, a.label, a.replicate, b.label, b.replicate, *numbers)
+
+
+def _write(path: str | os.PathLike, columns: Sequence[str], rows: Iterable[dict[str, object]]) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
+    write_whole(path, text.getvalue())
+
+
+def _cell(value: object) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return f"{value:.10g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,320 @@
+"""Finished runs side by side: what may be compared, what is said of it, and the similarity of features."""
+
+import csv
+import json
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from nfa import NfaError
+from nfa.cli import main
+from nfa.compare import compare
+from nfa.compare.similarity import COVARIANCE
+from nfa.compare.words import format_comparison, similarity_sentences, winner_sentence
+from tests.nfa.run_folders import PATCH, make_run, spd
+
+
+def read(path):
+    with path.open(newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+@pytest.fixture
+def four(tmp_path):
+    """Two models of two seeds."""
+    return [
+        make_run(tmp_path / f"{model}_{seed}", model, seed, accuracy, kind=kind)
+        for model, kind, scores in (("mlp", "net", (0.90, 0.94)), ("rfm", "kernel", (0.95, 0.98)))
+        for seed, accuracy in enumerate(scores)
+    ]
+
+
+# ---- scores ------------------------------------------------------------------------------------------------
+
+
+def test_means_spreads_and_paired_differences(four):
+    found = compare(four)
+    assert [group.label for group in found.groups] == ["rfm", "mlp"]
+    assert found.groups[0].score == pytest.approx(0.965)
+    assert found.groups[0].score_std == pytest.approx(0.03 / math.sqrt(2))
+    (gap,) = found.differences
+    assert (gap.other, gap.count) == ("mlp", 2)
+    assert gap.mean == pytest.approx((0.05 + 0.04) / 2)
+    assert gap.std == pytest.approx(0.01 / math.sqrt(2))
+    assert gap.margin == pytest.approx(12.706 * gap.std / math.sqrt(2), rel=1e-4)  # t, one degree of freedom
+    assert not gap.is_clear
+    sentence = winner_sentence(found)
+    assert "rfm has the highest test accuracy, 0.9650 ± 0.0212 over 2 runs" in sentence
+    assert "by 0.0450, which does not exceed the seed noise" in sentence
+    assert "100 samples alone leaves a standard error" in sentence
+
+
+def test_a_difference_beyond_the_noise_of_seeds(tmp_path):
+    for seed in range(3):
+        make_run(tmp_path / f"a{seed}", "mlp", seed, 0.90 + 0.01 * seed)
+        make_run(tmp_path / f"b{seed}", "rfm", seed, 0.95 + 0.0101 * seed)  # seeds move both alike
+    found = compare([tmp_path])
+    assert found.differences[0].is_clear
+    assert "which exceeds the seed noise" in winner_sentence(found)
+
+
+def test_least_error_is_best(tmp_path):
+    for name, error in (("mlp", 0.5), ("rfm", 0.1)):
+        make_run(tmp_path / name, name, **{"test/accuracy": None, "test/mse": error})
+    found = compare([tmp_path])
+    assert found.metric == "test/mse"
+    assert found.groups[0].label == "rfm"
+    assert found.differences[0].mean == pytest.approx(0.4)
+    assert "lowest test error" in winner_sentence(found)
+    assert "run more seeds" in winner_sentence(found)
+
+
+def test_options_tell_models_apart_and_folds_are_repetitions(tmp_path):
+    common = "training.lr=0.1"
+    for width in (8, 64):
+        for fold in (0, 1):
+            make_run(
+                tmp_path / f"{width}{fold}",
+                test_split=f"fold{fold}",
+                options=[common, f"model.width={width}", f"data.fold={fold}"],
+            )
+    found = compare([tmp_path])
+    assert sorted(group.label for group in found.groups) == ["mlp (width=64)", "mlp (width=8)"]
+    assert [run.replicate for run in found.groups[0].runs] == ["seed 0, fold 0", "seed 0, fold 1"]
+    assert found.differences[0].count == 2
+
+
+# ---- what must not be compared -----------------------------------------------------------------------------
+
+
+def test_nothing_and_one_run(tmp_path):
+    with pytest.raises(NfaError, match=r"needs two runs or more, found no finished run.*no folder"):
+        compare([tmp_path / "nowhere"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(NfaError, match="holds no run"):
+        compare([tmp_path / "empty"])
+    one = make_run(tmp_path / "one")
+    with pytest.raises(NfaError, match="found only one finished run"):
+        compare([one])
+    with pytest.raises(NfaError, match="found only one finished run"):
+        compare([one, one, tmp_path / "." / "one"])
+
+
+def test_unfinished_damaged_and_older_runs_are_left_out_with_the_reason(four, tmp_path):
+    begun = tmp_path / "begun"
+    (begun / "checkpoints").mkdir(parents=True)
+    cut = make_run(tmp_path / "cut", seed=7)
+    (cut / "summary.json").write_text('{"model": "mlp", ')
+    older = make_run(tmp_path / "older", seed=8, test_split=None, nfa="0.0.1")
+    broken = make_run(tmp_path / "broken", seed=9)
+    (broken / "features.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{")
+    letters = make_run(tmp_path / "letters", seed=10)
+    (letters / "metrics.csv").write_text("epoch,val/accuracy\none,two\n")
+    nan = make_run(tmp_path / "nan", seed=11, accuracy=math.nan)
+    found = compare([*four, begun, cut, older, broken, letters, nan])
+    assert len(found.runs) == 4
+    for words in (
+        "begun is not finished: it has no summary.json",
+        "cut/summary.json cannot be read as JSON",
+        "older was written by another version (nfa 0.0.1): its summary.json does not tell test_split",
+        "broken cannot be read",
+        "letters cannot be read",
+        "nan has no finite test accuracy",
+    ):
+        assert any(words in reason for reason in found.left_out), words
+
+
+def test_the_same_run_counts_once(four, tmp_path):
+    text = (four[0] / "summary.json").read_text()
+    copy = make_run(tmp_path / "copy")
+    (copy / "summary.json").write_text(text)
+    found = compare([*four, four[0], copy])
+    assert len(found.runs) == 4
+    assert [r for r in found.left_out if "copy is a copy of" in r]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"seed": 1}, r"mlp with seed 1 is there twice"),
+        ({"seed": 5, "data": "mnist"}, r"data digits and .*mnist: compare runs of one data set"),
+        ({"seed": 1, "model": "cnn", "test_split": "0" * 16}, r"tested on other samples .*100 samples"),
+        ({"seed": 5, "test/accuracy": None, "test/mse": 1.0}, r"metric test/accuracy and .*test/mse"),
+        ({"seed": 5, "model": "cnn", "test_split": "0" * 16}, r"no test split .*all models were tested"),
+    ],
+)
+def test_refusals(four, tmp_path, change, words):
+    model, seed = change.pop("model", "mlp"), change.pop("seed")
+    other = make_run(tmp_path / "other", model, seed, **change)
+    with pytest.raises(NfaError, match=words):
+        compare([*four, other])
+
+
+def test_a_split_that_one_model_alone_was_tested_on(tmp_path):
+    for seed in (0, 1, 2):
+        make_run(tmp_path / f"a{seed}", "mlp", seed, test_split=f"split{seed}")
+    for seed in (0, 1):
+        make_run(tmp_path / f"b{seed}", "rfm", seed, test_split=f"split{seed}")
+    found = compare([tmp_path])
+    assert [len(group.runs) for group in found.groups] == [2, 2]
+    assert [r for r in found.left_out if "a2 was tested on a split" in r]
+
+
+def test_other_versions_sizes_and_normalisation_are_told(four, tmp_path):
+    other = make_run(tmp_path / "o", "cnn", 0, torch="2.11.0", n_train=40, normalize="none")
+    notes = " ".join(compare([*four, other]).notes)
+    assert "torch 2.11.0, 2.15.0" in notes
+    assert "training samples: 40, 90" in notes
+    assert "Features are not compared" in notes
+
+
+# ---- features ----------------------------------------------------------------------------------------------
+
+
+def test_similarity_and_its_null_against_dense_matrices(four):
+    found = compare(four)
+    space = next(s for s in found.spaces if s.name == "input AGOP")
+    assert [m.label for m in space.members] == ["rfm", "rfm", "mlp", "mlp", COVARIANCE, COVARIANCE]
+    tensors = [load_file(f / "features.safetensors") for f in (four[2], four[3], four[0], four[1])]
+    matrices = [t["input_agop"].double() for t in tensors]
+    matrices += [t["inputs"].double().T.cov() for t in tensors[:2]]
+    for i, A in enumerate(matrices):
+        for j, B in enumerate(matrices):
+            cosine = (A * B).sum() / (A.norm() * B.norm())
+            assert float(space.cosine[i, j]) == pytest.approx(float(cosine), rel=1e-6)
+    A, B = matrices[0], matrices[2]
+    generator = torch.Generator().manual_seed(0)
+    draws = []
+    for _ in range(4000):
+        Q, R = torch.linalg.qr(torch.randn(9, 9, generator=generator, dtype=torch.float64))
+        Q = Q * R.diagonal().sign()
+        draws.append(float((A * (Q @ B @ Q.mT)).sum() / (A.norm() * B.norm())))
+    draws = torch.tensor(draws)
+    assert float(space.null_mean[0, 2]) == pytest.approx(float(draws.mean()), abs=4 * float(draws.std()) / 63)
+    assert float(space.null_std[0, 2]) == pytest.approx(float(draws.std()), rel=0.05)
+    z = (space.cosine - space.null_mean) / space.null_std
+    torch.testing.assert_close(space.z, z)
+
+
+def test_block_by_block_equals_whole(four, monkeypatch):
+    whole = compare(four).spaces
+    monkeypatch.setattr("nfa.compare.similarity._BLOCK", 20)
+    for a, b in zip(whole, compare(four).spaces, strict=True):
+        torch.testing.assert_close(a.cosine, b.cosine, rtol=1e-12, atol=0)
+        torch.testing.assert_close(a.null_mean, b.null_mean, rtol=1e-12, atol=0)
+
+
+def test_between_models_and_between_seeds(four):
+    space = compare(four).spaces[0]
+    c = space.cosine
+    assert space.between("rfm", "mlp", c) == pytest.approx(float(c[0, 2] + c[1, 3]) / 2)
+    assert space.between("rfm", "rfm", c) == pytest.approx(float(c[0, 1]))
+    assert math.isnan(space.between("rfm", "cnn", c))
+
+
+def test_matrices_meet_only_where_they_act_on_the_same_vectors(tmp_path):
+    larger = PATCH | {"patch": "4x1x1"}
+    linear = {"layer": "fc", "kind": "linear", "input_shape": "1x2x2"}
+    make_run(tmp_path / "a", "cnn")
+    make_run(tmp_path / "b", "conv_rfm")
+    make_run(tmp_path / "c", "other", facts=larger)
+    make_run(tmp_path / "d", "mlp", facts=linear)
+    labels = {s.name: s.labels for s in compare([tmp_path]).spaces}
+    assert labels["NFM of the first layer, patches 1x2x2"] == ["cnn", "conv_rfm", COVARIANCE]
+    assert set(labels) == {
+        "input AGOP", "NFM of the first layer, patches 1x2x2", "AGOP of the first layer, patches 1x2x2"
+    }  # fmt: skip
+
+
+def test_a_matrix_that_learned_nothing_has_no_similarity(tmp_path):
+    for name, nfm in (("conv_rfm", torch.eye(4) * 3), ("cnn", spd(4, 1)), ("resnet", torch.zeros(4, 4))):
+        folder = make_run(tmp_path / name, name)
+        tensors = load_file(folder / "features.safetensors") | {"nfm": nfm}
+        save_file(tensors, folder / "features.safetensors", PATCH)
+    space = next(s for s in compare([tmp_path]).spaces if s.name.startswith("NFM"))
+    flat = {m.label: m.is_flat for m in space.members}
+    assert flat == {"conv_rfm": True, "cnn": False, "resnet": True, COVARIANCE: False}
+    assert math.isnan(space.between("conv_rfm", "cnn", space.alignment))
+    assert space.between("conv_rfm", "cnn", space.cosine) == pytest.approx(
+        space.between("conv_rfm", "cnn", space.null_mean)
+    )
+
+
+def test_the_scale_of_a_matrix_has_no_influence(tmp_path):
+    a, b = make_run(tmp_path / "a", "mlp"), make_run(tmp_path / "b", "rfm", 0)
+    before = compare([a, b]).spaces
+    tensors = load_file(b / "features.safetensors")
+    save_file({k: v * 1e-30 for k, v in tensors.items()}, b / "features.safetensors", PATCH)
+    for old, new in zip(before, compare([a, b]).spaces, strict=True):
+        torch.testing.assert_close(old.cosine, new.cosine, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(old.z, new.z, rtol=1e-4, atol=1e-4)
+
+
+def test_leading_eigenvectors_are_those_of_the_matrix(tmp_path):
+    make_run(tmp_path / "a", "mlp")
+    make_run(tmp_path / "b", "rfm")
+    space = compare([tmp_path]).spaces[0]
+    A = load_file(tmp_path / "a" / "features.safetensors")["input_agop"].double()
+    images = space.members[0].eigenvectors
+    assert images.shape == (6, 1, 3, 3)
+    top = torch.linalg.eigh(A).eigenvectors[:, -1]
+    assert abs(float(images[0].flatten().double() @ top)) == pytest.approx(1, abs=1e-5)
+
+
+def test_runs_without_features_are_told(tmp_path):
+    make_run(tmp_path / "a", "mlp", features=False)
+    make_run(tmp_path / "b", "rfm")
+    found = compare([tmp_path])
+    assert found.spaces == []
+    assert any("mlp, seed 0, was trained with callbacks=none" in note for note in found.notes)
+
+
+def test_net_and_kernel_that_are_most_alike(four):
+    sentences = similarity_sentences(compare(four))
+    assert len(sentences) == 3
+    assert all("of nets and kernel machines rfm and mlp are most alike" in s for s in sentences)
+
+
+# ---- the command -------------------------------------------------------------------------------------------
+
+
+def test_command_writes_tables_and_page(four, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["compare", *map(str, four), "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert format_comparison(compare(four)) in printed
+    rows = read(out / "comparison.csv")
+    assert [row["label"] for row in rows] == ["rfm", "rfm", "mlp", "mlp"]
+    assert float(rows[0]["test/accuracy"]) == 0.95
+    assert float(rows[0]["mean_z"]) == 6.0  # the last epoch
+    assert rows[0]["folder"] == str(four[2])
+    pairs = read(out / "similarity.csv")
+    assert {row["space"] for row in pairs} == {space.name for space in compare(four).spaces}
+    assert len(pairs) == 3 * 15
+    assert "<html" in (out / "comparison.html").read_text()
+
+
+def test_command_refuses_in_one_sentence_and_writes_nothing(four, tmp_path, capsys):
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit) as stop:
+        main(["compare", str(four[0]), "--out", str(out)])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: a comparison needs two runs or more")
+    assert error.count("\n") == 1
+    assert not out.exists()
+    blocked = tmp_path / "file"
+    blocked.touch()
+    with pytest.raises(SystemExit):
+        main(["compare", *map(str, four), "--out", str(blocked)])
+    assert "cannot read or write" in capsys.readouterr().err
+
+
+def test_a_folder_of_runs_stands_for_them(four, tmp_path):
+    (four[0].parent / "multirun.yaml").write_text("")
+    (four[0].parent / "notes").mkdir()
+    assert len(compare([four[0].parent]).runs) == 4
+    summary = json.loads((four[0] / "summary.json").read_text())
+    assert summary["run"] in {run.summary["run"] for run in compare([tmp_path]).runs}
