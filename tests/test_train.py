@@ -153,8 +153,10 @@ def test_multirun(run, tmp_path):
         "-m", "model=mlp,cnn", "seed=0,1", "model.width=4", "hydra.sweep.dir=sweep", "trainer.max_epochs=1"
     )
     assert done.code == 0, done.err
-    summaries = [json.loads(p.read_text()) for p in sorted((tmp_path / "sweep").glob("*/summary.json"))]
-    assert [(s["model"], s["seed"]) for s in summaries] == [("mlp", 0), ("mlp", 1), ("cnn", 0), ("cnn", 1)]
+    summaries = [json.loads(p.read_text()) for p in (tmp_path / "sweep").glob("*/summary.json")]
+    assert sorted((s["model"], s["seed"]) for s in summaries) == [
+        ("cnn", 0), ("cnn", 1), ("mlp", 0), ("mlp", 1)
+    ]  # fmt: skip
 
 
 def test_help_has_three_examples():
