@@ -1,5 +1,5 @@
 # make demo    train a ResNet on the bundled digits and print how well the ansatz holds in every layer
-# make test    run the tests            make lint    check style
+# make test    run the tests            make lint    check style, and that the documentation builds
 # make bench   measure the claims of benchmarks/
 
 PYTHON ?= python3
@@ -18,6 +18,7 @@ test: $(READY)
 lint: $(READY)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mkdocs build --strict --quiet
 
 bench: $(READY)
 	$(RUN) benchmarks/agop.py
@@ -33,4 +34,4 @@ $(READY): pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
