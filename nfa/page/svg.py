@@ -11,6 +11,7 @@ from html import escape
 from itertools import accumulate, groupby
 
 from nfa.page.marks import marker, place_names
+from nfa.page.axes import Axis, range_of, tick_text
 from nfa.report import abbreviate, finite
 
 # Okabe and Ito's colours, told apart by colour-blind eyes; a page may lighten them for a dark background.
@@ -35,7 +36,6 @@ _TICK_FONT = 11
 _TICK_CHARACTER = 5.9
 _LONGEST_TICK = 16
 _TURN = 50  # degrees by which crowded names are rotated
-_MINUS = "\u2212"
 WIDE, HALF, PHONE = 1080, 520, 360  # of a chart of a page: alone, one of two, and on a phone
 _SHAPE_RADIUS, _SHAPE_SPACING = 4.2, 34
 
@@ -93,54 +93,6 @@ def _ramp_color(position: float) -> str:
     return "#" + "".join(f"{channel:02x}" for channel in mixed)
 
 
-@dataclass(frozen=True)
-class _Axis:
-    """Values ``low … high`` on pixels ``start … stop``; what lies outside is drawn at the edge."""
-
-    low: float
-    high: float
-    start: float
-    stop: float
-    log: bool = False
-
-    def __call__(self, value: float) -> float:
-        low, high, value = (math.log10(v) if self.log else v for v in (self.low, self.high, value))
-        return self.start + min(max((value - low) / (high - low), 0.0), 1.0) * (self.stop - self.start)
-
-    def defines(self, value: float) -> bool:
-        return math.isfinite(value) and (value > 0 or not self.log)
-
-    def ticks(self, spacing: float, *, whole: bool = False) -> list[float]:
-        """Round values about ``spacing`` pixels apart."""
-        count = max(abs(self.stop - self.start) / spacing, 1.0)
-        return (_log_ticks if self.log else _linear_ticks)(self.low, self.high, count, whole)
-
-
-def _linear_ticks(low: float, high: float, count: float, whole: bool) -> list[float]:
-    rough = (high - low) / count
-    unit = 10.0 ** math.floor(math.log10(rough))
-    step = next(m * unit for m in (1, 2, 2.5, 5, 10) if m * unit >= rough * 0.999)
-    step = max(round(step), 1) if whole else step
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [round(i * step, 12 - math.floor(math.log10(step))) for i in range(first, last + 1)]
-
-
-def _log_ticks(low: float, high: float, count: float, whole: bool) -> list[float]:
-    first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
-    if last - first < 2:
-        grid = [m * 10.0**e for e in range(first - 1, last + 1) for m in (1, 2, 5)]
-        return [value for value in grid if low <= value <= high]
-    step = math.ceil((last - first) / count)
-    return [10.0**e for e in range(first, last + 1) if e % step == 0]
-
-
-def _tick_text(value: float, axis: _Axis) -> str:
-    if axis.log and not (axis.low > 0.005 and axis.high < 20_000) and value not in (1.0, 10.0):
-        exponent = str(round(math.log10(value)))
-        return "10" + exponent.translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"{value:.6g}".replace("-", _MINUS)
-
-
 def figure(chart: Callable[..., str], caption: str = "", *, width: int = WIDE) -> str:
     """Draw a chart at two widths, of which the style sheet of a page shows the one that fits the screen.
 
@@ -170,8 +122,8 @@ def key(series: Series) -> str:
 class _Plot:
     """Where the data go."""
 
-    x: _Axis
-    y: _Axis
+    x: Axis
+    y: Axis
     names: Sequence[str] | None
     groups: Sequence[str] | None
     radius: float  # of a marker; 0 where there are too many to draw
@@ -228,12 +180,12 @@ def line_chart(
     bands = [b for b in bands if finite(b.low)]
     legend, top = _legend([*series, *bands] if not named else bands, width)
     padding = 0.06 if named else 0.015 if any(s.shape for s in series) else 0.0
-    x_limits = _limits([v for s in (*series, *bands) for v in s.x], x_log, padding)
+    x_limits = range_of([v for s in (*series, *bands) for v in s.x], x_log, padding)
     drawn = [v for s in series for v in s.y] + [v for b in bands for v in (*b.low, *b.high)]
-    y_limits = y_range or _limits([*drawn, *rules], y_log, 0.05)
+    y_limits = y_range or range_of([*drawn, *rules], y_log, 0.05)
     plot = _Plot(
-        _Axis(*((-0.5, len(x_names) - 0.5) if x_names else x_limits), 58, width - 14, x_log),
-        _Axis(*y_limits, top + plot_height, top, y_log),
+        Axis(*((-0.5, len(x_names) - 0.5) if x_names else x_limits), 58, width - 14, x_log),
+        Axis(*y_limits, top + plot_height, top, y_log),
         x_names,
         x_groups,
         _radius(series, width, len(x_names or ())),
@@ -262,7 +214,7 @@ def line_chart(
 
 def strip(values: Iterable[float], limits: tuple[float, float], color: str, *, width: int = 180) -> str:
     """Draw values as translucent dots on a line, with an upright mark at zero; for a cell of a table."""
-    axis = _Axis(*_limits(limits, False, 0.0), 6, width - 6)
+    axis = Axis(*range_of(limits, False, 0.0), 6, width - 6)
     dots = "".join(f'<circle cx="{axis(v):.1f}" cy="11" r="3.5"/>' for v in finite(values))
     return (
         f'<svg class="strip" viewBox="0 0 {width} 22" aria-hidden="true">'
@@ -281,17 +233,6 @@ def _radius(series: Sequence[Series], width: float, positions: int) -> float:
         return 1.8
     crowded = not positions and len(series) > len(PALETTE)
     return 2.4 if crowded or 10 * max(positions, *counts, 0) > width else 3.5
-
-
-def _limits(values: Iterable[float], log: bool, padding: float) -> tuple[float, float]:
-    """Range of the values, widened by a share of it, and never empty."""
-    known = [math.log10(v) if log else v for v in finite(values) if v > 0 or not log] or [0.0, 1.0]
-    low, high = min(known), max(known)
-    if high - low <= 1e-9 * max(abs(low), abs(high), 1e-300):
-        pad = 0.5 if log else 0.5 * abs(low) or 0.5
-    else:
-        pad = padding * (high - low)
-    return (10 ** (low - pad), 10 ** (high + pad)) if log else (low - pad, high + pad)
 
 
 def _text(
@@ -340,7 +281,7 @@ def _sample(entry: Series | Band, x: float, y: float, width: float) -> str:
 def _y_ticks(plot: _Plot, label: str) -> Iterable[str]:
     for value in plot.y.ticks(46):
         yield _level(plot, value, 'opacity=".14"')
-        text = _tick_text(value, plot.y)
+        text = tick_text(value, plot.y)
         yield _text(plot.x.start - 8, plot.y(value) + 4, text, anchor="end", muted=True, size=_TICK_FONT)
     middle = (plot.y.start + plot.y.stop) / 2
     yield (
@@ -355,7 +296,7 @@ def _x_ticks(plot: _Plot, *, whole: bool) -> tuple[list[str], float]:
     if plot.names:
         return _group_ticks(plot, base) if plot.groups else _name_ticks(plot, base)
     ticks = [
-        _text(plot.x(v), base + 18, _tick_text(v, plot.x), anchor="middle", muted=True, size=_TICK_FONT)
+        _text(plot.x(v), base + 18, tick_text(v, plot.x), anchor="middle", muted=True, size=_TICK_FONT)
         for v in plot.x.ticks(64, whole=whole)
     ]
     return ticks, base + 22
