@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from html import escape
 from itertools import accumulate, groupby
 
-from nfa.page.marks import marker, place_names
 from nfa.page.axes import Axis, range_of, tick_text
+from nfa.page.marks import marker, place_names
 from nfa.report import abbreviate, finite
 
 # Okabe and Ito's colours, told apart by colour-blind eyes; a page may lighten them for a dark background.
