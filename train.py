@@ -199,19 +199,21 @@ def _checkpoint(ckpt_path: str | None, run_dir: Path, max_epochs: int | None) ->
 
 
 def _show(folder: Any, monitor: Any, sync_command: str | None) -> None:
-    """Print the table, the sentence, the test metrics and where everything is."""
+    """Print the table, the sentence, the test metrics and where everything is; in a sweep, less of it."""
     from nfa.report import format_table, summary_sentence
 
-    if monitor is not None and monitor.report is not None:
+    if monitor is not None and monitor.report is not None and not _is_sweep():
         print(f"\n{format_table(monitor.report.rows)}\n\n{summary_sentence(monitor.report.rows)}")
     test = "  ".join(f"{k} {v:.4f}" for k, v in folder.summary.items() if k.startswith("test/"))
     print(f"\n{test}  ({folder.summary['fit_seconds']:.1f} s of training)")
     print(f"report   {_relative(folder.path / 'report.html')}")
-    if sync_command:
+    if sync_command and not _is_sweep():  # at its end there is one command for all
         print(f"upload   {sync_command}")
 
 
 def _say_how_to_resume(run_dir: Path) -> None:
+    from nfa.commands import typed
+
     if _is_sweep():
         from callbacks.sweep import resume_command
 
@@ -221,7 +223,7 @@ def _say_how_to_resume(run_dir: Path) -> None:
         given = [o for o in _split_options(sys.argv[1:])[0] if o not in ("-m", "--multirun")]
         options = " ".join(map(shlex.quote, given))
         target = f"ckpt_path=last hydra.run.dir={shlex.quote(str(_relative(run_dir)))}"
-        command = " ".join(filter(None, ["python train.py", options, target]))
+        command = " ".join(filter(None, [typed("python"), "train.py", options, target]))
         print(f"\nstopped; go on with: {command}", file=sys.stderr)
 
 

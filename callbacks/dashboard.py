@@ -48,7 +48,7 @@ def panels() -> dict[str, list[Any]]:
             lines("z: alignment against chance", "nfa/epoch", "nfa/z/.*"),
             lines("Cosine, and its null", "nfa/epoch", "nfa/(cosine|null_mean)/.*"),
         ],
-        "Cost": [bars("Seconds of fitting", "fit_seconds"), bars("Peak memory, MB", "peak_memory_mb")],
+        "Cost": [bars("Seconds of fitting", "fit_seconds"), bars("Memory of fitting, MB", "fit_memory_mb")],
         "Comparison": [
             wr.MediaBrowser(title="Similarity of features", media_keys=["similarity/cosine"]),
             wr.MediaBrowser(title="The same, traceless parts", media_keys=["similarity/alignment"]),

@@ -12,6 +12,7 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from nfa import NfaError, wandb_sink
+from nfa.commands import typed
 from nfa.report import abbreviate
 from nfa.wandb_sink import first_line
 
@@ -120,7 +121,7 @@ class LabWandbLogger(WandbLogger):
         run = self._experiment
         if run is None or not getattr(run, "offline", False):
             return None
-        return f"wandb sync {os.path.relpath(os.path.dirname(run.dir))}"
+        return f"{typed('wandb')} sync {os.path.relpath(os.path.dirname(run.dir))}"
 
 
 def finish_wandb() -> None:

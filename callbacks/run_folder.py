@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import ctypes
 import gc
 import io
 import json
@@ -55,13 +56,14 @@ class RunFolder(Callback):
         self.run = secrets.token_hex(4)  # tells a copy of this run from another run
         self.fit_seconds = 0.0
         self._start = 0.0
+        self._memory_before = 0.0
         self._measuring = 0.0
 
     # ---- during training -----------------------------------------------------------------------------------
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
-        _reset_peak_memory()
+        self._memory_before = _reset_peak_memory()
         self._start, self._measuring = time.perf_counter(), _measuring_seconds(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -128,6 +130,7 @@ class RunFolder(Callback):
             "epochs": trainer.current_epoch,
             "fit_seconds": round(self.fit_seconds, 3),
             "peak_memory_mb": round(peak_memory_mb(), 1),
+            "fit_memory_mb": round(peak_memory_mb() - self._memory_before, 1),
             **pl_module.facts,
             **_ansatz_summary(monitor),
             **versions(),
@@ -184,13 +187,19 @@ def find_monitor(trainer: pl.Trainer) -> AnsatzMonitor | None:
     return next((c for c in trainer.callbacks if isinstance(c, AnsatzMonitor)), None)
 
 
-def _reset_peak_memory() -> None:
-    """Forget the peak of what was done before in this process, like the earlier jobs of a sweep."""
+def _reset_peak_memory() -> float:
+    """Forget the peak of what was done before in this process, like the earlier jobs of a sweep.
+
+    Returns:
+        What is in use, in MB: libraries and data.
+    """
+    gc.collect()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    gc.collect()
-    with contextlib.suppress(OSError):  # where there is no Linux, the peak stays that of the process
+    with contextlib.suppress(OSError, AttributeError):  # of Linux; elsewhere the peak is that of the process
+        ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
+    return peak_memory_mb()
 
 
 def peak_memory_mb() -> float:

@@ -16,6 +16,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, read_write
 
 from nfa import NfaError
+from nfa.commands import typed
 from nfa.compare.runs import SUMMARY
 from nfa.compare_command import compare_folders, log_to_wandb
 
@@ -118,7 +119,7 @@ class EndOfSweep(Callback):
         sweep = Path(config.hydra.sweep.dir)
         jobs = [f for f in sorted(sweep.iterdir()) if f.is_dir() and ((f / ".hydra").exists() or _ended(f))]
         EndOfSweep.unfinished[:] = [job for job in jobs if not _ended(job)]
-        self._compare(sweep, [job for job in jobs if _ended(job)], config.logger)
+        self._compare(sweep, [job for job in jobs if _ended(job)], config)
         for job in EndOfSweep.unfinished:
             reason = job / FAILED
             why = reason.read_text(encoding="utf-8").splitlines()[0] if reason.is_file() else "stopped"
@@ -128,15 +129,17 @@ class EndOfSweep(Callback):
         places = [p for p in ("*/wandb", "wandb") if any(sweep.glob(f"{p}/offline-run-*"))]
         if places:
             runs = " ".join(f"{shlex.quote(str(sweep))}/{place}/offline-run-*" for place in places)
-            print(f"upload       wandb sync {runs}")
+            print(f"upload       {typed('wandb')} sync {runs}")
 
-    def _compare(self, sweep: Path, finished: list[Path], logger: DictConfig | None) -> None:
+    def _compare(self, sweep: Path, finished: list[Path], config: DictConfig) -> None:
         finished = [job for job in finished if (job / SUMMARY).is_file()]  # and no audits
         if len(finished) < 2:
             return
         try:
-            comparison = compare_folders(finished, sweep, resume_command(sweep))
-            if logger and logger.get("_target_") == "callbacks.loggers.LabWandbLogger":
+            words = ["python", "train.py", "-m", *config.hydra.overrides.task]
+            comparison = compare_folders(finished, sweep, shlex.join(words))
+            logger = config.logger or {}
+            if logger.get("_target_") == "callbacks.loggers.LabWandbLogger":
                 where = log_to_wandb(
                     comparison, sweep, logger.project, logger.group or sweep.name, logger.mode
                 )
@@ -150,7 +153,7 @@ class EndOfSweep(Callback):
 
 def resume_command(sweep: Path) -> str:
     """The command that goes on with a sweep, without its finished jobs."""
-    return f"python train.py -m ckpt_path=last hydra.sweep.dir={shlex.quote(str(sweep))}"
+    return f"{typed('python')} train.py -m ckpt_path=last hydra.sweep.dir={shlex.quote(str(sweep))}"
 
 
 def _ended(job: Path) -> bool:

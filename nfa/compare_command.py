@@ -6,6 +6,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -39,8 +40,8 @@ def compare_folders(
     for reason in comparison.left_out:
         print(f"left out: {reason}", file=sys.stderr)
     print(f"\n{format_comparison(comparison)}\n\n{sentence}")
-    for note in [*comparison.notes, *similarity_sentences(comparison)]:
-        print(note)
+    comparison = replace(comparison, notes=[*comparison.notes, *similarity_sentences(comparison)])
+    print("\n".join(comparison.notes))
     write_tables(out, comparison)
     meta = {
         "command": command,

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from nfa.commands import typed
 from nfa.errors import NfaError
 from nfa.page.images import heatmap, tile
 from nfa.report import LayerPicture, plain
@@ -255,7 +256,7 @@ def log_comparison(
 def _compared(comparison: "Comparison") -> dict[str, Any]:
     import wandb
 
-    columns = ("label", "kind", "runs", comparison.metric, "sd", "fit_seconds", "peak_memory_mb",
+    columns = ("label", "kind", "runs", comparison.metric, "sd", "fit_seconds", "fit_memory_mb",
                "num_parameters", "alignment", "z", "cosine", "null_mean")  # fmt: skip
     groups = (
         (
@@ -338,7 +339,7 @@ def _log_alone(
     folder = Path(run.dir).parent
     if run.disabled:
         return folder, ""
-    return folder, f"wandb sync {os.path.relpath(folder)}" if run.offline else str(run.url)
+    return folder, f"{typed('wandb')} sync {os.path.relpath(folder)}" if run.offline else str(run.url)
 
 
 def _log_files(artifact: Any, run: Any, paths: Sequence[Path]) -> None:

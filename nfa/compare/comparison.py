@@ -15,6 +15,7 @@ _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.2
       2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048,
       2.045, 2.042)  # fmt: skip
 _VERSIONS = ("nfa", "torch")
+_IDLE = 0.95  # cosine of an NFM with that at initialisation, beyond which little was learned
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def compare(paths: Sequence[str | os.PathLike]) -> Comparison:
         groups,
         differences,
         spaces,
-        [*_version_notes(runs), *_size_notes(runs), *notes],
+        [_setting(runs), *_version_notes(runs), *_size_notes(runs), *_idle_notes(groups), *notes],
         left_out,
     )
 
@@ -253,6 +254,24 @@ def _difference(best: Group, other: Group, better: int) -> Difference:
     mine, theirs = best.scores, other.scores
     gaps = [better * (mine[name] - theirs[name]) for name in mine if name in theirs]
     return Difference(other.label, mean(gaps), deviation(gaps), len(gaps))
+
+
+def _setting(runs: Sequence[Run]) -> str:
+    """On what all of them were trained and tested, and with which options in common."""
+    sizes = {name: {run.summary.get(name) for run in runs} for name in ("n_train", "n_val", "n_test")}
+    words = {"n_train": "training", "n_val": "validation", "n_test": "test"}
+    counts = [f"{min(v):,} {words[name]}" for name, v in sizes.items() if len(v) == 1 and None not in v]
+    common = sorted(frozenset.intersection(*(run.options for run in runs)))
+    parts = [f"{', '.join(counts)} samples" if counts else "", " ".join(common)]
+    return f"Setting: {'; '.join(filter(None, [str(runs[0].summary['data']), *parts]))}"
+
+
+def _idle_notes(groups: Sequence[Group]) -> list[str]:
+    """Nets whose first layer is still close to its random start: its NFM tells little of what was learned."""
+    starts = {group.label: mean(run.first_from_start for run in group.runs) for group in groups}
+    idle = [f"{label} {value:.3f}" for label, value in starts.items() if value > _IDLE]
+    note = "First layers close to their random start (cosine of their NFM with it)"
+    return [f"{note}: {', '.join(idle)}"] if idle else []
 
 
 def _version_notes(runs: Sequence[Run]) -> list[str]:

@@ -19,7 +19,7 @@ from nfa.rows import AnsatzRow, read_csv
 SUMMARY, FEATURES = "summary.json", "features.safetensors"
 _SCORES = ("test/accuracy", "test/mse")
 _NEEDED = ("model", "data", "seed", "fit_seconds", "run", "test_split")
-_MARKS = (SUMMARY, "metrics.csv", ".hydra", "checkpoints", "wandb")  # of a folder in which a run was begun
+_MARKS = (SUMMARY, "metrics.csv", ".hydra", "checkpoints")  # of a folder in which a run was begun
 _REPLICATES = ("data.fold=",)  # options that, like the seed, make another repetition and not another model
 
 
@@ -79,6 +79,12 @@ class Run:
         """Rows of the last measurement, input side first."""
         epoch = max((row.epoch for row in self.ansatz), default=math.nan)
         return [row for row in self.ansatz if row.epoch == epoch]
+
+    @property
+    def first_from_start(self) -> float:
+        """Cosine of the first layer's NFM with the one at initialisation; NaN where it is unknown."""
+        first = next((row for row in self.last if row.measured), None)
+        return math.nan if first is None or self.is_kernel else first.init_nfm_cosine
 
     def mean(self, column: str) -> float:
         """Mean of a column of the last measurement over the layers measured; NaN where there is none."""

@@ -32,6 +32,7 @@ class Member:
     Attributes:
         label: of the group of the run; `COVARIANCE` for the data.
         replicate: of the run.
+        is_net: whether it began with random weights, which nets of one seed may share.
         eigenvectors: the leading ones as images (k, c, h, w); None where the vectors are no images, or the
             run is not the first of its label.
         is_flat: the matrix is a multiple of the identity, up to rounding: it has learned nothing.
@@ -39,6 +40,7 @@ class Member:
 
     label: str
     replicate: str
+    is_net: bool = False
     eigenvectors: Tensor | None = None
     is_flat: bool = False
 
@@ -76,18 +78,25 @@ class FeatureSpace:
         return list(dict.fromkeys(member.label for member in self.members))
 
     def between(self, a: str, b: str, values: Tensor) -> float:
-        """Mean of (m, m) values over the pairs of runs of one replicate, or of two replicates within a label.
-
-        NaN where there is no such pair.
-        """
-        found = [
-            float(values[i, j])
-            for i, mine in enumerate(self.members)
-            for j, theirs in enumerate(self.members)
-            if mine.label == a and theirs.label == b and (mine.replicate == theirs.replicate) == (a != b)
-        ]
-        known = [value for value in found if math.isfinite(value)]
+        """Mean of (m, m) values over the pairs of runs that `pairs` names; NaN where there is none."""
+        known = [v for i, j in self.pairs(a, b) if math.isfinite(v := float(values[i, j]))]
         return sum(known) / len(known) if known else math.nan
+
+    def pairs(self, a: str, b: str) -> list[tuple[int, int]]:
+        """Indices of the runs of two labels that are compared.
+
+        Runs of one seed have seen the same data, so these are taken; but two nets of one seed may have drawn
+        the same initial weights, and look alike before they learn anything, so for nets it is those of
+        different seeds, where there are any. Within one label it is always different seeds.
+        """
+        members = list(enumerate(self.members))
+        mine, theirs = ([(i, m) for i, m in members if m.label == label] for label in (a, b))
+        same = [(i, j) for i, m in mine for j, n in theirs if m.replicate == n.replicate]
+        other = [(i, j) for i, m in mine for j, n in theirs if m.replicate != n.replicate]
+        if a == b:
+            return other
+        nets = all(member.is_net for _, member in (*mine, *theirs))
+        return (other or same) if nets else same
 
 
 def freedom(dimension: int) -> int:
@@ -183,7 +192,8 @@ def _space(name: str, dimension: int, sources: Sequence[_Source]) -> FeatureSpac
     for source, is_flat in zip(sources, flat.tolist(), strict=True):
         images = None if source.label in drawn or is_flat else _eigenvectors(source, dimension)
         drawn.add(source.label)
-        members.append(Member(source.label, source.run.replicate, images, is_flat))
+        is_net = source.label != COVARIANCE and not source.run.is_kernel
+        members.append(Member(source.label, source.run.replicate, is_net, images, is_flat))
     null_std = torch.outer(rest, rest) / scale / math.sqrt(freedom(dimension))
     return FeatureSpace(
         name,

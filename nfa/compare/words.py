@@ -12,8 +12,10 @@ from nfa.compare.comparison import Comparison, Difference, Group
 from nfa.compare.runs import Run
 from nfa.compare.similarity import COVARIANCE, FeatureSpace
 from nfa.files import write_whole
-from nfa.report import UNDEFINED, show
+from nfa.report import UNDEFINED, finite, show
+from nfa.rows import CHANCE
 
+FEW = 3  # seeds, of which the interval is too wide to tell much
 _ANSATZ = ("alignment", "z", "cosine", "null_mean", "alpha_fit")
 
 
@@ -46,7 +48,7 @@ def winner_sentence(comparison: Comparison) -> str:
 def _spread(group: Group, metric: str) -> str:
     count = len(group.runs)
     if count == 1:
-        return f"{score_words(group.score, metric)} (one run)"
+        return f"{score_words(group.score, metric)}, one run"
     spread = score_words(group.score_std, metric, spread=True)
     return f"{score_words(group.score, metric)} ± {spread} over {count} runs"
 
@@ -60,6 +62,12 @@ def _against(other: Group, difference: Difference, metric: str) -> str:
     by = f"by {score_words(difference.mean, metric)}"
     if difference.count == 1:
         return f"It is {ahead} {by}; one common seed tells nothing of the noise: run more seeds."
+    if difference.count <= FEW and not difference.is_clear:
+        margin = score_words(difference.margin, metric, spread=True)
+        return (
+            f"It is {ahead} {by}; {difference.count} seeds do not settle whether that is noise "
+            f"(95 % interval ± {margin}): run five or more."
+        )
     margin = score_words(difference.margin, metric, spread=True)
     margin = f"95 % interval ± {margin} over {difference.count} paired seeds"
     verdict = "which exceeds" if difference.is_clear else "which does not exceed"
@@ -67,13 +75,17 @@ def _against(other: Group, difference: Difference, metric: str) -> str:
 
 
 def _test_set_sentence(comparison: Comparison) -> list[str]:
-    """The binomial error of an accuracy on one test set, which all seeds may share."""
-    run = comparison.groups[0].runs[0]
-    count = run.summary.get("n_test")
-    if comparison.metric != "test/accuracy" or not count:
+    """The binomial error of the difference of two accuracies, where all seeds share one test set."""
+    splits = {run.summary["test_split"] for run in comparison.runs}
+    count = comparison.runs[0].summary.get("n_test")
+    if comparison.metric != "test/accuracy" or len(splits) > 1 or not count:
         return []
-    error = math.sqrt(max(run.score * (1 - run.score), 0.25 / count) / count)
-    return [f"A test set of {count} samples alone leaves a standard error of {error:.4f}."]
+    shares = [(group.score * count + 2) / (count + 4) for group in comparison.groups[:2]]  # Agresti and Coull
+    error = math.sqrt(sum(p * (1 - p) for p in shares) / (count + 4))
+    return [
+        f"All runs share one test set, whose {count} samples leave a standard error of up to {error:.4f} on "
+        "that difference, however many the seeds."
+    ]
 
 
 def similarity_sentences(comparison: Comparison) -> list[str]:
@@ -93,11 +105,17 @@ def _most_alike(space: FeatureSpace, kernels: set[str]) -> list[str]:
     if not known:
         return []
     a, b = max(known, key=lambda pair: known[pair])
-    numbers = [space.between(a, b, values) for values in (space.cosine, space.null_mean, space.z)]
-    mixed = "of nets and kernel machines " if (a in kernels) != (b in kernels) else ""
+    who = "net and kernel machine" if (a in kernels) != (b in kernels) else "models"
+    cosine, null, z = (space.between(a, b, values) for values in (space.cosine, space.null_mean, space.z))
+    if z <= CHANCE:
+        return [f"{space.name}: no {who} are more alike than by chance."]
+    data = [space.between(label, COVARIANCE, space.cosine) for label in (a, b)]
+    beside = (
+        f"; theirs with the covariance of the data {data[0]:.3f} and {data[1]:.3f}" if finite(data) else ""
+    )
     return [
-        f"{space.name}: {mixed}{a} and {b} are most alike, cosine {numbers[0]:.3f} against {numbers[1]:.3f} "
-        f"by chance (z {numbers[2]:.1f})."
+        f"{space.name}: the {who} most alike are {a} and {b}, cosine {cosine:.3f} against {null:.3f} "
+        f"by chance{beside}."
     ]
 
 
@@ -119,9 +137,12 @@ def _margin(comparison: Comparison, group: Group) -> str:
     if found is None or not found.count:
         return UNDEFINED
     gap = -found.mean if comparison.metric == "test/accuracy" else found.mean
-    return (
-        f"{score_words(gap, comparison.metric)} ± {score_words(found.margin, comparison.metric, spread=True)}"
-    )
+    return _plus_minus(gap + 0.0, found.margin, comparison.metric)
+
+
+def _plus_minus(value: float, spread: float, metric: str) -> str:
+    words = score_words(value, metric)
+    return f"{words} ± {score_words(spread, metric, spread=True)}" if math.isfinite(spread) else words
 
 
 def format_comparison(comparison: Comparison) -> str:
@@ -130,14 +151,14 @@ def format_comparison(comparison: Comparison) -> str:
     columns: dict[str, Callable[[Group], str]] = {
         "model": lambda g: g.label,
         "runs": lambda g: str(len(g.runs)),
-        metric: lambda g: f"{score_words(g.score, metric)} ± {score_words(g.score_std, metric, spread=True)}",
+        metric: lambda g: _plus_minus(g.score, g.score_std, metric),
         "from best (95 %)": lambda g: _margin(comparison, g),
         "fit s": lambda g: show(g.number("fit_seconds"), ".1f"),
-        "memory MB": lambda g: show(g.number("peak_memory_mb"), ".0f"),
+        "memory MB": lambda g: show(g.number("fit_memory_mb"), ",.0f"),
         "parameters": _size,
-        "alignment": lambda g: show(g.ansatz("alignment"), "+.3f"),
+        "ansatz alignment": lambda g: show(g.ansatz("alignment"), "+.3f"),
         "z": lambda g: show(g.ansatz("z"), ".1f"),
-        "cosine": lambda g: show(g.ansatz("cosine")),
+        "ansatz cosine": lambda g: show(g.ansatz("cosine")),
         "null": lambda g: show(g.ansatz("null_mean")),
     }
     lines = [list(columns), *([make(group) for make in columns.values()] for group in comparison.groups)]
@@ -156,12 +177,13 @@ def write_tables(out: Path, comparison: Comparison) -> None:
     """Write ``comparison.csv``, a row a run, and ``similarity.csv``, a row a pair of matrices."""
     columns = (
         "label", "model", "kind", "data", "seed", "replicate", "options", comparison.metric, "test_split",
-        "n_train", "n_test", "fit_seconds", "peak_memory_mb", "num_parameters", "num_centers", "epochs",
-        "rounds", "best_round", *(f"mean_{name}" for name in _ANSATZ), "nfa", "torch", "folder",
+        "n_train", "n_test", "fit_seconds", "fit_memory_mb", "peak_memory_mb", "num_parameters",
+        "num_centers", "epochs", "rounds", "best_round", *(f"mean_{name}" for name in _ANSATZ),
+        "nfa", "torch", "folder",
     )  # fmt: skip
     _write(out / "comparison.csv", columns, (_record(comparison, run) for run in comparison.runs))
     names = ("space", "dimension", "a", "a_replicate", "b", "b_replicate",
-             "cosine", "null_mean", "null_std", "alignment", "z")  # fmt: skip
+             "cosine", "null_mean", "null_std", "alignment", "z", "in_mean")  # fmt: skip
     pairs = (row for space in comparison.spaces for row in _pairs(space))
     _write(out / "similarity.csv", names, (dict(zip(names, row, strict=True)) for row in pairs))
 
@@ -181,7 +203,8 @@ def _pairs(space: FeatureSpace) -> Iterable[tuple[object, ...]]:
     for (i, a), (j, b) in combinations(enumerate(space.members), 2):
         values = (space.cosine, space.null_mean, space.null_std, space.alignment, space.z)
         numbers = (float(value[i, j]) for value in values)
-        yield (space.name, space.dimension, a.label, a.replicate, b.label, b.replicate, *numbers)
+        counted = int((i, j) in space.pairs(a.label, b.label))
+        yield (space.name, space.dimension, a.label, a.replicate, b.label, b.replicate, *numbers, counted)
 
 
 def _write(path: str | os.PathLike, columns: Sequence[str], rows: Iterable[dict[str, object]]) -> None:

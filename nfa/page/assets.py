@@ -271,22 +271,27 @@ deviation. All runs of one seed were tested on the same samples.</dd>
 noise that a seed brings to both falls out. ± is half the 95 % confidence interval of the mean, by
 Student’s t. A difference is beyond seed noise where that interval leaves out 0. Few seeds make wide
 intervals; where there is one seed in common there is none.</dd>
-<dt>cost</dt><dd>Seconds of fitting, without measuring. Memory is the most in use during training: of the GPU
-where there was one, else of the whole process, libraries included. A kernel machine stores its training
-points, the centers.</dd>
+<dt>cost</dt><dd>Seconds of fitting, without measuring. Memory is the most in use while fitting, beyond what
+libraries and data took before: of the GPU where there was one, else of the process. A kernel machine stores
+its training points, the centers.</dd>
 <dt>epoch or round</dt><dd>A kernel machine learns by rounds: it solves, takes the AGOP of its predictor,
 and makes that the distance of the next round. Its epoch 1 is round 0: the plain kernel, nothing learned.</dd>
 <dt>AGOP, NFM</dt><dd>The average gradient outer product of a model with respect to its input, or to the
 patches its first layer sees; and the neural feature matrix <i>W</i>ᵀ<i>W</i> of its first layer. For a
 kernel machine <i>W</i>ᵀ<i>W</i> is the <i>M</i> of its distance [1, 2].</dd>
-<dt>alignment, z, cosine, null</dt><dd>In the table and under “Ansatz by depth”: how far the ansatz holds in
-a layer, means over the layers measured. Alignment is the cosine between the traceless parts of the
+<dt>ansatz alignment, z, cosine, null</dt><dd>In the table and under “Ansatz by depth”: how far the ansatz
+holds in a layer, means over the layers measured. Alignment is the cosine between the traceless parts of the
 sensitivity <i>C</i> and <i>WW</i>ᵀ, 0 by chance; z counts its standard deviations; cosine is that of NFM
-and AGOP, and means nothing without its null. The report of each run tells layer by layer.</dd>
+and AGOP, and means nothing without its null. The report of each run tells layer by layer. Alignment is 1
+where α = ½ and fades towards α = 1: an RFM whose <i>M</i> is the AGOP itself has α = 1 when it has
+converged, and then alignment says nothing against it.</dd>
 <dt>similarity</dt><dd>The cosine of the feature matrices <i>A</i>, <i>B</i> of two models. Both are positive
 semi-definite, so that it is positive whatever they learned. The <b>null</b> is its mean if <i>B</i> is
 rotated at random, tr <i>A</i> tr <i>B</i> / <i>d</i> in units of their norms, and <b>z</b> the distance
-from there in standard deviations; both are known in closed form. The colour is the share of the way from
+from there in standard deviations; both are known in closed form. z tells whether, the colour how much: z
+grows with the dimension <i>d</i>. Runs of one seed, which saw the same data, are paired; but two nets of one
+seed may begin with the same random weights, so for nets it is runs of different seeds, where there are any.
+The colour is the share of the way from
 the null to the greatest cosine that two such spectra and traces allow to parallel traceless parts.</dd>
 <dt>data (covariance)</dt><dd>Chance is a low bar where all models see the same data. The covariance of the
 inputs is compared with them too: two models that resemble it as much as each other may owe it to the data

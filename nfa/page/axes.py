@@ -47,7 +47,8 @@ def _log_ticks(low: float, high: float, count: float, whole: bool) -> list[float
     first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
     if last - first < 2:
         grid = [m * 10.0**e for e in range(first - 1, last + 1) for m in (1, 2, 5)]
-        return [value for value in grid if low <= value <= high]
+        ticks = [value for value in grid if low <= value <= high]
+        return ticks if len(ticks) > 1 else _linear_ticks(low, high, count, whole=False)
     step = math.ceil((last - first) / count)
     return [10.0**e for e in range(first, last + 1) if e % step == 0]
 

@@ -8,7 +8,7 @@ from html import escape
 
 from nfa.compare import Comparison
 from nfa.compare.comparison import Difference, Group
-from nfa.compare.words import score_words
+from nfa.compare.words import FEW, score_words
 from nfa.files import write_whole
 from nfa.page import svg
 from nfa.page.assets import COMPARISON_GUIDE
@@ -19,7 +19,7 @@ from nfa.page.svg import Series
 from nfa.page.table import head, number, region, shown
 from nfa.report import UNDEFINED
 
-_MOST_NOTES = 4  # beyond, they are folded
+_MOST_NOTES, _MOST_LEFT_OUT = 8, 4  # beyond, they are folded
 
 
 def write_comparison(
@@ -41,8 +41,8 @@ def write_comparison(
     sections = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="lede">{escape(sentence.replace(" ± ", chr(160) + "±" + chr(160)))}</p>',
-        _notes(comparison.notes, "notes"),
-        _notes(comparison.left_out, "folders or runs left out"),
+        _notes(comparison.notes, "notes", _MOST_NOTES),
+        _notes(comparison.left_out, "folders or runs left out", _MOST_LEFT_OUT),
         '<p class="note"><a href="#guide">How to read this page</a></p>',
         _models_section(comparison),
         cost_section(comparison),
@@ -63,8 +63,8 @@ def _title(comparison: Comparison) -> str:
     return f"{len(groups)} models on {comparison.data}"
 
 
-def _notes(notes: Sequence[str], what: str) -> str:
-    if len(notes) <= _MOST_NOTES:
+def _notes(notes: Sequence[str], what: str, most: int) -> str:
+    if len(notes) <= most:
         return notes_list(notes) if notes else ""
     return f'<details class="fold"><summary>{len(notes)} {what}</summary>{notes_list(notes)}</details>'
 
@@ -84,16 +84,18 @@ class _Column:
 
 _COSTS = (
     _Column("fit s", "seconds of fitting, without measuring", lambda g: g.number("fit_seconds"), "time"),
-    _Column("memory", "at its peak, in MB", lambda g: g.number("peak_memory_mb"), ",.0f"),
+    _Column(
+        "memory", "at its peak, beyond libraries and data, MB", lambda g: g.number("fit_memory_mb"), ",.0f"
+    ),
     _Column("parameters", "numbers that were fitted", lambda g: g.number("num_parameters"), ",.0f"),
     _Column("centers", "training points that it stores", lambda g: g.number("num_centers"), ",.0f"),
     _Column("epochs", "of a kernel machine rounds", lambda g: _first(g, "rounds", "epochs"), ",.0f"),
 )
 _BEST = _Column("best round", "0 is the plain kernel", lambda g: g.number("best_round"), ",.0f")
 _ANSATZ = (
-    _Column("alignment", "mean over layers; 0 by chance", lambda g: g.ansatz("alignment"), "+z.3f"),
+    _Column("ansatz alignment", "mean over layers; 0 by chance", lambda g: g.ansatz("alignment"), "+z.3f"),
     _Column("z", "alignment over its standard deviation by chance", lambda g: g.ansatz("z"), "z.1f"),
-    _Column("cosine", "of NFM and AGOP, mean over layers", lambda g: g.ansatz("cosine"), ".3f"),
+    _Column("ansatz cosine", "of NFM and AGOP, mean over layers", lambda g: g.ansatz("cosine"), ".3f"),
     _Column("null", "mean cosine with C rotated at random", lambda g: g.ansatz("null_mean"), ".3f"),
 )
 
@@ -107,19 +109,19 @@ def _models_section(comparison: Comparison) -> str:
     heads = [
         head("#", "best first"),
         head("model", kind="text name"),
-        head("kind", kind="text"),
-        head("runs", "seeds and folds"),
         head(comparison.metric, "mean ± standard deviation over runs"),
         head("from best", "with half the 95 % interval, on the seeds that both have"),
+        head("runs", "seeds and folds"),
+        head("kind", kind="text"),
         *(head(column.label, column.explanation) for column in columns),
     ]
     gaps = {difference.other: difference for difference in comparison.differences}
     names = _names(comparison)
     rows = [
         f"<tr><td>{i}</td>{names[group.label]}"
-        f'<td class="text">{_kind(group)}</td><td>{len(group.runs)}</td>'
         f"{number(group.score, _score(group, comparison.metric))}"
-        f"{_gap(gaps.get(group.label), comparison.metric)}{_numbers(group, columns)}</tr>"
+        f"{_gap(gaps.get(group.label), comparison.metric)}<td>{len(group.runs)}</td>"
+        f'<td class="text">{_kind(group)}</td>{_numbers(group, columns)}</tr>'
         for i, group in enumerate(comparison.groups, start=1)
     ]
     table = region("Models", "".join(heads), "\n".join(rows), kind="tight")
@@ -167,6 +169,8 @@ def _gap(difference: Difference | None, metric: str) -> str:
     words += f"\u00a0±\u00a0{score_words(difference.margin, metric, spread=True)}"
     if difference.is_clear:
         return number(gap, f'{words}<small class="clear">beyond seed noise</small>')
+    if difference.count <= FEW:
+        return number(gap, f'{words}<small class="chance">not settled, {difference.count} seeds</small>')
     return number(gap, f'{words}<small class="chance">within seed noise</small>')
 
 

@@ -60,7 +60,7 @@ def cost_section(comparison: Comparison) -> str:
     """Draw scores against seconds and against memory, a point a run; empty where no run tells of them."""
     costs = (
         ("fit_seconds", "Score against time", "seconds of fitting", True),
-        ("peak_memory_mb", "Score against memory", "peak memory, MB", False),
+        ("fit_memory_mb", "Score against memory", "memory of fitting, MB", False),
     )
     charts = []
     for name, title, x_label, log in costs:

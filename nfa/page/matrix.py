@@ -32,13 +32,14 @@ def similarity_section(spaces: Sequence[FeatureSpace]) -> str:
     scale = "".join(f'<i style="--share:{share}%"></i>' for share in _SHARES)
     return (
         "<h2>Feature similarity</h2>\n"
-        '<p class="note">Large: the cosine of the feature matrices of two models, mean over the runs of one '
-        "seed; on the diagonal that of different seeds of one model. Below: the null, what a random rotation "
-        "gives on average, and z, how many standard deviations the cosine lies above it. The null is known "
-        f'in closed form. <span class="scale">Colour: {scale}</span> from the null to the greatest cosine '
-        f"that the spectra allow; none within chance (z ≤ {CHANCE:g}). The last row tells what may come from "
-        "the data alone: a model whose features resemble the covariance of the data need not have learned "
-        "them.</p>\n" + "\n".join(map(_matrix, spaces))
+        '<p class="note">Large: the cosine of the feature matrices of two models, mean over runs of one seed '
+        "(of two nets over runs of different seeds, where there are any); on the diagonal that of different "
+        "seeds of one model. Below: the null, what a random rotation gives on average, and z, how many "
+        "standard deviations the cosine lies above it. The null is known in closed form. "
+        f'<span class="scale">Colour: {scale}</span> from the null to the greatest cosine that the spectra '
+        f"allow; none within chance (z ≤ {CHANCE:g}). The last row tells what may come from the data alone: "
+        "a model whose features resemble the covariance of the data need not have learned them.</p>\n"
+        + "\n".join(map(_matrix, spaces))
     )
 
 

@@ -46,8 +46,8 @@ def check_panels(panels):
         assert key in panels[title]["metricRegex"]
     assert "z: alignment against chance" in panels
     assert panels["Seconds of fitting"]["metrics"] == ["fit_seconds"]
-    assert panels["Peak memory, MB"]["metrics"] == ["peak_memory_mb"]
-    assert panels["Peak memory, MB"]["groupBy"] == "model_name.value"
+    assert panels["Memory of fitting, MB"]["metrics"] == ["fit_memory_mb"]
+    assert panels["Memory of fitting, MB"]["groupBy"] == "model_name.value"
     assert panels["Similarity of features"]["mediaKeys"] == ["similarity/cosine"]
 
 

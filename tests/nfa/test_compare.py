@@ -47,8 +47,9 @@ def test_means_spreads_and_paired_differences(four):
     assert not gap.is_clear
     sentence = winner_sentence(found)
     assert "rfm has the highest test accuracy, 0.9650 ± 0.0212 over 2 runs" in sentence
-    assert "by 0.0450, which does not exceed the seed noise" in sentence
-    assert "100 samples alone leaves a standard error" in sentence
+    assert "by 0.0450; 2 seeds do not settle whether that is noise (95 % interval ± 0.0635)" in sentence
+    error = math.sqrt(98.5 / 104 * 5.5 / 104 / 104 + 94 / 104 * 10 / 104 / 104)
+    assert f"100 samples leave a standard error of up to {error:.4f}" in sentence
 
 
 def test_a_difference_beyond_the_noise_of_seeds(tmp_path):
@@ -206,6 +207,18 @@ def test_block_by_block_equals_whole(four, monkeypatch):
         torch.testing.assert_close(a.null_mean, b.null_mean, rtol=1e-12, atol=0)
 
 
+def test_two_nets_of_one_seed_may_share_their_initial_weights(tmp_path):
+    for model in ("mlp", "cnn"):
+        for seed in (0, 1):
+            make_run(tmp_path / f"{model}{seed}", model, seed)
+    space = compare([tmp_path]).spaces[0]
+    a, b = space.labels[:2]
+    assert space.pairs(a, b) == [(0, 3), (1, 2)]
+    assert space.pairs(a, COVARIANCE) == [(0, 4), (1, 5)]
+    lone = compare([tmp_path / "mlp0", tmp_path / "cnn0"]).spaces[0]
+    assert lone.pairs(*lone.labels[:2]) == [(0, 1)]
+
+
 def test_between_models_and_between_seeds(four):
     space = compare(four).spaces[0]
     c = space.cosine
@@ -274,7 +287,23 @@ def test_runs_without_features_are_told(tmp_path):
 def test_net_and_kernel_that_are_most_alike(four):
     sentences = similarity_sentences(compare(four))
     assert len(sentences) == 3
-    assert all("of nets and kernel machines rfm and mlp are most alike" in s for s in sentences)
+    space = compare(four).spaces[0]
+    assert sentences[0] == (
+        "input AGOP: the net and kernel machine most alike are rfm and mlp, cosine 1.000 against "
+        f"{space.between('rfm', 'mlp', space.null_mean):.3f} by chance; theirs with the covariance of "
+        f"the data {space.between('rfm', COVARIANCE, space.cosine):.3f} and "
+        f"{space.between('mlp', COVARIANCE, space.cosine):.3f}."
+    )
+
+
+def test_models_that_are_alike_by_chance_alone_are_not_called_alike(tmp_path):
+    make_run(tmp_path / "a", "mlp", 0)
+    b = make_run(tmp_path / "b", "rfm", 0, kind="kernel")
+    tensors = load_file(b / "features.safetensors")
+    save_file(tensors | {"input_agop": torch.eye(9) + 1e-3 * spd(9, 99)}, b / "features.safetensors", PATCH)
+    assert similarity_sentences(compare([tmp_path]))[0] == (
+        "input AGOP: no net and kernel machine are more alike than by chance."
+    )
 
 
 # ---- the command -------------------------------------------------------------------------------------------
@@ -293,6 +322,12 @@ def test_command_writes_tables_and_page(four, tmp_path, capsys):
     pairs = read(out / "similarity.csv")
     assert {row["space"] for row in pairs} == {space.name for space in compare(four).spaces}
     assert len(pairs) == 3 * 15
+    counted = {
+        (row["a"], row["a_replicate"], row["b"], row["b_replicate"]) for row in pairs if row["in_mean"] == "1"
+    }
+    assert ("rfm", "seed 0", "mlp", "seed 0") in counted
+    assert ("rfm", "seed 0", "mlp", "seed 1") not in counted
+    assert ("rfm", "seed 0", "rfm", "seed 1") in counted
     assert "<html" in (out / "comparison.html").read_text()
 
 
@@ -314,6 +349,7 @@ def test_command_refuses_in_one_sentence_and_writes_nothing(four, tmp_path, caps
 
 def test_a_folder_of_runs_stands_for_them(four, tmp_path):
     (four[0].parent / "multirun.yaml").write_text("")
+    (four[0].parent / "wandb").mkdir()  # of the comparison at the end of a sweep
     (four[0].parent / "notes").mkdir()
     assert len(compare([four[0].parent]).runs) == 4
     summary = json.loads((four[0] / "summary.json").read_text())

@@ -94,7 +94,7 @@ def make_run(folder, label, seed, score, *, kernel=False, matrix=None, shape=(1,
     rows = [replace(r, alignment=NAN, z=NAN, status="trivial") if r.layer == "head" else r for r in rows]
     known = {
         "model": label, "data": "digits", "seed": seed, "run": f"{label}{seed}", "test/accuracy": score,
-        "test_split": "a", "fit_seconds": 1.5 + seed, "peak_memory_mb": 500.0, "num_parameters": 1234,
+        "test_split": "a", "fit_seconds": 1.5 + seed, "fit_memory_mb": 500.0, "num_parameters": 1234,
         "epochs": epochs,
     }  # fmt: skip
     if kernel:
@@ -273,14 +273,14 @@ def test_models_are_told_with_their_spread_cost_and_ansatz(tmp_path, three):
     assert by_name["kind"] == "net"
     assert by_name["runs"] == "2"
     assert by_name["test/accuracy"] == "0.9550 ± 0.0071"
-    assert by_name["from best"] == "−0.0150 ± 0.0898within seed noise"
+    assert by_name["from best"] == "−0.0150 ± 0.0898not settled, 2 seeds"
     assert by_name["fit s"] == "2"
     assert by_name["parameters"] == "1,234"
     assert by_name["centers"] == "–"
     assert by_name["epochs"] == "3"
-    assert by_name["alignment"] == "+0.300"
+    assert by_name["ansatz alignment"] == "+0.300"
     assert by_name["z"] == "6.0"
-    assert by_name["cosine"] == "0.900"
+    assert by_name["ansatz cosine"] == "0.900"
     assert best[head.index("from best")] == "best"
     assert best[head.index("kind")] == "kernel"
     assert best[head.index("epochs")] == "2"  # rounds
@@ -292,7 +292,8 @@ def test_models_are_told_with_their_spread_cost_and_ansatz(tmp_path, three):
     [
         (Difference("b", 0.02, NAN, 1), "−0.0200one seed: noise unknown"),
         (Difference("b", NAN, NAN, 0), "–no seed in common"),
-        (Difference("b", 0.0, 0.0, 2), "0.0000 ± 0.0000within seed noise"),
+        (Difference("b", 0.0, 0.0, 2), "0.0000 ± 0.0000not settled, 2 seeds"),
+        (Difference("b", 0.01, 0.02, 4), "−0.0100 ± 0.0318within seed noise"),
     ],
 )
 def test_difference_without_noise_is_no_verdict(tmp_path, difference, words):
@@ -336,12 +337,12 @@ def test_page_without_features_measurements_and_validation(tmp_path):
     for run in (run for members in runs for run in members):
         run.metrics.clear()
         run.ansatz.clear()
-        run.summary.update(peak_memory_mb=None, num_parameters=None, fit_seconds=0.0)
+        run.summary.update(fit_memory_mb=None, num_parameters=None, fit_seconds=0.0)
     comparison = make_comparison(runs)
     parsed = page(tmp_path, comparison)
     assert parsed.all("h2") == ["Models", "How to read this page"]
     head = rows_of(read(tmp_path), 0)[0]
-    assert head == ["#", "model", "kind", "runs", "test/accuracy", "from best", "fit s", "epochs"]
+    assert head == ["#", "model", "test/accuracy", "from best", "runs", "kind", "fit s", "epochs"]
     assert sum(note.startswith("Features unknown") for note in parsed.all("li")) == 4
 
 
@@ -356,7 +357,9 @@ def test_page_of_one_run_a_group(tmp_path):
 
 
 def test_page_of_models_without_a_common_seed(tmp_path):
-    runs = [[make_run(tmp_path, label, i, 0.9, matrix=psd(16, i))] for i, label in enumerate("ab")]
+    runs = [
+        [make_run(tmp_path, label, i, 0.9, kernel=True, matrix=psd(16, i))] for i, label in enumerate("ab")
+    ]
     parsed = page(tmp_path, make_comparison(runs, [Difference("b", NAN, NAN, 0)]))
     assert rows_of(read(tmp_path), 2)[1][2] == "–"
     assert "no seed that both models were run with" in parsed.text
@@ -380,7 +383,7 @@ def test_page_of_one_group_is_about_its_runs(tmp_path):
 
 def test_what_is_undefined_is_a_dash(tmp_path):
     runs = [
-        [make_run(tmp_path, label, s, 0.9, peak_memory_mb=None, matrix=torch.eye(16)) for s in (0, 1)]
+        [make_run(tmp_path, label, s, 0.9, fit_memory_mb=None, matrix=torch.eye(16)) for s in (0, 1)]
         for label in "ab"
     ]
     for members in runs:
@@ -388,7 +391,7 @@ def test_what_is_undefined_is_a_dash(tmp_path):
             run.ansatz[:] = [
                 replace(row, alignment=NAN, z=NAN, cosine=NAN, null_mean=NAN) for row in run.ansatz
             ]
-    runs[0][0].summary["peak_memory_mb"] = 7.0
+    runs[0][0].summary["fit_memory_mb"] = 7.0
     parsed = page(tmp_path, make_comparison(runs))
     assert "nan" not in parsed.text.lower().replace("covariance", "").split()
     attributes = [

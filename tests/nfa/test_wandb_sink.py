@@ -64,7 +64,7 @@ def test_audit_is_logged_offline_and_silently(alone, capfd):
         "nfa", "resnet 50 / photos", ROWS, pictures, meta, files, directory=alone, group="my_sweep"
     )
     assert capfd.readouterr() == ("", "")
-    assert command == f"wandb sync wandb/{folder.name}"
+    assert command.endswith(f"wandb sync wandb/{folder.name}")
     assert folder.name.startswith("offline-run-")
     offline = read(folder)
     assert (offline.run.job_type, offline.run.run_group) == ("audit", "my_sweep")
@@ -85,7 +85,7 @@ def test_audit_is_logged_offline_and_silently(alone, capfd):
 
 def compared():
     """Two runs each of a net and of a kernel machine, of which the second has learned nothing."""
-    numbers = {"fit_seconds": 2.0, "peak_memory_mb": 100.0, "num_parameters": 5, "test/accuracy": 0.9}
+    numbers = {"fit_seconds": 2.0, "fit_memory_mb": 100.0, "num_parameters": 5, "test/accuracy": 0.9}
     row = replace(ROW, epoch=2.0, null_mean=0.7)
 
     def run(model, seed, kind, **other):
@@ -112,7 +112,7 @@ def test_comparison_is_logged_with_tables_heatmaps_and_files(alone, capfd):
         file.write_text("content of " + file.name)
     folder, command = log_comparison("nfa", "mlp, rfm", "my_sweep", compared(), files, directory=alone)
     assert capfd.readouterr() == ("", "")
-    assert command == f"wandb sync wandb/{folder.name}"
+    assert command.endswith(f"wandb sync wandb/{folder.name}")
     offline = read(folder)
     assert (offline.run.job_type, offline.run.run_group) == ("compare", "my_sweep")
     assert offline.run.display_name == "mlp, rfm"
@@ -124,7 +124,7 @@ def test_comparison_is_logged_with_tables_heatmaps_and_files(alone, capfd):
     net, machine = (dict(zip(groups["columns"], row, strict=True)) for row in groups["data"])
     assert (net["label"], net["kind"], net["runs"]) == ("mlp", "net", 2)
     assert (net["test/accuracy"], net["sd"]) == pytest.approx((0.8, math.sqrt(0.02)))
-    expected = {"fit_seconds": 2, "peak_memory_mb": 100, "num_parameters": 5, "alignment": 0.5, "z": 9,
+    expected = {"fit_seconds": 2, "fit_memory_mb": 100, "num_parameters": 5, "alignment": 0.5, "z": 9,
                 "cosine": 0.9, "null_mean": 0.7}  # fmt: skip
     assert {name: machine[name] for name in expected} == pytest.approx(expected)
 
@@ -159,7 +159,7 @@ def test_mode_of_the_runs_is_that_of_their_comparison(alone, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "disabled")
     folder, command = log_comparison("nfa", "a", None, compared(), directory=alone, mode="offline")
-    assert command.startswith("wandb sync ")
+    assert "wandb sync " in command
     assert read(folder).run.run_group == ""
 
 
@@ -181,7 +181,7 @@ def test_online_without_an_account_falls_back(alone, monkeypatch):
     with pytest.warns(UserWarning, match="no API key"):
         folder, command = log_audit("nfa", "a", [ROW], directory=alone)
     assert folder.is_dir()
-    assert command.startswith("wandb sync ")
+    assert "wandb sync " in command
 
 
 def test_disabled_logs_nothing(alone, monkeypatch):
