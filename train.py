@@ -29,6 +29,11 @@ from omegaconf.errors import MissingMandatoryValue
 ROOT = Path(__file__).resolve().parent
 RUNS = "runs"
 _LONGEST_NAME = 180
+_NO_SETTING = {  # where and how it runs, and which repetition it is
+    "data.root", "data.fold", "trainer._target_", "trainer.default_root_dir", "trainer.accelerator",
+    "trainer.devices", "trainer.strategy", "trainer.num_nodes", "trainer.log_every_n_steps",
+    "trainer.enable_model_summary", "trainer.num_sanity_val_steps", "trainer.use_distributed_sampler",
+}  # fmt: skip
 _WHAT_IS_TRAINED = ("model.", "data.", "training.", "trainer.max_", "trainer.precision")
 _OPTIONS_WITH_VALUE = (
     "--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--cfg", "-c",
@@ -65,7 +70,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     datamodule.setup()
     model = build_model(_plain(cfg.model), _plain(cfg.training), datamodule)
     folder = RunFolder(run_dir, description, shlex.join(["python", "train.py", *_arguments()]))
-    measuring = [_instantiate(callback) for callback in (cfg.callbacks or {}).values()]
+    wanted = [callback for callback in (cfg.callbacks or {}).values() if callback and "_target_" in callback]
+    measuring = [_instantiate(callback) for callback in wanted]  # an experiment may set options of others
     checkpoint = _checkpoint(cfg.ckpt_path, run_dir, cfg.trainer.get("max_epochs"))
     try:
         logger = _instantiate(cfg.logger) if cfg.logger else False
@@ -131,7 +137,24 @@ def _description(cfg: DictConfig) -> dict[str, Any]:
             names[key.split(".")[0]] = value.rsplit(".", 1)[-1]
         elif key.lstrip("+").startswith(_WHAT_IS_TRAINED):
             options.append(override.lstrip("+"))
-    return {**names, "seed": cfg.seed, "options": sorted(options), "config": _digest(cfg)}
+    about = {"options": sorted(options), "settings": _settings(cfg), "config": _digest(cfg)}
+    return {**names, "seed": cfg.seed, **about}
+
+
+def _settings(cfg: DictConfig) -> dict[str, Any]:
+    """Every option that makes another model or training, typed or from a file, under its dotted name."""
+    settings: dict[str, Any] = {}
+
+    def collect(name: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                collect(f"{name}.{key}", item)
+        elif name not in _NO_SETTING and not name.endswith(".seed"):
+            settings[name] = value
+
+    for part in ("model", "data", "training", "trainer"):
+        collect(part, _plain(cfg[part]))
+    return settings
 
 
 def _digest(cfg: DictConfig) -> str:
@@ -212,17 +235,16 @@ def _show(folder: Any, monitor: Any, sync_command: str | None) -> None:
 
 
 def _say_how_to_resume(run_dir: Path) -> None:
+    from callbacks.sweep import resume_command, typed_override
     from nfa.commands import typed
 
     if _is_sweep():
-        from callbacks.sweep import resume_command
-
         command = resume_command(_relative(Path(HydraConfig.get().sweep.dir).absolute()))
         print(f"\nstopped; go on with: {command}", file=sys.stderr)
     elif (run_dir / "checkpoints" / "last.ckpt").is_file():
         given = [o for o in _split_options(sys.argv[1:])[0] if o not in ("-m", "--multirun")]
         options = " ".join(map(shlex.quote, given))
-        target = f"ckpt_path=last hydra.run.dir={shlex.quote(str(_relative(run_dir)))}"
+        target = f"ckpt_path=last {typed_override('hydra.run.dir', _relative(run_dir))}"
         command = " ".join(filter(None, [typed("python"), "train.py", options, target]))
         print(f"\nstopped; go on with: {command}", file=sys.stderr)
 
@@ -331,7 +353,7 @@ def _sweep_overrides(arguments: list[str]) -> list[str]:
     earlier = [
         a for a in (*saved.task, *saved.hydra) if _key(a) not in {*names, "hydra.sweep.dir", "hydra.mode"}
     ]
-    return [*earlier, *given, *([] if named else [f"hydra.sweep.dir={path.parent}"])]
+    return [*earlier, *given, *([] if named else [f"hydra.sweep.dir='{path.parent}'"])]
 
 
 def _key(override: str) -> str:
@@ -357,9 +379,14 @@ def _check_writable(arguments: list[str], option: str) -> None:
         )
 
 
-def _unfinished_jobs() -> list[Path]:
+def _forget_failures() -> None:
+    if sweep := sys.modules.get("callbacks.sweep"):  # of an earlier sweep of this process
+        sweep.EndOfSweep.unfinished, sweep.EndOfSweep.failures = [], 0
+
+
+def _some_failed() -> bool:
     sweep = sys.modules.get("callbacks.sweep")  # Hydra imports it, in the process that starts the jobs
-    return sweep.EndOfSweep.unfinished if sweep else []
+    return bool(sweep and (sweep.EndOfSweep.unfinished or sweep.EndOfSweep.failures))
 
 
 def _file_name(words: str) -> str:
@@ -374,7 +401,7 @@ OmegaConf.register_new_resolver("file_name", _file_name, replace=True)
 
 def main() -> None:
     """Entry point of ``python train.py``."""
-    _unfinished_jobs().clear()  # of an earlier sweep of this process
+    _forget_failures()
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # torch 2.15 in Lightning
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # what all processes compute alike
     warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")  # no validation
@@ -393,7 +420,7 @@ def main() -> None:
             )
     sys.argv[1:] = [*options, *overrides]
     _job()
-    if _unfinished_jobs():
+    if _some_failed():
         raise SystemExit(1)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from callbacks.features import write_features
 from callbacks.loggers import LabWandbLogger
+from callbacks.memory import forget_peak, peak_memory_mb
 from nfa import AnsatzReport, AnsatzRow, NfaError, audit, wandb_sink
 from nfa.maps import find_maps, has_unbuilt
 from nfa.pictures import layer_pictures
@@ -45,6 +46,8 @@ class AnsatzMonitor(Callback):
         history: the rows of all measurements, in order.
         report: the last measurement.
         seconds: time spent measuring.
+        fitting_mb: peak memory up to the last measurement, measurements left out; and
+        measuring_mb: that of the measurements.
 
     Raises:
         NfaError: numbers out of range (at once), unknown layers (when training starts).
@@ -80,6 +83,7 @@ class AnsatzMonitor(Callback):
         self.initial: AnsatzReport | None = None
         self.report: AnsatzReport | None = None
         self.seconds = 0.0
+        self.fitting_mb = self.measuring_mb = 0.0
         self._measured_at: int | None = None
         self._probe: tuple[Tensor, Tensor] | None = None
 
@@ -136,6 +140,8 @@ class AnsatzMonitor(Callback):
         if not trainer.is_global_zero:
             return
         start = time.perf_counter()
+        self.fitting_mb = max(self.fitting_mb, peak_memory_mb())
+        forget_peak()
         shape = trainer.datamodule.input_shape
         for logger in trainer.loggers:
             if isinstance(logger, LabWandbLogger):
@@ -144,12 +150,16 @@ class AnsatzMonitor(Callback):
                 logger.send(lambda run: wandb_sink.log_table(run, self.history))
         path = Path(trainer.default_root_dir) / "features.safetensors"
         write_features(path, pl_module.network, self.report, self._probe[0].split(self.batch_size))
+        self.measuring_mb = max(self.measuring_mb, peak_memory_mb())
+        forget_peak()
         self.seconds += time.perf_counter() - start
 
     # ---- what ----------------------------------------------------------------------------------------------
 
     def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: float) -> None:
         start = time.perf_counter()
+        self.fitting_mb = max(self.fitting_mb, peak_memory_mb())
+        forget_peak()
         distributed = trainer.world_size > 1
         x, y = (part[trainer.global_rank :: trainer.world_size] for part in self._probe)
         batches = list(zip(x.split(self.batch_size), y.split(self.batch_size), strict=True))
@@ -169,6 +179,8 @@ class AnsatzMonitor(Callback):
         if trainer.is_global_zero:
             write_csv(Path(trainer.default_root_dir) / "ansatz.csv", self.history, with_epoch=True)
             self._log(trainer, rows, epoch)
+        self.measuring_mb = max(self.measuring_mb, peak_memory_mb())
+        forget_peak()
         self.seconds += time.perf_counter() - start
 
     def _log(self, trainer: pl.Trainer, rows: list[AnsatzRow], epoch: float) -> None:

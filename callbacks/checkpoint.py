@@ -49,7 +49,11 @@ class LastCheckpoint(Checkpoint):
 
     def _save(self, trainer: pl.Trainer) -> None:
         partial = self.path.with_suffix(".partial")
-        trainer.save_checkpoint(partial)
+        try:
+            trainer.save_checkpoint(partial)
+        except OSError as error:  # of a file in the temporary folder, or of a full disk here
+            partial.unlink(missing_ok=True)
+            raise OSError(error.errno, error.strerror, str(self.path)) from None
         if trainer.is_global_zero:
             os.replace(partial, self.path)
 

@@ -1,18 +1,12 @@
 """The files of a run folder that do not depend on what was asked for: metrics, summary and report."""
 
-import contextlib
 import csv
-import ctypes
-import gc
 import io
 import json
 import math
 import os
 import platform
-import re
-import resource
 import secrets
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +19,7 @@ from pytorch_lightning.callbacks import Callback
 import nfa
 from callbacks.ansatz import AnsatzMonitor
 from callbacks.loggers import LabWandbLogger
+from callbacks.memory import forget_peak, give_back, peak_memory_mb
 from nfa import NfaError
 from nfa.files import write_whole
 from nfa.page import write_html
@@ -63,7 +58,9 @@ class RunFolder(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
-        self._memory_before = _reset_peak_memory()
+        give_back()
+        forget_peak()
+        self._memory_before = peak_memory_mb()
         self._start, self._measuring = time.perf_counter(), _measuring_seconds(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -129,8 +126,7 @@ class RunFolder(Callback):
             **{k: v for k, v in data.summary().items() if k.startswith("n_")},
             "epochs": trainer.current_epoch,
             "fit_seconds": round(self.fit_seconds, 3),
-            "peak_memory_mb": round(peak_memory_mb(), 1),
-            "fit_memory_mb": round(peak_memory_mb() - self._memory_before, 1),
+            **self._memory(monitor),
             **pl_module.facts,
             **_ansatz_summary(monitor),
             **versions(),
@@ -143,6 +139,15 @@ class RunFolder(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, LabWandbLogger):
                 logger.log_results(self.path, plain)
+
+    def _memory(self, monitor: AnsatzMonitor | None) -> dict[str, float]:
+        """Most in use; and by fitting alone, beyond libraries and data."""
+        fitting = max(peak_memory_mb(), monitor.fitting_mb if monitor else 0.0)
+        peak = max(fitting, monitor.measuring_mb if monitor else 0.0)
+        return {
+            "peak_memory_mb": round(peak, 1),
+            "fit_memory_mb": round(max(fitting - self._memory_before, 0.0), 1),
+        }
 
     def _write_report(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, monitor: AnsatzMonitor | None
@@ -185,33 +190,6 @@ class RunFolder(Callback):
 def find_monitor(trainer: pl.Trainer) -> AnsatzMonitor | None:
     """The trainer's `AnsatzMonitor`, if it has one."""
     return next((c for c in trainer.callbacks if isinstance(c, AnsatzMonitor)), None)
-
-
-def _reset_peak_memory() -> float:
-    """Forget the peak of what was done before in this process, like the earlier jobs of a sweep.
-
-    Returns:
-        What is in use, in MB: libraries and data.
-    """
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    with contextlib.suppress(OSError, AttributeError):  # of Linux; elsewhere the peak is that of the process
-        ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-    return peak_memory_mb()
-
-
-def peak_memory_mb() -> float:
-    """Most memory in use since training began: of the GPU where there is one, else of this process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    status = Path("/proc/self/status")
-    peaks = re.findall(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.is_file() else []
-    if peaks:
-        return int(peaks[0]) / 2**10
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def versions() -> dict[str, str]:

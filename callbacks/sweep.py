@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shlex
 import sys
 import traceback
@@ -19,6 +20,7 @@ from nfa import NfaError
 from nfa.commands import typed
 from nfa.compare.runs import SUMMARY
 from nfa.compare_command import compare_folders, log_to_wandb
+from nfa.files import write_whole
 
 FAILED = "failed.txt"  # in the folder of a job: why it ended early
 _OF_LAUNCHED = {"LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}  # set for processes
@@ -94,9 +96,12 @@ def note_failure(folder: Path, error: BaseException) -> str:
     line, details = " ".join(str(error).split()), ""
     if not isinstance(error, NfaError):
         line, details = f"{type(error).__name__}: {line}", "".join(traceback.format_exception(error))
+    EndOfSweep.failures += 1
+    if (folder / SUMMARY).is_file():  # it holds the finished run of another job
+        return line
     with contextlib.suppress(OSError):  # a full disk: the job has no summary, which tells as much
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / FAILED).write_text(f"{line}\n{details}", encoding="utf-8")
+        write_whole(folder / FAILED, f"{line}\n{details}")
     return line
 
 
@@ -105,7 +110,10 @@ class EndOfSweep(Callback):
 
     Attributes:
         unfinished: folders of the jobs that did not finish, of the last sweep of this process.
+        failures: jobs that failed in this process.
     """
+
+    failures = 0
 
     unfinished: list[Path] = []  # noqa: RUF012  Hydra keeps its callbacks to itself
 
@@ -118,11 +126,12 @@ class EndOfSweep(Callback):
         """Write ``comparison.html`` and the CSV files into the folder of the sweep."""
         sweep = Path(config.hydra.sweep.dir)
         jobs = [f for f in sorted(sweep.iterdir()) if f.is_dir() and ((f / ".hydra").exists() or _ended(f))]
-        EndOfSweep.unfinished[:] = [job for job in jobs if not _ended(job)]
+        EndOfSweep.unfinished = [job for job in jobs if not _ended(job)]
         self._compare(sweep, [job for job in jobs if _ended(job)], config)
         for job in EndOfSweep.unfinished:
             reason = job / FAILED
-            why = reason.read_text(encoding="utf-8").splitlines()[0] if reason.is_file() else "stopped"
+            words = reason.read_text(encoding="utf-8").splitlines() if reason.is_file() else []
+            why = words[0] if words else "stopped"
             print(f"unfinished   {job}: {why}")
         if EndOfSweep.unfinished:
             print(f"go on with   {resume_command(sweep)}")
@@ -153,7 +162,13 @@ class EndOfSweep(Callback):
 
 def resume_command(sweep: Path) -> str:
     """The command that goes on with a sweep, without its finished jobs."""
-    return f"{typed('python')} train.py -m ckpt_path=last hydra.sweep.dir={shlex.quote(str(sweep))}"
+    return f"{typed('python')} train.py -m ckpt_path=last {typed_override('hydra.sweep.dir', sweep)}"
+
+
+def typed_override(key: str, path: Path) -> str:
+    """An override with a path as it is typed: quoted for Hydra, and for the shell, where that is needed."""
+    plain = re.fullmatch(r"[\w./-]+", str(path), re.ASCII)
+    return f"{key}={path}" if plain else shlex.quote(f"{key}='{path}'")
 
 
 def _ended(job: Path) -> bool:

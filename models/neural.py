@@ -179,6 +179,8 @@ def build_network(net: dict[str, Any]) -> nn.Module:
     try:
         network = hydra.utils.instantiate(net, _convert_="all")
     except hydra.errors.InstantiationException as error:
+        if isinstance(error.__cause__, NfaError):
+            raise error.__cause__ from None
         raise NfaError(f"cannot build model {net.get('_target_')}: {' '.join(str(error).split())}") from error
     if not isinstance(network, nn.Module):
         raise NfaError(f"{net['_target_']} must return an nn.Module, got {type(network).__name__}")

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -136,6 +137,33 @@ def test_runs_of_other_data_are_trained_but_not_compared(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "not compared:" in done.stdout
     assert not (tmp_path / "s" / "comparison.csv").exists()
+
+
+def test_jobs_that_differ_in_a_group_have_folders_of_their_own(tmp_path):
+    small = [option for option in SMALL if not option.startswith("callbacks")]
+    folder = tmp_path / "lr=0.1"
+    done = sweep(*small, "model=mlp", "model.width=8", "callbacks=none,default", folder=f"'{folder}'")
+    assert done.returncode == 0, done.stderr
+    assert len(jobs(folder)) == 2
+    assert all((job / "summary.json").is_file() for job in jobs(folder))
+    again = sweep("ckpt_path=last", folder=f"'{folder}'")
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("finished before") == 2
+
+
+def test_an_experiment_without_measuring(tmp_path):
+    small = [option for option in SMALL if not option.startswith("callbacks")]
+    options = ("+experiment=side_by_side", "model=mlp", "callbacks=none")
+    done = sweep(*options, *small, folder=tmp_path / "s")
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_command_to_go_on_with_suits_hydra_and_the_shell():
+    from callbacks.sweep import typed_override
+
+    assert typed_override("hydra.sweep.dir", Path("runs/a_sweep-1.b")) == "hydra.sweep.dir=runs/a_sweep-1.b"
+    odd = typed_override("hydra.sweep.dir", Path("runs/lr=0.1 ü"))
+    assert shlex.split(odd) == ["hydra.sweep.dir='runs/lr=0.1 ü'"]
 
 
 def test_nothing_to_go_on_with(tmp_path):

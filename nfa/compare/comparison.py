@@ -15,6 +15,7 @@ _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.2
       2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048,
       2.045, 2.042)  # fmt: skip
 _VERSIONS = ("nfa", "torch")
+_ABSENT = "not set"
 _IDLE = 0.95  # cosine of an NFM with that at initialisation, beyond which little was learned
 
 
@@ -85,8 +86,16 @@ class Difference:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the interval leaves out 0: the difference exceeds the noise of the seeds."""
-        return self.mean > self.margin
+        """Whether the interval leaves out 0: the difference exceeds the noise of the seeds.
+
+        Where it is the same for all of them, they tell nothing of noise.
+        """
+        return not self.is_constant and self.mean > self.margin
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether it is the same for several replicates, up to rounding."""
+        return self.count > 1 and self.std <= 1e-12
 
 
 @dataclass(frozen=True)
@@ -185,13 +194,17 @@ def _check_same_data(runs: Sequence[Run]) -> None:
 
 
 def _labelled(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs by label: the model and, where runs of that name differ, the options that not all of them have."""
+    """Runs by label: the model and, where runs of that name differ in their settings, these."""
     groups: dict[str, list[Run]] = {}
     for model in dict.fromkeys(run.model for run in runs):
         members = [run for run in runs if run.model == model]
-        common = frozenset.intersection(*(run.options for run in members))
+        names = sorted(set().union(*(run.settings for run in members)))
+        differing = [k for k in names if len({repr(run.settings.get(k, _ABSENT)) for run in members}) > 1]
+        short = [name.rpartition(".")[2] for name in differing]
+        shown = [s if short.count(s) == 1 else name for s, name in zip(short, differing, strict=True)]
         for run in members:
-            own = sorted(option.partition(".")[2] for option in run.options - common)
+            values = (run.settings.get(name, _ABSENT) for name in differing)
+            own = [f"{name}={value}" for name, value in zip(shown, values, strict=True)]
             groups.setdefault(f"{model} ({', '.join(own)})" if own else model, []).append(run)
     return {label: sorted(members, key=lambda run: run.replicate) for label, members in groups.items()}
 
@@ -261,7 +274,7 @@ def _setting(runs: Sequence[Run]) -> str:
     sizes = {name: {run.summary.get(name) for run in runs} for name in ("n_train", "n_val", "n_test")}
     words = {"n_train": "training", "n_val": "validation", "n_test": "test"}
     counts = [f"{min(v):,} {words[name]}" for name, v in sizes.items() if len(v) == 1 and None not in v]
-    common = sorted(frozenset.intersection(*(run.options for run in runs)))
+    common = [option for option in runs[0].options if all(option in run.options for run in runs)]
     parts = [f"{', '.join(counts)} samples" if counts else "", " ".join(common)]
     return f"Setting: {'; '.join(filter(None, [str(runs[0].summary['data']), *parts]))}"
 

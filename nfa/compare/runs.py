@@ -5,6 +5,8 @@ import itertools
 import json
 import math
 import os
+import re
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +22,16 @@ SUMMARY, FEATURES = "summary.json", "features.safetensors"
 _SCORES = ("test/accuracy", "test/mse")
 _NEEDED = ("model", "data", "seed", "fit_seconds", "run", "test_split")
 _MARKS = (SUMMARY, "metrics.csv", ".hydra", "checkpoints")  # of a folder in which a run was begun
-_REPLICATES = ("data.fold=",)  # options that, like the seed, make another repetition and not another model
+_REPLICATE = "data.fold="  # an option that, like the seed, makes another repetition and not another model
+_KINDS: dict[str, type | tuple[type, ...]] = {  # of what is in a summary, where it is there
+    "options": list, "settings": dict,
+    **dict.fromkeys(("model", "data", "run", "test_split", "kind", "normalize", "nfa", "torch"), str),
+    **dict.fromkeys(
+        ("fit_seconds", "fit_memory_mb", "num_parameters", "num_centers", "n_train", "n_val", "n_test",
+         "epochs", "rounds", "best_round"),
+        (int, float),
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -64,15 +75,23 @@ class Run:
         return float(self.summary[self.metric])
 
     @property
-    def options(self) -> frozenset[str]:
-        """Options it was given that make it another model than one without them."""
-        return frozenset(o for o in self.summary.get("options", ()) if not o.startswith(_REPLICATES))
+    def options(self) -> list[str]:
+        """Options that were typed, ``key=value``, but those that make another repetition only."""
+        return [o for o in self.summary.get("options", ()) if not o.startswith(_REPLICATE)]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All options that make another model or training, by dotted name; where unknown, those typed."""
+        typed = dict(option.partition("=")[::2] for option in self.options)
+        return self.summary.get("settings") or typed
 
     @property
     def replicate(self) -> str:
-        """Which repetition it is: seed, and fold of a cross-validation."""
-        folds = [o for o in self.summary.get("options", ()) if o.startswith(_REPLICATES)]
-        return ", ".join([f"seed {self.summary['seed']}", *(f.replace("data.fold=", "fold ") for f in folds)])
+        """Which repetition it is: seed, and fold of a cross-validation; without a seed, one of its own."""
+        seed = self.summary["seed"]
+        folds = [o for o in self.summary.get("options", ()) if o.startswith(_REPLICATE)]
+        first = f"seed {seed}" if seed is not None else f"run {self.summary['run']}"
+        return ", ".join([first, *(fold.replace(_REPLICATE, "fold ") for fold in folds)])
 
     @cached_property
     def last(self) -> list[AnsatzRow]:
@@ -163,18 +182,34 @@ def _summary(folder: Path) -> dict[str, Any]:
         raise NfaError(f"{folder} is not finished: it has no {SUMMARY}. Go on with it, or leave it out")
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
-        missing = [name for name in _NEEDED if name not in summary]
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, RecursionError):
         raise NfaError(f"{path} cannot be read as JSON: run {folder} again") from None
+    if not isinstance(summary, dict):
+        raise NfaError(f"{path} holds no summary of a run: run {folder} again")
+    missing = [name for name in _NEEDED if name not in summary]
     if missing:
         raise NfaError(
             f"{folder} was written by another version (nfa {summary.get('nfa', 'unknown')}): its {SUMMARY} "
             f"does not tell {', '.join(missing)}. Run it again"
         )
-    score = next((summary[name] for name in _SCORES if name in summary), None)
-    if not isinstance(score, int | float) or not math.isfinite(score):
+    wrong = [k for k, kind in _KINDS.items() if not _is_of(summary.get(k), kind)]
+    if wrong or not all(isinstance(option, str) for option in summary.get("options") or ()):
+        raise NfaError(f"{path} is damaged ({', '.join(wrong) or 'options'}): run {folder} again")
+    name = next((name for name in _SCORES if name in summary), "test/accuracy")
+    score = summary.get(name)
+    most = 1.0 if name == "test/accuracy" else sys.float_info.max
+    if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= most:
         raise NfaError(f"{folder} has no finite test accuracy or error in its {SUMMARY}")
-    return summary
+    return {k: v for k, v in summary.items() if v is not None or k == "seed"}
+
+
+def _is_of(value: object, kind: type | tuple[type, ...]) -> bool:
+    """Whether a value is of a kind, or absent; a number has to be finite, and is no truth value."""
+    if value is None:
+        return True
+    if kind == (int, float):
+        return isinstance(value, kind) and not isinstance(value, bool) and abs(value) < sys.float_info.max
+    return isinstance(value, kind)
 
 
 def _numbers(path: Path) -> list[dict[str, float]]:
@@ -187,4 +222,15 @@ def _tensors(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
         return {}, {}
     with safe_open(path, "pt") as file:
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        return shapes, dict(file.metadata() or {})
+        facts = dict(file.metadata() or {})
+    for name in ("patch", "input_shape"):
+        if name in facts and not re.fullmatch(r"\d+(x\d+)*", facts[name]):
+            raise ValueError(f"{name} is {facts[name]!r} and no shape")
+    for name, shape in shapes.items():
+        square = len(shape) in (2, 3) and shape[-1] == shape[-2]
+        if 0 in shape or not (square or (name == "inputs" and len(shape) == 2)):
+            raise ValueError(f"{name} has the shape {shape}")
+    inputs, whole = shapes.get("inputs"), shapes.get("input_agop")
+    if inputs and whole and inputs[1] != whole[0]:
+        raise ValueError(f"inputs of length {inputs[1]} and an AGOP of size {whole[0]}")
+    return shapes, facts

@@ -35,7 +35,8 @@ class Member:
         is_net: whether it began with random weights, which nets of one seed may share.
         eigenvectors: the leading ones as images (k, c, h, w); None where the vectors are no images, or the
             run is not the first of its label.
-        is_flat: the matrix is a multiple of the identity, up to rounding: it has learned nothing.
+        is_flat: the matrix is a multiple of the identity, up to rounding: it has learned nothing; or it is
+            not finite.
     """
 
     label: str
@@ -128,7 +129,7 @@ def feature_spaces(runs: Sequence[Run], labels: Sequence[str]) -> tuple[list[Fea
     normalizations = {run.summary.get("normalize") for run in runs}
     for run, label in zip(runs, labels, strict=True):
         if not run.tensors:
-            notes.append(f"Features unknown: {label}, {run.replicate}, was trained with callbacks=none")
+            notes.append(f"Features unknown: {label}, {run.replicate}, has none (callbacks=none?)")
         if len(normalizations) > 1:
             continue
         for tensor, name in _spaces_of(run).items():
@@ -183,7 +184,7 @@ def _space(name: str, dimension: int, sources: Sequence[_Source]) -> FeatureSpac
     expected = torch.outer(traces, traces) / dimension
     traceless = products - expected
     rest = traceless.diagonal().clamp_min(0)
-    flat = rest <= 1e-10 * products.diagonal()  # float32 entries, and sums of them
+    flat = ~(rest > 1e-10 * products.diagonal())  # float32 entries, and sums of them; or not finite
     rest = torch.where(flat, 0.0, rest).sqrt()
     alignment = traceless / torch.outer(rest, rest)
     alignment[flat, :] = alignment[:, flat] = math.nan

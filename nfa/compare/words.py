@@ -15,6 +15,7 @@ from nfa.files import write_whole
 from nfa.report import UNDEFINED, finite, show
 from nfa.rows import CHANCE
 
+_EQUAL = 1e-6  # differences of scores that are none
 FEW = 3  # seeds, of which the interval is too wide to tell much
 _ANSATZ = ("alignment", "z", "cosine", "null_mean", "alpha_fit")
 
@@ -37,7 +38,7 @@ def winner_sentence(comparison: Comparison) -> str:
     lead = f"{best.label} has the {degree} {name}, {_spread(best, metric)}."
     next_group = comparison.groups[1]
     parts = [lead, _against(next_group, comparison.differences[0], metric)]
-    unclear = [d.other for d in comparison.differences[1:] if d.count > 1 and not d.is_clear]
+    unclear = [d.other for d in comparison.differences[1:] if d.count > FEW and not d.is_clear]
     if unclear:
         too = "" if comparison.differences[0].is_clear else " too"
         parts.append(f"The interval of the difference from {_listed(unclear)} holds 0{too}.")
@@ -57,11 +58,16 @@ def _against(other: Group, difference: Difference, metric: str) -> str:
     ahead = f"ahead of {other.label} ({_spread(other, metric)})"
     if difference.count == 0:
         return f"No seed is common with {other.label} ({_spread(other, metric)}), so the two are not paired."
-    if difference.mean == 0:
-        return f"On average {other.label} is equal to it."
+    if abs(difference.mean) < _EQUAL:
+        return f"On the seeds that both have, {other.label} ({_spread(other, metric)}) is equal to it."
+    if difference.mean < 0:
+        by = score_words(-difference.mean, metric)
+        return f"But on the seeds that both have ({difference.count}), {other.label} is ahead by {by}."
     by = f"by {score_words(difference.mean, metric)}"
     if difference.count == 1:
         return f"It is {ahead} {by}; one common seed tells nothing of the noise: run more seeds."
+    if difference.is_constant:
+        return f"It is {ahead} {by}, the same for all {difference.count} seeds, which tell nothing of noise."
     if difference.count <= FEW and not difference.is_clear:
         margin = score_words(difference.margin, metric, spread=True)
         return (
@@ -78,7 +84,8 @@ def _test_set_sentence(comparison: Comparison) -> list[str]:
     """The binomial error of the difference of two accuracies, where all seeds share one test set."""
     splits = {run.summary["test_split"] for run in comparison.runs}
     count = comparison.runs[0].summary.get("n_test")
-    if comparison.metric != "test/accuracy" or len(splits) > 1 or not count:
+    paired = comparison.differences[0].count and comparison.differences[0].mean >= _EQUAL
+    if comparison.metric != "test/accuracy" or len(splits) > 1 or not count or not paired:
         return []
     shares = [(group.score * count + 2) / (count + 4) for group in comparison.groups[:2]]  # Agresti and Coull
     error = math.sqrt(sum(p * (1 - p) for p in shares) / (count + 4))
@@ -200,11 +207,13 @@ def _record(comparison: Comparison, run: Run) -> dict[str, object]:
 
 
 def _pairs(space: FeatureSpace) -> Iterable[tuple[object, ...]]:
+    labels = space.labels
+    counted = {pair for a in labels for b in labels for pair in space.pairs(a, b)}
     for (i, a), (j, b) in combinations(enumerate(space.members), 2):
         values = (space.cosine, space.null_mean, space.null_std, space.alignment, space.z)
         numbers = (float(value[i, j]) for value in values)
-        counted = int((i, j) in space.pairs(a.label, b.label))
-        yield (space.name, space.dimension, a.label, a.replicate, b.label, b.replicate, *numbers, counted)
+        in_mean = int((i, j) in counted)
+        yield (space.name, space.dimension, a.label, a.replicate, b.label, b.replicate, *numbers, in_mean)
 
 
 def _write(path: str | os.PathLike, columns: Sequence[str], rows: Iterable[dict[str, object]]) -> None:

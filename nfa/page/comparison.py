@@ -167,6 +167,8 @@ def _gap(difference: Difference | None, metric: str) -> str:
     if difference.count == 1:
         return number(gap, f'{words}<small class="chance">one seed: noise unknown</small>')
     words += f"\u00a0±\u00a0{score_words(difference.margin, metric, spread=True)}"
+    if difference.is_constant:
+        return number(gap, f'{words}<small class="chance">same for all seeds</small>')
     if difference.is_clear:
         return number(gap, f'{words}<small class="clear">beyond seed noise</small>')
     if difference.count <= FEW:

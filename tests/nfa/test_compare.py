@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import time
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from nfa import NfaError
 from nfa.cli import main
 from nfa.compare import compare
 from nfa.compare.similarity import COVARIANCE
-from nfa.compare.words import format_comparison, similarity_sentences, winner_sentence
+from nfa.compare.words import format_comparison, similarity_sentences, winner_sentence, write_tables
 from tests.nfa.run_folders import PATCH, make_run, spd
 
 
@@ -87,6 +88,56 @@ def test_options_tell_models_apart_and_folds_are_repetitions(tmp_path):
     assert found.differences[0].count == 2
 
 
+def test_settings_from_a_file_tell_models_apart_like_typed_ones(tmp_path):
+    """An experiment sets them without anybody typing them."""
+    for seed, rate, norm in ((0, 0.05, True), (1, 0.01, False), (2, 0.05, True)):
+        settings = {"model.batch_norm": norm, "training.lr": rate, "model.depth": 2, "data.depth": 3}
+        make_run(tmp_path / f"cnn{seed}", "cnn", seed, 0.9, settings=settings)
+    found = compare([tmp_path])
+    assert {group.label: len(group.runs) for group in found.groups} == {
+        "cnn (batch_norm=True, lr=0.05)": 2, "cnn (batch_norm=False, lr=0.01)": 1
+    }  # fmt: skip
+
+
+def test_settings_of_one_last_name_are_told_apart(tmp_path):
+    for folder, model, data in (("a", 2, 2), ("b", 2, 3), ("c", 3, 2)):
+        settings = {"model.depth": model, "data.depth": data}
+        make_run(tmp_path / folder, "mlp", 0, 0.9, settings=settings)
+    labels = {group.label for group in compare([tmp_path]).groups}
+    assert labels == {f"mlp (data.depth={d}, model.depth={m})" for m, d in ((2, 2), (2, 3), (3, 2))}
+
+
+def test_the_best_on_average_may_lose_on_the_seeds_that_both_have(tmp_path):
+    for seed, accuracy in enumerate((0.80, 0.99, 0.99)):
+        make_run(tmp_path / f"mlp{seed}", "mlp", seed, accuracy)
+    make_run(tmp_path / "cnn", "cnn", 0, 0.90)
+    sentence = winner_sentence(compare([tmp_path]))
+    assert "mlp has the highest test accuracy" in sentence
+    assert "on the seeds that both have (1), cnn is ahead by 0.1000" in sentence
+    assert "standard error" not in sentence
+
+
+def test_seeds_that_change_nothing_tell_nothing_of_noise(tmp_path):
+    for seed in range(4):
+        make_run(tmp_path / f"a{seed}", "rfm", seed, 0.90)
+        make_run(tmp_path / f"b{seed}", "deep_rfm", seed, 0.89)
+    found = compare([tmp_path])
+    assert not found.differences[0].is_clear
+    assert "the same for all 4 seeds, which tell nothing of noise" in winner_sentence(found)
+
+
+def test_runs_without_a_seed_are_repetitions_of_their_own(tmp_path):
+    for folder in ("a", "b"):
+        make_run(tmp_path / folder, "mlp", 0, 0.9)
+        summary = json.loads((tmp_path / folder / "summary.json").read_text()) | {"seed": None}
+        (tmp_path / folder / "summary.json").write_text(json.dumps(summary))
+    make_run(tmp_path / "c", "rfm", 0, 0.8)
+    found = compare([tmp_path])
+    assert [len(group.runs) for group in found.groups] == [2, 1]
+    assert found.differences[0].count == 0
+    assert "No seed is common with rfm" in winner_sentence(found)
+
+
 # ---- what must not be compared -----------------------------------------------------------------------------
 
 
@@ -125,6 +176,61 @@ def test_unfinished_damaged_and_older_runs_are_left_out_with_the_reason(four, tm
         "nan has no finite test accuracy",
     ):
         assert any(words in reason for reason in found.left_out), words
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"fit_seconds": "long"}, {"num_parameters": [1]}, {"options": "model.width=8"}, {"options": [1]},
+        {"n_test": True}, {"normalize": ["channel"]}, {"run": {}}, {"test/accuracy": True},
+        {"test/accuracy": 1.5}, {"test/accuracy": "0.9"}, {"settings": [1]},
+    ],
+)  # fmt: skip
+def test_summaries_with_values_of_the_wrong_kind_are_left_out(four, tmp_path, wrong):
+    bad = make_run(tmp_path / "bad", "cnn", 0, **{"accuracy": 0.9} | wrong)
+    found = compare([*four, bad])
+    assert len(found.runs) == 4
+    assert len(found.left_out) == 1
+    assert "bad" in found.left_out[0]
+
+
+@pytest.mark.parametrize(
+    ("tensors", "facts"),
+    [
+        ({"input_agop": torch.ones(9)}, PATCH),
+        ({"input_agop": torch.ones(9, 8)}, PATCH),
+        ({"input_agop": torch.zeros(0, 0)}, PATCH),
+        ({"inputs": torch.ones(20, 8)}, PATCH),
+        ({}, PATCH | {"input_shape": "one"}),
+    ],
+)
+def test_features_of_the_wrong_shape_are_left_out(four, tmp_path, tensors, facts):
+    bad = make_run(tmp_path / "bad", "cnn", 0)
+    whole = load_file(bad / "features.safetensors") | tensors
+    save_file(whole, bad / "features.safetensors", facts)
+    found = compare([*four, bad])
+    assert len(found.runs) == 4
+    assert "bad cannot be read" in found.left_out[0]
+
+
+def test_features_that_are_not_finite_are_undefined_and_spoil_no_others(four, tmp_path, capsys):
+    before = compare(four).spaces[0]
+    bad = make_run(tmp_path / "bad", "cnn", 0, 0.1)
+    tensors = load_file(bad / "features.safetensors")
+    tensors |= {name: torch.full_like(tensors[name], math.nan) for name in ("input_agop", "agop", "inputs")}
+    save_file(tensors, bad / "features.safetensors", PATCH)
+    space = compare([*four, bad]).spaces[0]
+    assert math.isnan(space.between("cnn", "mlp", space.z))
+    assert space.between("rfm", "mlp", space.z) == pytest.approx(before.between("rfm", "mlp", before.z))
+    assert main(["compare", *map(str, four), str(bad), "--out", str(tmp_path / "out")]) == 0
+
+
+def test_many_runs_take_a_moment(tmp_path):
+    for seed in range(60):
+        make_run(tmp_path / f"{seed:02d}", "mlp", seed, 0.9)
+    start = time.process_time()
+    write_tables(tmp_path, compare([tmp_path]))
+    assert time.process_time() - start < 10  # 1 s here; a look at all pairs for each pair took minutes
 
 
 def test_the_same_run_counts_once(four, tmp_path):
@@ -281,7 +387,7 @@ def test_runs_without_features_are_told(tmp_path):
     make_run(tmp_path / "b", "rfm")
     found = compare([tmp_path])
     assert found.spaces == []
-    assert any("mlp, seed 0, was trained with callbacks=none" in note for note in found.notes)
+    assert any("mlp, seed 0, has none (callbacks=none?)" in note for note in found.notes)
 
 
 def test_net_and_kernel_that_are_most_alike(four):

@@ -292,7 +292,7 @@ def test_models_are_told_with_their_spread_cost_and_ansatz(tmp_path, three):
     [
         (Difference("b", 0.02, NAN, 1), "−0.0200one seed: noise unknown"),
         (Difference("b", NAN, NAN, 0), "–no seed in common"),
-        (Difference("b", 0.0, 0.0, 2), "0.0000 ± 0.0000not settled, 2 seeds"),
+        (Difference("b", 0.0, 0.0, 2), "0.0000 ± 0.0000same for all seeds"),
         (Difference("b", 0.01, 0.02, 4), "−0.0100 ± 0.0318within seed noise"),
     ],
 )
