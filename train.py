@@ -110,6 +110,8 @@ def _audit(cfg: DictConfig) -> dict[str, Any]:
     if _is_sweep() and (folder / "audit.json").is_file():
         print(f"finished before: {_relative(folder)}")
         return {}
+    if _is_sweep() and options.get("wandb"):
+        options.setdefault("group", Path(HydraConfig.get().sweep.dir).name)
     arguments = ["audit", options.pop("spec"), "--out", str(folder)]
     for name, value in options.items():
         if value is not None and value is not False:

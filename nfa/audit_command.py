@@ -84,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
         raise
     print(f"report   {out / 'audit.html'}")
     if options.wandb:
-        _log(options.wandb, out, result, pictures)
+        _log(options.wandb, options.group, out, result, pictures)
     return 130 if watch.asked_to_stop else 0
 
 
@@ -356,10 +356,14 @@ def _show(result: Result) -> None:
     sys.stdout.flush()
 
 
-def _log(project: str, out: Path, result: Result, pictures: Sequence[LayerPicture]) -> None:
+def _log(
+    project: str, group: str | None, out: Path, result: Result, pictures: Sequence[LayerPicture]
+) -> None:
     from nfa.wandb_sink import log_audit
 
     files = [out / f"audit.{kind}" for kind in ("csv", "json", "html")]
     name = f"audit {result.title}"
-    _, where = log_audit(project, name, result.report.rows, pictures, result.meta, files, directory=out)
+    _, where = log_audit(
+        project, name, result.report.rows, pictures, result.meta, files, directory=out, group=group
+    )
     print(f"W&B      {where}")

@@ -133,6 +133,7 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
         "--pictures", type=_count_or_zero, default=12, metavar="N", help="of so many layers (default 12)"
     )
     shown.add_argument("--wandb", metavar="PROJECT", help="also log to Weights & Biases")
+    shown.add_argument("--group", metavar="NAME", help="W&B group of the audit")
     parser.set_defaults(run=_audit)
 
 
@@ -147,7 +148,7 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
         "--out", required=True, help="folder for comparison.csv, similarity.csv and comparison.html"
     )
     parser.add_argument("--wandb", metavar="PROJECT", help="also log to Weights & Biases")
-    parser.add_argument("--group", metavar="NAME", help="W&B group, like that of the runs")
+    parser.add_argument("--group", metavar="NAME", help="W&B group of the comparison, like that of the runs")
     parser.set_defaults(run=_compare)
 
 

@@ -93,9 +93,9 @@ _COSTS = (
 )
 _BEST = _Column("best round", "0 is the plain kernel", lambda g: g.number("best_round"), ",.0f")
 _ANSATZ = (
-    _Column("ansatz alignment", "mean over layers; 0 by chance", lambda g: g.ansatz("alignment"), "+z.3f"),
+    _Column("ansatz align", "mean over layers; 0 by chance", lambda g: g.ansatz("alignment"), "+z.3f"),
     _Column("z", "alignment over its standard deviation by chance", lambda g: g.ansatz("z"), "z.1f"),
-    _Column("ansatz cosine", "of NFM and AGOP, mean over layers", lambda g: g.ansatz("cosine"), ".3f"),
+    _Column("ansatz cos", "of NFM and AGOP, mean over layers", lambda g: g.ansatz("cosine"), ".3f"),
     _Column("null", "mean cosine with C rotated at random", lambda g: g.ansatz("null_mean"), ".3f"),
 )
 
