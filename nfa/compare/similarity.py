@@ -32,7 +32,6 @@ class Member:
     Attributes:
         label: of the group of the run; `COVARIANCE` for the data.
         replicate: of the run.
-        is_net: whether it began with random weights, which nets of one seed may share.
         eigenvectors: the leading ones as images (k, c, h, w); None where the vectors are no images, or the
             run is not the first of its label.
         is_flat: the matrix is a multiple of the identity, up to rounding: it has learned nothing; or it is
@@ -41,7 +40,6 @@ class Member:
 
     label: str
     replicate: str
-    is_net: bool = False
     eigenvectors: Tensor | None = None
     is_flat: bool = False
 
@@ -84,20 +82,16 @@ class FeatureSpace:
         return sum(known) / len(known) if known else math.nan
 
     def pairs(self, a: str, b: str) -> list[tuple[int, int]]:
-        """Indices of the runs of two labels that are compared.
+        """Indices of the runs of two labels that are compared: those of different seeds, or folds.
 
-        Runs of one seed have seen the same data, so these are taken; but two nets of one seed may have drawn
-        the same initial weights, and look alike before they learn anything, so for nets it is those of
-        different seeds, where there are any. Within one label it is always different seeds.
+        Runs of one seed share the samples measured on, and perhaps their initial weights, so that they look
+        alike for reasons that are no features. They are taken where there are no others.
         """
         members = list(enumerate(self.members))
         mine, theirs = ([(i, m) for i, m in members if m.label == label] for label in (a, b))
-        same = [(i, j) for i, m in mine for j, n in theirs if m.replicate == n.replicate]
+        same = [(i, j) for i, m in mine for j, n in theirs if m.replicate == n.replicate and i != j]
         other = [(i, j) for i, m in mine for j, n in theirs if m.replicate != n.replicate]
-        if a == b:
-            return other
-        nets = all(member.is_net for _, member in (*mine, *theirs))
-        return (other or same) if nets else same
+        return other or same
 
 
 def freedom(dimension: int) -> int:
@@ -126,6 +120,8 @@ def feature_spaces(runs: Sequence[Run], labels: Sequence[str]) -> tuple[list[Fea
     """
     spaces: dict[tuple[str, int], list[_Source]] = {}
     notes = []
+    if len({run.replicate for run in runs}) == 1:
+        notes.append("One seed: all were measured on the same samples, which alone makes features alike")
     normalizations = {run.summary.get("normalize") for run in runs}
     for run, label in zip(runs, labels, strict=True):
         if not run.tensors:
@@ -193,8 +189,7 @@ def _space(name: str, dimension: int, sources: Sequence[_Source]) -> FeatureSpac
     for source, is_flat in zip(sources, flat.tolist(), strict=True):
         images = None if source.label in drawn or is_flat else _eigenvectors(source, dimension)
         drawn.add(source.label)
-        is_net = source.label != COVARIANCE and not source.run.is_kernel
-        members.append(Member(source.label, source.run.replicate, is_net, images, is_flat))
+        members.append(Member(source.label, source.run.replicate, images, is_flat))
     null_std = torch.outer(rest, rest) / scale / math.sqrt(freedom(dimension))
     return FeatureSpace(
         name,

@@ -289,9 +289,9 @@ converged, and then alignment says nothing against it.</dd>
 semi-definite, so that it is positive whatever they learned. The <b>null</b> is its mean if <i>B</i> is
 rotated at random, tr <i>A</i> tr <i>B</i> / <i>d</i> in units of their norms, and <b>z</b> the distance
 from there in standard deviations; both are known in closed form. z tells whether, the colour how much: z
-grows with the dimension <i>d</i>. Runs of one seed, which saw the same data, are paired; but two nets of one
-seed may begin with the same random weights, so for nets it is runs of different seeds, where there are any.
-The colour is the share of the way from
+grows with the dimension <i>d</i>. Compared are runs of different seeds, where there are any: runs of one seed
+are measured on the same samples, and two nets of one seed may begin with the same weights, so that they look
+alike for reasons that are no features. The colour is the share of the way from
 the null to the greatest cosine that two such spectra and traces allow to parallel traceless parts.</dd>
 <dt>data (covariance)</dt><dd>Chance is a low bar where all models see the same data. The covariance of the
 inputs is compared with them too: two models that resemble it as much as each other may owe it to the data

@@ -32,14 +32,13 @@ def similarity_section(spaces: Sequence[FeatureSpace]) -> str:
     scale = "".join(f'<i style="--share:{share}%"></i>' for share in _SHARES)
     return (
         "<h2>Feature similarity</h2>\n"
-        '<p class="note">Large: the cosine of the feature matrices of two models, mean over runs of one seed '
-        "(of two nets over runs of different seeds, where there are any); on the diagonal that of different "
-        "seeds of one model. Below: the null, what a random rotation gives on average, and z, how many "
-        "standard deviations the cosine lies above it. The null is known in closed form. "
-        f'<span class="scale">Colour: {scale}</span> from the null to the greatest cosine that the spectra '
-        f"allow; none within chance (z ≤ {CHANCE:g}). The last row tells what may come from the data alone: "
-        "a model whose features resemble the covariance of the data need not have learned them.</p>\n"
-        + "\n".join(map(_matrix, spaces))
+        '<p class="note">Large: the cosine of the feature matrices of two models, mean over runs of '
+        "different seeds, where there are any; so too on the diagonal, within one model. Below: the null, "
+        "what a random rotation gives on average, and z, how many standard deviations the cosine lies above "
+        f'it. The null is known in closed form. <span class="scale">Colour: {scale}</span> from the null to '
+        f"the greatest cosine that the spectra allow; none within chance (z ≤ {CHANCE:g}). The last row "
+        "tells what may come from the data alone: a model whose features resemble the covariance of the "
+        "data need not have learned them.</p>\n" + "\n".join(map(_matrix, spaces))
     )
 
 
@@ -95,12 +94,8 @@ def _dashes(space: FeatureSpace) -> list[str]:
             "identity, which no rotation changes: its cosine is the null itself, whatever it is compared "
             f"with, and z is undefined ({UNDEFINED}). Where other runs of a model learned, z is theirs."
         )
-    pairs = [(a, b) for i, a in enumerate(space.labels) for b in space.labels[i:]]
-    missing = [pair for pair in pairs if not math.isfinite(space.between(*pair, space.cosine))]
-    if any(a == b for a, b in missing):
+    if any(not space.pairs(label, label) for label in space.labels):
         words.append(f"A dash ({UNDEFINED}) on the diagonal: only one run, so that no two seeds compare.")
-    if any(a != b for a, b in missing):
-        words.append(f"A dash ({UNDEFINED}) beside it: no seed that both models were run with.")
     return words
 
 

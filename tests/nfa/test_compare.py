@@ -313,22 +313,29 @@ def test_block_by_block_equals_whole(four, monkeypatch):
         torch.testing.assert_close(a.null_mean, b.null_mean, rtol=1e-12, atol=0)
 
 
-def test_two_nets_of_one_seed_may_share_their_initial_weights(tmp_path):
+def test_runs_of_different_seeds_are_compared_where_there_are_any(tmp_path):
+    """One seed means the same samples, and perhaps the same initial weights."""
     for model in ("mlp", "cnn"):
         for seed in (0, 1):
             make_run(tmp_path / f"{model}{seed}", model, seed)
-    space = compare([tmp_path]).spaces[0]
+    found = compare([tmp_path])
+    space = found.spaces[0]
     a, b = space.labels[:2]
     assert space.pairs(a, b) == [(0, 3), (1, 2)]
-    assert space.pairs(a, COVARIANCE) == [(0, 4), (1, 5)]
-    lone = compare([tmp_path / "mlp0", tmp_path / "cnn0"]).spaces[0]
-    assert lone.pairs(*lone.labels[:2]) == [(0, 1)]
+    assert space.pairs(a, a) == [(0, 1), (1, 0)]
+    assert space.pairs(a, COVARIANCE) == [(0, 5), (1, 4)]
+    assert not any("One seed" in note for note in found.notes)
+    lone = compare([tmp_path / "mlp0", tmp_path / "cnn0"])
+    space = lone.spaces[0]
+    assert space.pairs(*space.labels[:2]) == [(0, 1)]
+    assert space.pairs(a, a) == []
+    assert any("One seed" in note for note in lone.notes)
 
 
 def test_between_models_and_between_seeds(four):
     space = compare(four).spaces[0]
     c = space.cosine
-    assert space.between("rfm", "mlp", c) == pytest.approx(float(c[0, 2] + c[1, 3]) / 2)
+    assert space.between("rfm", "mlp", c) == pytest.approx(float(c[0, 3] + c[1, 2]) / 2)
     assert space.between("rfm", "rfm", c) == pytest.approx(float(c[0, 1]))
     assert math.isnan(space.between("rfm", "cnn", c))
 
@@ -391,13 +398,17 @@ def test_runs_without_features_are_told(tmp_path):
 
 
 def test_net_and_kernel_that_are_most_alike(four):
-    sentences = similarity_sentences(compare(four))
-    assert len(sentences) == 3
+    shared = spd(9, 5, rank=2)
+    for seed, folder in enumerate(four):
+        tensors = load_file(folder / "features.safetensors")
+        tensors["input_agop"] = shared + 0.05 * spd(9, 50 + seed)
+        save_file(tensors, folder / "features.safetensors", PATCH)
     space = compare(four).spaces[0]
-    assert sentences[0] == (
-        "input AGOP: the net and kernel machine most alike are rfm and mlp, cosine 1.000 against "
-        f"{space.between('rfm', 'mlp', space.null_mean):.3f} by chance; theirs with the covariance of "
-        f"the data {space.between('rfm', COVARIANCE, space.cosine):.3f} and "
+    assert similarity_sentences(compare(four))[0] == (
+        "input AGOP: the net and kernel machine most alike are rfm and mlp, cosine "
+        f"{space.between('rfm', 'mlp', space.cosine):.3f} against "
+        f"{space.between('rfm', 'mlp', space.null_mean):.3f} by chance; theirs with the covariance of the "
+        f"data {space.between('rfm', COVARIANCE, space.cosine):.3f} and "
         f"{space.between('mlp', COVARIANCE, space.cosine):.3f}."
     )
 
@@ -431,8 +442,8 @@ def test_command_writes_tables_and_page(four, tmp_path, capsys):
     counted = {
         (row["a"], row["a_replicate"], row["b"], row["b_replicate"]) for row in pairs if row["in_mean"] == "1"
     }
-    assert ("rfm", "seed 0", "mlp", "seed 0") in counted
-    assert ("rfm", "seed 0", "mlp", "seed 1") not in counted
+    assert ("rfm", "seed 0", "mlp", "seed 1") in counted
+    assert ("rfm", "seed 0", "mlp", "seed 0") not in counted
     assert ("rfm", "seed 0", "rfm", "seed 1") in counted
     assert "<html" in (out / "comparison.html").read_text()
 

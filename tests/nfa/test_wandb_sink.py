@@ -135,7 +135,7 @@ def test_comparison_is_logged_with_tables_heatmaps_and_files(alone, capfd):
         ("input AGOP", "rfm", "rfm"),
         ("first layer, patches 1x3x3", "mlp", "mlp"),
     }
-    assert pairs["input AGOP", "mlp", "rfm"][:3] == pytest.approx([0.3, 0.15, 0.03])  # of seeds 0 and 1
+    assert pairs["input AGOP", "mlp", "rfm"][:3] == pytest.approx([0.35, 0.175, 0.035])  # of different seeds
     assert pairs["input AGOP", "mlp", "rfm"][3] is None  # undefined: no NaN, which would make it text
     assert pairs["input AGOP", "rfm", "rfm"][0] == pytest.approx(0.9)
 
