@@ -114,7 +114,6 @@ class EndOfSweep(Callback):
     """
 
     failures = 0
-
     unfinished: list[Path] = []  # noqa: RUF012  Hydra keeps its callbacks to itself
 
     def on_multirun_start(self, config: DictConfig, **options: Any) -> None:
