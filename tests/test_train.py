@@ -81,7 +81,7 @@ def test_stopped_run_goes_on_to_the_same_weights(run, own, name, code):
     stopped = run(*options, stop, folder="stopped")
     assert stopped.code == code
     assert re.search(
-        "go on with: python train.py --config-dir .* ckpt_path=last hydra.run.dir=stopped", stopped.err
+        r"go on with: \S*python train.py --config-dir .* ckpt_path=last hydra.run.dir=stopped", stopped.err
     )
     assert len(stopped.metrics) == 1
     resumed = run(
