@@ -3,7 +3,8 @@
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -139,49 +140,52 @@ class AnsatzMonitor(Callback):
             self._measure(trainer, pl_module, float(trainer.current_epoch))
         if not trainer.is_global_zero:
             return
-        start = time.perf_counter()
-        self.fitting_mb = max(self.fitting_mb, peak_memory_mb())
-        forget_peak()
-        shape = trainer.datamodule.input_shape
-        for logger in trainer.loggers:
-            if isinstance(logger, LabWandbLogger):
-                pictures = self.drawn(pl_module, shape)
-                logger.send(lambda run, p=pictures: wandb_sink.log_pictures(run, p, self.history[-1].epoch))
-                logger.send(lambda run: wandb_sink.log_table(run, self.history))
-        path = Path(trainer.default_root_dir) / "features.safetensors"
-        write_features(path, pl_module.network, self.report, self._probe[0].split(self.batch_size))
-        self.measuring_mb = max(self.measuring_mb, peak_memory_mb())
-        forget_peak()
-        self.seconds += time.perf_counter() - start
+        with self._set_apart():
+            shape = trainer.datamodule.input_shape
+            for logger in trainer.loggers:
+                if isinstance(logger, LabWandbLogger):
+                    pictures = self.drawn(pl_module, shape)
+                    logger.send(
+                        lambda run, p=pictures: wandb_sink.log_pictures(run, p, self.history[-1].epoch)
+                    )
+                    logger.send(lambda run: wandb_sink.log_table(run, self.history))
+            path = Path(trainer.default_root_dir) / "features.safetensors"
+            write_features(path, pl_module.network, self.report, self._probe[0].split(self.batch_size))
 
     # ---- what ----------------------------------------------------------------------------------------------
 
-    def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: float) -> None:
+    @contextmanager
+    def _set_apart(self) -> Iterator[None]:
+        """Context whose seconds and memory count as measuring, and not as fitting."""
         start = time.perf_counter()
         self.fitting_mb = max(self.fitting_mb, peak_memory_mb())
         forget_peak()
-        distributed = trainer.world_size > 1
-        x, y = (part[trainer.global_rank :: trainer.world_size] for part in self._probe)
-        batches = list(zip(x.split(self.batch_size), y.split(self.batch_size), strict=True))
-        self.report = audit(
-            pl_module.network,
-            batches,
-            initial_state=self.initial,
-            seed=self.seed,
-            distributed=distributed,
-            **self.options,
-        )
-        if self.initial is None and epoch == 0:
-            self.initial = self.report
-        rows = [dataclasses.replace(row, epoch=epoch) for row in self.report.rows]
-        self.history.extend(rows)
-        self._measured_at = trainer.global_step
-        if trainer.is_global_zero:
-            write_csv(Path(trainer.default_root_dir) / "ansatz.csv", self.history, with_epoch=True)
-            self._log(trainer, rows, epoch)
+        yield
         self.measuring_mb = max(self.measuring_mb, peak_memory_mb())
         forget_peak()
         self.seconds += time.perf_counter() - start
+
+    def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: float) -> None:
+        with self._set_apart():
+            distributed = trainer.world_size > 1
+            x, y = (part[trainer.global_rank :: trainer.world_size] for part in self._probe)
+            batches = list(zip(x.split(self.batch_size), y.split(self.batch_size), strict=True))
+            self.report = audit(
+                pl_module.network,
+                batches,
+                initial_state=self.initial,
+                seed=self.seed,
+                distributed=distributed,
+                **self.options,
+            )
+            if self.initial is None and epoch == 0:
+                self.initial = self.report
+            rows = [dataclasses.replace(row, epoch=epoch) for row in self.report.rows]
+            self.history.extend(rows)
+            self._measured_at = trainer.global_step
+            if trainer.is_global_zero:
+                write_csv(Path(trainer.default_root_dir) / "ansatz.csv", self.history, with_epoch=True)
+                self._log(trainer, rows, epoch)
 
     def _log(self, trainer: pl.Trainer, rows: list[AnsatzRow], epoch: float) -> None:
         for logger in trainer.loggers:
