@@ -1,5 +1,6 @@
 # make demo    train a ResNet on the bundled digits and print how well the ansatz holds in every layer
-# make test    run the tests            make lint    check style, and that the documentation builds
+# make test    run the tests of a change    make test-all    and the long ones: attacks, kills, fresh environments
+# make lint    check style, and that the documentation builds
 # make bench   measure the claims of benchmarks/
 
 PYTHON ?= python3
@@ -7,12 +8,15 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-all lint bench clean
 
 demo: $(READY)
 	$(RUN) train.py model=resnet
 
 test: $(READY)
+	$(RUN) -m pytest -n 2 -m "not long"
+
+test-all: $(READY)
 	$(RUN) -m pytest -n 2
 
 lint: $(READY)
