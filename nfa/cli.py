@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from nfa.errors import NfaError
+from nfa.terminal import error_line, say, tolerate_any_encoding
 
 _EXAMPLES = """examples:
   nfa audit torchvision:resnet18 --data photos --out audits/resnet18
@@ -27,18 +28,18 @@ class _Parser(argparse.ArgumentParser):
     """One line and exit status 2 for a mistake, without the usage in front of it."""
 
     def error(self, message: str) -> NoReturn:
-        print(f"error: {message} (see {self.prog} --help)", file=sys.stderr)
-        raise SystemExit(2)
+        _fail(f"{message} (see {self.prog} --help)")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the ``nfa`` command; returns the exit status (2: a mistake that the user can mend)."""
+    tolerate_any_encoding()
     options = _parser().parse_args(arguments)
     warnings.filterwarnings("ignore", message=".*non-writable.*")
     try:
         return options.run(options)
     except NfaError as error:
-        _fail(" ".join(str(error).split()))
+        _fail(error)
     except BrokenPipeError:  # whoever was reading has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -47,12 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         _fail(f"cannot read or write {error.filename or 'a file'}: {error.strerror}")
     except KeyboardInterrupt:
-        print("\ninterrupted: nothing was written", file=sys.stderr)
+        say("", "interrupted: nothing was written", stream=sys.stderr)
         return 130
 
 
-def _fail(message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
+def _fail(message: object) -> NoReturn:
+    say(f"error: {error_line(message)}", stream=sys.stderr)
     raise SystemExit(2)
 
 
@@ -170,7 +171,7 @@ def _list(options: argparse.Namespace) -> int:
     found = list_models(options.pattern)
     if not found:
         raise NfaError(f'no network matches {options.pattern!r}: try a shorter pattern, such as "*net*"')
-    print("\n".join(found))
+    say(*found)
     return 0
 
 

@@ -16,6 +16,7 @@ from nfa.compare import Comparison, compare
 from nfa.compare.words import format_comparison, similarity_sentences, winner_sentence, write_tables
 from nfa.files import make_writable
 from nfa.page.comparison import write_comparison
+from nfa.terminal import say
 
 
 def compare_folders(
@@ -38,10 +39,11 @@ def compare_folders(
     make_writable(out)
     sentence = winner_sentence(comparison)
     for reason in comparison.left_out:
-        print(f"left out: {reason}", file=sys.stderr)
-    print(f"\n{format_comparison(comparison)}\n\n{sentence}")
+        say(f"left out: {reason}", stream=sys.stderr)
+    say("", *format_comparison(comparison).split("\n"), "", sentence)
     comparison = replace(comparison, notes=[*comparison.notes, *similarity_sentences(comparison)])
-    print("\n".join(comparison.notes))
+    if comparison.notes:
+        say(*comparison.notes)
     write_tables(out, comparison)
     meta = {
         "command": command,
@@ -51,7 +53,7 @@ def compare_folders(
         "seconds": round(time.perf_counter() - started, 2),
     }
     write_comparison(out / "comparison.html", comparison, sentence=sentence, meta=meta)
-    print(f"\ncomparison   {out / 'comparison.html'}")
+    say("", f"comparison   {out / 'comparison.html'}")
     return comparison
 
 
@@ -61,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
     comparison = compare_folders(options.runs, options.out, command)
     if options.wandb:
         where = log_to_wandb(comparison, options.out, options.wandb, options.group)
-        print(f"W&B          {where}")
+        say(f"W&B          {where}")
     return 0
 
 

@@ -20,9 +20,9 @@ def replaced_whole(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def write_whole(path: str | os.PathLike, text: str) -> None:
-    """Write a UTF-8 text file, whole or not at all."""
+    r"""Write a UTF-8 text file, whole or not at all; what UTF-8 cannot hold is written out, ``\udc80``."""
     with replaced_whole(path) as partial:
-        partial.write_text(text, encoding="utf-8", newline="\n")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def make_writable(folder: str | os.PathLike) -> None:

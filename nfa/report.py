@@ -15,6 +15,7 @@ from torch import Tensor
 from nfa.files import write_whole
 from nfa.parts import common_start
 from nfa.rows import CHANCE, CLEAR, AnsatzRow
+from nfa.terminal import one_line
 
 UNDEFINED = "–"
 _KIND_WIDTH = 10
@@ -168,8 +169,8 @@ def _null(row: AnsatzRow) -> str:
 
 
 _COLUMNS: dict[str, Callable[[AnsatzRow], str]] = {
-    "layer": lambda row: row.layer,
-    "kind": lambda row: abbreviate(row.kind, _KIND_WIDTH),
+    "layer": lambda row: one_line(row.layer),
+    "kind": lambda row: abbreviate(one_line(row.kind), _KIND_WIDTH),
     "in→out": _size,
     "alignment": lambda row: show(row.alignment, "+.3f"),
     "z": lambda row: show(row.z, ".1f"),
@@ -241,7 +242,7 @@ def _line(cells: Mapping[str, str], widths: Mapping[str, int], row: AnsatzRow) -
     if not row.skipped:
         return _aligned(cells, widths)
     line = _aligned({head: text for head, text in cells.items() if head in _OF_ALL_ROWS}, widths)
-    reason = textwrap.wrap(row.status, max(_total(widths) - len(line) - 2, 20)) or [""]
+    reason = textwrap.wrap(one_line(row.status), max(_total(widths) - len(line) - 2, 20)) or [""]
     return "\n".join([f"{line}  {reason[0]}", *(" " * (len(line) + 2) + part for part in reason[1:])])
 
 

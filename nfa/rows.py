@@ -1,13 +1,13 @@
 """One row a layer and measurement: the columns of ``ansatz.csv`` and ``audit.csv``, and nothing else."""
 
 import csv
-import io
 import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from nfa.cells import csv_text, text_of
 from nfa.files import write_whole
 
 NAN = math.nan
@@ -102,20 +102,10 @@ _TEXT = {"layer", "kind", "status"}
 _WHOLE = {"in_features", "out_features", "groups"}
 
 
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:.10g}"
-    return str(value)
-
-
 def write_csv(path: str | os.PathLike, rows: Iterable[AnsatzRow], *, with_epoch: bool = False) -> None:
     """Write rows to ``path``, whole or not at all; an undefined number is an empty cell."""
     columns = TRAIN_COLUMNS if with_epoch else AUDIT_COLUMNS
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([_cell(getattr(row, column)) for column in columns] for row in rows)
-    write_whole(path, text.getvalue())
+    write_whole(path, csv_text(columns, ([getattr(row, c) for c in columns] for row in rows)))
 
 
 def read_csv(path: str | os.PathLike) -> list[AnsatzRow]:
@@ -128,7 +118,7 @@ def read_csv(path: str | os.PathLike) -> list[AnsatzRow]:
 
 def _parse(column: str, text: str) -> str | int | float:
     if column in _TEXT:
-        return text
+        return text_of(text)
     if column in _WHOLE:
         return int(text)
     return float(text) if text else NAN

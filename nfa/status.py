@@ -4,6 +4,8 @@ import sys
 import time
 from typing import TextIO
 
+from nfa.terminal import one_line, say
+
 _REFRESH = 0.2, 15.0  # seconds between updates of one line in a terminal, and between lines of a log
 
 
@@ -22,6 +24,7 @@ class StatusLine:
         if now - self._last < _REFRESH[0 if self.terminal else 1] or (last and not self.terminal):
             return
         self._last = now
+        text = one_line(text)
         if self.terminal:
             print("\r" + text.ljust(self._width), end="", file=self.stream, flush=True)
             self._width = max(self._width, len(text))
@@ -31,7 +34,7 @@ class StatusLine:
     def say(self, text: str) -> None:
         """Write a line that stays."""
         self.clear()
-        print(text, file=self.stream, flush=True)
+        say(text, stream=self.stream)
 
     def clear(self) -> None:
         """Take the line of progress away."""

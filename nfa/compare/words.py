@@ -1,19 +1,19 @@
 """A comparison in words and as text: who won and by how much, the console table, the CSV files."""
 
-import csv
-import io
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
 from pathlib import Path
 
+from nfa.cells import csv_text
 from nfa.compare.comparison import Comparison, Difference, Group
 from nfa.compare.runs import Run
 from nfa.compare.similarity import COVARIANCE, FeatureSpace
 from nfa.files import write_whole
 from nfa.report import UNDEFINED, finite, show
 from nfa.rows import CHANCE
+from nfa.terminal import one_line
 
 _EQUAL = 1e-6  # differences of scores that are none
 FEW = 3  # seeds, of which the interval is too wide to tell much
@@ -156,7 +156,7 @@ def format_comparison(comparison: Comparison) -> str:
     """Lay out the groups as plain text, best first: one line a model."""
     metric = comparison.metric
     columns: dict[str, Callable[[Group], str]] = {
-        "model": lambda g: g.label,
+        "model": lambda g: one_line(g.label),
         "runs": lambda g: str(len(g.runs)),
         metric: lambda g: _plus_minus(g.score, g.score_std, metric),
         "from best (95 %)": lambda g: _margin(comparison, g),
@@ -217,14 +217,4 @@ def _pairs(space: FeatureSpace) -> Iterable[tuple[object, ...]]:
 
 
 def _write(path: str | os.PathLike, columns: Sequence[str], rows: Iterable[dict[str, object]]) -> None:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
-    write_whole(path, text.getvalue())
-
-
-def _cell(value: object) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    return f"{value:.10g}" if isinstance(value, float) else str(value)
+    write_whole(path, csv_text(columns, (map(row.get, columns) for row in rows)))

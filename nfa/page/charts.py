@@ -4,11 +4,11 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from html import escape
 from typing import Any
 
 from nfa.page import svg
 from nfa.page.svg import Band, Series, figure, line_chart
+from nfa.page.text import escape
 from nfa.parts import OTHER, Parts, find_parts
 from nfa.report import UNDEFINED, finite, show
 from nfa.rows import AnsatzRow

@@ -4,7 +4,6 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 
 from nfa.compare import Comparison
 from nfa.compare.comparison import Difference, Group
@@ -17,6 +16,7 @@ from nfa.page.document import document, meta_section, notes_list
 from nfa.page.matrix import eigenvectors_section, similarity_section
 from nfa.page.svg import Series
 from nfa.page.table import head, number, region, shown
+from nfa.page.text import escape
 from nfa.report import UNDEFINED
 
 _MOST_NOTES, _MOST_LEFT_OUT = 8, 4  # beyond, they are folded

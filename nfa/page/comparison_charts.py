@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from html import escape
 from typing import Any
 
 from nfa.compare import Comparison, Run
@@ -12,6 +11,7 @@ from nfa.compare.runs import mean
 from nfa.page import svg
 from nfa.page.marks import SHAPES
 from nfa.page.svg import Series, figure, line_chart
+from nfa.page.text import escape
 from nfa.report import finite
 
 Point = tuple[float, float]

@@ -5,13 +5,13 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
-from html import escape
 
 from nfa.files import write_whole
 from nfa.page.assets import GUIDE, SCRIPT, STYLE
 from nfa.page.charts import Curves, curves_section, depth_section, history_section
 from nfa.page.layers import anchors, pictures_section
 from nfa.page.table import table_section
+from nfa.page.text import escape
 from nfa.report import LayerPicture, summary_sentence
 from nfa.rows import AnsatzRow
 

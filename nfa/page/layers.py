@@ -3,12 +3,12 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from html import escape
 
 from torch import Tensor
 
 from nfa.page import images, svg
 from nfa.page.svg import Series, line_chart
+from nfa.page.text import escape
 from nfa.pairs import effective_rank
 from nfa.report import LayerPicture, finite, show
 from nfa.rows import AnsatzRow

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
+
+from nfa.page.text import escape
 
 Point = tuple[float, float]
 

@@ -3,7 +3,6 @@
 import math
 import re
 from collections.abc import Sequence
-from html import escape
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch import Tensor
 from nfa.compare.similarity import COVARIANCE, FeatureSpace, Member
 from nfa.page import images
 from nfa.page.table import region, shown
+from nfa.page.text import escape
 from nfa.report import UNDEFINED
 from nfa.rows import CHANCE
 

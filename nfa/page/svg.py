@@ -7,11 +7,11 @@ and dark pages as well as a file of its own. Widths and heights are in px.
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import accumulate, groupby
 
 from nfa.page.axes import Axis, range_of, tick_text
 from nfa.page.marks import marker, place_names
+from nfa.page.text import escape
 from nfa.report import abbreviate, finite
 
 # Okabe and Ito's colours, told apart by colour-blind eyes; a page may lighten them for a dark background.

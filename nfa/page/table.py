@@ -3,9 +3,9 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 
 from nfa.page.assets import NUMBER_COLUMNS, TEXT_COLUMNS
+from nfa.page.text import escape
 from nfa.report import finite, show
 from nfa.rows import CHANCE, CLEAR, TRAIN_COLUMNS, VERDICTS, AnsatzRow
 

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from dataclasses import replace
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -56,12 +57,18 @@ def test_json_round_trip(tmp_path):
     }
 
 
-def test_failed_write_keeps_the_previous_file(tmp_path):
+def test_failed_write_keeps_the_previous_file(tmp_path, monkeypatch):
     path = tmp_path / "a.html"
     write_html(path, title="first", rows=[MEASURED])
     before = path.read_text()
-    with pytest.raises(UnicodeEncodeError):
-        write_html(path, title="\ud800", rows=[MEASURED])  # a lone surrogate has no UTF-8
+
+    def half(self, text, **options):
+        self.write_bytes(text.encode()[: len(text) // 2])
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(OSError, match="no space left"):
+        write_html(path, title="second", rows=[MEASURED])
     assert path.read_text() == before
     assert [p.name for p in tmp_path.iterdir()] == ["a.html"]
 

@@ -1,0 +1,14 @@
+"""Text of others in a page: harmless as HTML, and shown as it is."""
+
+import html
+
+from nfa.terminal import one_line
+
+
+def escape(text: str) -> str:
+    """Text for the inside of an element or a quoted attribute.
+
+    What a browser would not show, or would act on like a mark of direction, is written out; newlines and
+    spaces that do not break stay.
+    """
+    return html.escape(one_line(text, keep="\n\u00a0"))
