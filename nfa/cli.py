@@ -5,7 +5,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from nfa.errors import NfaError
 from nfa.terminal import error_line, say, tolerate_any_encoding
@@ -31,6 +31,21 @@ class _Parser(argparse.ArgumentParser):
         _fail(f"{message} (see {self.prog} --help)")
 
 
+class _Version(argparse.Action):
+    """Print the versions on one line and end."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any):
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help=options.get("help"))
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        import torch
+
+        import nfa
+
+        say(f"nfa {nfa.__version__}, torch {torch.__version__}")
+        parser.exit()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the ``nfa`` command; returns the exit status (2: a mistake that the user can mend)."""
     tolerate_any_encoding()
@@ -47,9 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno is None:
             raise
         _fail(f"cannot read or write {error.filename or 'a file'}: {error.strerror}")
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         say("", "interrupted: nothing was written", stream=sys.stderr)
-        return 130
+        return stop.args[0] if stop.args else 130
 
 
 def _fail(message: object) -> NoReturn:
@@ -59,6 +74,7 @@ def _fail(message: object) -> NoReturn:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="nfa", description="Feature matrices of networks, measured.")
+    parser.add_argument("--version", action=_Version, help="of nfa and of torch")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
     _add_audit(commands.add_parser(
         "audit",
@@ -99,6 +115,12 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--layers", nargs="+", metavar="GLOB", help="only these layers")
     what.add_argument("--per-head", action="store_true", help="a row for each head of attention")
     what.add_argument("--output", choices=("logits", "softmax", "log_softmax"), default="logits")
+    which = what.add_mutually_exclusive_group()
+    which.add_argument(
+        "--output-index", type=_count_or_zero, metavar="N", help="of several tensors that it returns, from 0"
+    )
+    which.add_argument("--output-key", metavar="NAME", help="of several tensors that it returns")
+    which.add_argument("--outputs", choices=("all",), help="all tensors that it returns, side by side")
     what.add_argument("--nulls", type=_count_or_zero, default=32, help="random rotations (default 32)")
     what.add_argument("--seed", type=_count_or_zero, default=0)
 

@@ -1,11 +1,11 @@
-"""What a person in front of a terminal sees while an audit runs, and how Ctrl-C ends it."""
+"""What a person in front of a terminal sees while an audit runs, and how Ctrl-C or SIGTERM ends it."""
 
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TextIO
+from typing import Any, TextIO
 
 from nfa.memory import Footprint, size_words
 from nfa.status import StatusLine
@@ -27,7 +27,7 @@ class ConsoleWatch(Watch):
     def __init__(self, samples: int, at_once: int, stream: TextIO | None = None):
         self.samples, self.at_once = samples, at_once
         self.label = ""
-        self.asked_to_stop = False
+        self.stopped_by: int | None = None  # number of the signal
         self._start = 0.0
         self._line = StatusLine(stream)
 
@@ -57,8 +57,18 @@ class ConsoleWatch(Watch):
             self._line.clear()
 
     def stop(self) -> bool:
-        """Whether Ctrl-C was pressed."""
+        """Whether Ctrl-C was pressed, or the process was asked to end."""
         return self.asked_to_stop
+
+    @property
+    def asked_to_stop(self) -> bool:
+        """Whether to finish what is under way and write it."""
+        return self.stopped_by is not None
+
+    @property
+    def status(self) -> int:
+        """The exit status: 0, or 128 + number of the signal, as shells have it."""
+        return 0 if self.stopped_by is None else 128 + self.stopped_by
 
     def say(self, text: str) -> None:
         """Write a line that stays."""
@@ -70,23 +80,28 @@ class ConsoleWatch(Watch):
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Within, the first Ctrl-C asks to stop and the second one interrupts."""
+        """Within, the first Ctrl-C or SIGTERM asks to stop and the second one interrupts.
+
+        What it interrupts with is a KeyboardInterrupt whose argument is the exit status.
+        """
 
         def handler(number: int, frame: FrameType | None) -> None:
             if self.asked_to_stop:
-                raise KeyboardInterrupt
-            self.asked_to_stop = True
+                raise KeyboardInterrupt(128 + number)
+            self.stopped_by = number
             self.say("stopping: the samples under way are finished first (Ctrl-C again to quit at once)")
 
+        before: dict[int, Any] = {}
         try:
-            before = signal.signal(signal.SIGINT, handler)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before[number] = signal.signal(number, handler)
         except ValueError:  # not the main thread
-            yield
-            return
+            pass
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, previous in before.items():
+                signal.signal(number, previous)
 
 
 def clock(seconds: float) -> str:

@@ -291,6 +291,8 @@ def _select(
         if not any(_matches(name, owners, [pattern]) for name in owners):
             names = list(owners)
             near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3) or names[:3]
+            if any(name.startswith(f"{pattern}.") for name in names):
+                near = [f"{pattern}.*"]
             raise NfaError(
                 f"layer pattern {pattern!r} matches none of the {len(names)} weights of the network; "
                 f"near ones: {', '.join(near) or 'none at all'}"

@@ -1,7 +1,7 @@
 """What goes to a terminal: one line stays one line, and no character in it is a command.
 
-Names come from files (of layers, classes, folders, runs), and so does much of the text of an error. In these a
-terminal acts on escapes, a newline forges a line of a table, and a mark of direction turns letters round.
+Names come from files (of layers, classes, folders, runs), and so does much of the text of an error. In these
+a terminal acts on escapes, a newline forges a line of a table, and a mark of direction turns letters round.
 """
 
 import sys

@@ -70,13 +70,12 @@ def load(name: str, weights: str | os.PathLike | None, seed: int) -> Loaded:
 
 
 def pick_output(raw: Any) -> Tensor:
-    """The tensor to differentiate: logits, else embeddings, else the last hidden state of every token."""
-    for key in _OUTPUTS:
-        value = getattr(raw, key, None)
-        if isinstance(value, Tensor):
-            return value
-    values = raw.values() if hasattr(raw, "values") else raw if isinstance(raw, tuple) else [raw]
-    return next((v for v in values if isinstance(v, Tensor) and v.is_floating_point()), raw)
+    """The tensor to differentiate: logits, else embeddings, else the last hidden state of every token.
+
+    What has none of these comes back as it is.
+    """
+    found = (getattr(raw, key, None) for key in _OUTPUTS)
+    return next((value for value in found if isinstance(value, Tensor)), raw)
 
 
 def _check_name(name: str) -> None:

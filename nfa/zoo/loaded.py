@@ -63,11 +63,26 @@ def random_weights(seed: int) -> str:
 
 
 def in_float32(model: nn.Module) -> nn.Module:
-    """The model on the CPU in eval mode, half precision converted up; float64 stays."""
+    """The model on the CPU in eval mode, half precision converted up; float64 stays.
+
+    Raises:
+        NfaError: its tensors have no values, it is scripted, or it has no eval mode.
+    """
+    if any(t.is_meta for t in (*model.parameters(), *model.buffers())):
+        raise NfaError("the network is on the meta device, where tensors have no values: build it on the CPU")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise NfaError(
+            "the network is scripted or traced, and shows no layers: give the module that it was made from"
+        )
     floating = [p for p in model.parameters() if p.is_floating_point() and not is_lazy(p)]
     if any(p.dtype not in (torch.float32, torch.float64) for p in floating):
         model = model.float()
-    return model.cpu().eval()
+    try:
+        return model.cpu().eval()
+    except NotImplementedError as error:  # a graph of torch.export
+        raise NfaError(
+            f"the network cannot be brought to eval mode ({error}): give the module that it was made from"
+        ) from None
 
 
 def checked_twin(build: Callable[[], nn.Module]) -> Callable[[int], nn.Module]:

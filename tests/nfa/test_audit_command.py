@@ -1,0 +1,412 @@
+"""An audit from the command line: which outputs, whether the network takes the data, and nothing is lost."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy
+import pytest
+
+import nfa
+from nfa import audit_command, audit_files
+from nfa.cli import main
+from nfa.rows import read_csv
+
+ROOT = Path(__file__).parents[2]
+
+NETS = '''
+import os, signal
+from collections import namedtuple
+import torch
+from torch import nn
+
+def plain(outputs=3):
+    return nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, outputs))
+
+class Several(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.a, self.b = plain(6), nn.Linear(6, 3), nn.Linear(6, 2)
+
+    def forward(self, x):
+        h = self.body(x).relu()
+        return self.give(self.a(h), self.b(h))
+
+class Pair(Several):
+    def give(self, a, b):
+        return a, b
+
+class Single(Several):
+    def give(self, a, b):
+        return [a, None, a.argmax(1)]
+
+class Named(Several):
+    def give(self, a, b):
+        return namedtuple("Out", "policy value")(a, b)
+
+class Keys(Several):
+    def give(self, a, b):
+        return {"policy": a, "more": {"value": b}}
+
+class Logits(Several):
+    def give(self, a, b):
+        return {"hidden": b, "logits": a}
+
+class Text(Several):
+    def give(self, a, b):
+        return "cat"
+
+class Squeezing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = plain(1)
+
+    def forward(self, x):
+        return self.net(x).squeeze()
+
+class Fixed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = plain()
+
+    def forward(self, x):
+        return self.net(x.view(16, 8))
+
+class Pairs(Fixed):
+    def forward(self, x):
+        return self.net(x) if len(x) > 1 else self.net(x.view(2, 8))
+
+class Mixed(Fixed):
+    def forward(self, x):
+        return self.net(x).sum(0, keepdim=True)
+
+class Ids(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = nn.Embedding(9, 8), plain()
+
+    def forward(self, x):
+        return self.head(self.embed(x).mean(1))
+
+def image():
+    pooled = (nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), *pooled, nn.Linear(4, 2))
+
+def loads_its_own():
+    torch.manual_seed(0)
+    return plain()
+
+class Nested(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer1 = plain()
+
+    def forward(self, x):
+        return self.layer1(x)
+
+calls = 0
+
+class Stopping(nn.Module):
+    """Sends a signal to the process while it is measured."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = plain()
+
+    def forward(self, x):
+        global calls
+        calls += 1
+        if calls == 9:
+            os.kill(os.getpid(), int(os.environ["SIGNAL"]))
+        return self.net(x)
+
+def scripted():
+    return torch.jit.script(plain())
+
+def traced():
+    return torch.jit.trace(plain(), torch.zeros(2, 8))
+
+def exported():
+    return torch.export.export(plain(), (torch.zeros(2, 8),)).module()
+
+def meta():
+    return plain().to("meta")
+
+def bfloat():
+    return plain().bfloat16()
+
+def quantised():
+    return torch.ao.quantization.quantize_dynamic(plain(), {nn.Linear})
+
+def sparse():
+    net = plain()
+    net[0].weight = nn.Parameter(net[0].weight.detach().to_sparse())
+    return net
+
+def complex_valued():
+    return plain().to(torch.complex64)
+
+def without_derivative():
+    class Own(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = plain(4), plain(2)
+            self.last[0] = nn.Linear(4, 6)
+
+        def forward(self, x):
+            return self.last(Own.apply(self.first(x)))
+    return Net()
+'''
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    (tmp_path / "command_nets.py").write_text(NETS)
+    x = numpy.random.default_rng(0).normal(size=(24, 8)).astype("float32")
+    numpy.savez(tmp_path / "x.npz", inputs=x)
+    numpy.savez(tmp_path / "wide.npz", inputs=x.reshape(12, 16))
+    numpy.savez(tmp_path / "square.npz", inputs=x.reshape(24, 2, 4))
+    numpy.savez(tmp_path / "whole.npz", inputs=(10 * x).astype("int64"))
+    numpy.savez(tmp_path / "grey.npz", inputs=x.reshape(12, 1, 4, 4))
+    numpy.savez(tmp_path / "last.npz", inputs=numpy.zeros((12, 6, 6, 3)))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    sys.modules.pop("command_nets", None)
+
+
+def audit(net, *arguments, data="x.npz", out="out"):
+    return main(["audit", f"command_nets:{net}", "--data", data, "--out", out, *arguments])
+
+
+def refused(capsys, net, *arguments, data="x.npz"):
+    """The one line on standard error."""
+    with pytest.raises(SystemExit) as status:
+        audit(net, *arguments, data=data)
+    assert status.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert not Path("out").exists()
+    return error
+
+
+def notes():
+    return json.loads(Path("out/audit.json").read_text())["meta"]["notes"]
+
+
+# ---- outputs ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("net", ["Pair", "Named", "Keys"])
+def test_several_outputs_are_never_cut_silently(place, capsys, net):
+    error = refused(capsys, net)
+    names = {"Pair": ("0", "1"), "Named": ("policy", "value"), "Keys": ("policy", "more.value")}[net]
+    assert f"0: {names[0]} (2, 3), 1: {names[1]} (2, 2)" in error
+    assert "--output-index" in error
+    assert "--output-key" in error
+    assert "--outputs all" in error
+    for options, skipped in (
+        (["--output-index", "0"], "b"),
+        (["--output-index", "1"], "a"),
+        (["--output-key", names[1]], "a"),
+        (["--outputs", "all"], None),
+    ):
+        assert audit(net, "--exact", *options) == 0
+        rows = {row.layer: row for row in read_csv("out/audit.csv")}
+        assert {name for name in "ab" if rows[name].skipped} == ({skipped} if skipped else set())
+
+
+def test_outputs_side_by_side_add_up(place):
+    """C of the layers below is the sum of what each output gives."""
+    from command_nets import Pair
+
+    from nfa.zoo import load
+
+    model, x = load("command_nets:Pair").model, numpy.load("x.npz")["inputs"]
+    assert isinstance(model, Pair)
+    batches = [nfa.audit.__globals__["torch"].from_numpy(x)]
+    agops = [
+        nfa.agop(model, batches, "body.0", output_fn=fn)["body.0"] for fn in (lambda r: r[0], lambda r: r[1])
+    ]
+    from nfa.chosen_output import Choice
+
+    both = nfa.agop(model, batches, "body.0", output_fn=Choice(everything=True))["body.0"]
+    assert (both - sum(agops)).abs().max() < 1e-6 * both.abs().max()
+
+
+@pytest.mark.parametrize("net", ["Single", "Logits"])
+def test_what_is_unambiguous_needs_no_option(place, net):
+    assert audit(net) == 0
+    assert {row.layer: row.skipped for row in read_csv("out/audit.csv")}["a"] is False
+
+
+def test_wrong_choices_are_one_line(place, capsys):
+    assert "returns 0: 0 (2, 3), 1: 1 (2, 2)" in refused(capsys, "Pair", "--output-index", "2")
+    assert "returns 0: policy" in refused(capsys, "Keys", "--output-key", "polcy")
+    assert "no floating tensor: it returned str" in refused(capsys, "Text")
+    assert "not allowed with" in refused(capsys, "Pair", "--output-index", "0", "--outputs", "all")
+    assert "softmax makes no sense" in refused(capsys, "Pair", "--outputs", "all", "--output", "softmax")
+
+
+# ---- the first call ---------------------------------------------------------------------------------------
+
+UNSUITED = {
+    "squeezes": ("Squeezing", "x.npz", "squeeze(-1)"),
+    "fixed batch": ("Fixed", "x.npz", "takes 16 samples at a time and no other number"),
+    "no single sample": ("Pairs", "x.npz", "two samples and not one alone"),
+    "no rows": ("Mixed", "x.npz", "expected outputs whose first dimension counts samples"),
+    "integers": ("plain", "whole.npz", "the data holds integers of shape (8,): save them as float32"),
+    "floats": ("Ids", "x.npz", "takes integers, such as token ids"),
+    "too long": ("plain", "wide.npz", "takes vectors of 8 numbers, the inputs have shape (16,)"),
+    "not flat": ("plain", "square.npz", "reshape them to (8,)"),
+    "grey": ("image", "grey.npz", "takes 3 channels, the inputs of shape (1, 4, 4) have 1"),
+    "channels last": ("image", "last.npz", "channels come first, transpose the data"),
+    "no picture": ("image", "x.npz", "takes inputs of 3 dimensions, channels first, got (8,)"),
+    "no derivative": ("without_derivative", "x.npz", "cannot be measured (NotImplementedError"),
+}
+
+
+@pytest.mark.parametrize("case", UNSUITED)
+def test_what_the_network_does_not_take_is_said_with_what_to_do(place, capsys, case):
+    net, data, words = UNSUITED[case]
+    with pytest.raises(SystemExit) as status:
+        audit(net, data=data)
+    assert status.value.code == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert words in errors[0], errors[0]
+    assert not Path("out").exists()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "net", ["scripted", "traced", "exported", "meta", "bfloat", "quantised", "sparse", "complex_valued"]
+)
+def test_networks_without_derivatives_of_their_own_are_one_line(place, capsys, net):
+    try:
+        status = audit(net)
+    except SystemExit as stop:
+        status = stop.code
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    if status:
+        assert status == 2
+        assert sum(line.startswith("error: ") for line in error.splitlines()) == 1
+        assert not Path("out").exists()
+
+
+def test_a_layer_that_holds_others_offers_them(place, capsys):
+    with pytest.raises(SystemExit):
+        audit("Nested", "--layers", "layer1")
+    assert "near ones: layer1.*" in capsys.readouterr().err
+
+
+# ---- nothing is lost --------------------------------------------------------------------------------------
+
+
+def test_initial_values_that_cannot_be_had_are_said_before_anything_is_measured(place, capsys, monkeypatch):
+    monkeypatch.setattr(audit_command, "audit", None)
+    error = refused(capsys, "loads_its_own", "--init")
+    assert "--init: no randomly initialised network to compare with" in error
+    assert "leave out --init" in error
+
+
+def fails(*_, **__):
+    raise RuntimeError("out of\nluck")
+
+
+def interrupts(*_, **__):
+    raise KeyboardInterrupt(130)
+
+
+@pytest.mark.parametrize("failure", [fails, interrupts])
+@pytest.mark.parametrize("part", ["values at initialisation", "pictures of layers", "page audit.html"])
+def test_what_was_measured_is_written_whatever_fails_afterwards(place, monkeypatch, capsys, part, failure):
+    assert audit("plain", "--init", "--exact") == 0
+    whole = read_csv("out/audit.csv")
+    real, count = audit_command.audit, []
+
+    def second(*arguments, **options):
+        count.append(1)
+        return real(*arguments, **options) if len(count) == 1 else failure()
+
+    if part.startswith("values"):
+        monkeypatch.setattr(audit_command, "audit", second)
+    elif part.startswith("pictures"):
+        monkeypatch.setattr(audit_command, "layer_pictures", failure)
+    else:
+        monkeypatch.setattr(audit_files, "write_html", failure)
+    assert audit("plain", "--init", "--exact") == 0
+    rows = read_csv("out/audit.csv")
+    assert [row.cosine for row in rows] == pytest.approx([row.cosine for row in whole], nan_ok=True)
+    why = "stopped" if failure is interrupts else "RuntimeError: out of"
+    if part.startswith("values") and failure is fails:
+        why = "the network cannot be measured (RuntimeError: out of)"
+    note = f"Missing: the {part} ({why})."
+    assert note in notes()
+    assert note in capsys.readouterr().out
+    assert (rows[0].init_cosine == rows[0].init_cosine) == (not part.startswith("values"))
+    assert Path("out/audit.html").exists() == (not part.startswith("page"))
+
+
+def test_files_are_there_before_the_table_and_where_the_table_cannot_be_shown(place, monkeypatch):
+    def no_terminal(*_, **__):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(audit_files, "say", no_terminal)
+    monkeypatch.setattr(os, "dup2", lambda *_: None)
+    monkeypatch.setattr(type(sys.stdout), "fileno", lambda _: 1, raising=False)
+    assert audit("plain") == 0
+    assert len(read_csv("out/audit.csv")) == 3
+
+
+def process(net, *arguments, **environment):
+    command = [sys.executable, "-m", "nfa", "audit", f"command_nets:{net}", "--data", "x.npz", "--out", "out"]
+    known = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.run([*command, *arguments], capture_output=True, env=known, timeout=300, check=False)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_writes_the_partial_audit(place, number, status):
+    done = process("Stopping", "--exact", "--batch-size", "2", SIGNAL=str(int(number)))
+    assert done.returncode == status, done.stderr
+    assert b"Traceback" not in done.stderr
+    meta = json.loads(Path("out/audit.json").read_text())["meta"]
+    assert meta["stopped"] is True
+    assert 0 < meta["samples"] < 24
+    assert f"Partial: stopped after {meta['samples']} of 24 samples.".encode() in done.stdout
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_in_this_process_does_the_same(place, monkeypatch, number, status):
+    monkeypatch.setenv("SIGNAL", str(int(number)))
+    before = signal.getsignal(number)
+    assert audit("Stopping", "--exact", "--batch-size", "2") == status
+    assert any(note.startswith("Partial: stopped after") for note in notes())
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.long
+def test_a_terminal_that_is_not_utf8_gets_files_and_table(place):
+    done = process("plain", PYTHONIOENCODING="ascii", LANG="C")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.isascii()
+    assert b"alignment" in done.stdout
+    assert len(read_csv("out/audit.csv")) == 3
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as status:
+        main(["--version"])
+    assert status.value.code == 0
+    assert capsys.readouterr().out.startswith(f"nfa {nfa.__version__}, torch ")
