@@ -228,7 +228,9 @@ class Accumulator:
                 self.sums[slot] = OuterSum(self.groups, self.size, self.device)
 
     def add(self, delta: Tensor, lines: list[int]) -> None:
-        """Add the gradients (m, batch, …) of the m outputs or probes ``lines``."""
+        """Add the gradients (m, batch, …) of the m outputs or probes ``lines``; there may be no vector."""
+        if not delta.numel():  # an expert that no sample of this batch came to
+            return
         rows = self._rows(delta)
         slots = self.targets if len(self.targets) == 1 else [self.targets[line] for line in lines]
         if len(set(slots)) == 1:

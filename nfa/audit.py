@@ -168,13 +168,13 @@ def audit(
             sweep = measure_sensitivities(*sweep_args, probes=probes, watch=watch, **options)
         else:
             sweep = sweep_to_tolerance(*sweep_args, tolerance, power, footprint.backwards, watch, options)
+        report = AnsatzReport(weights={m.name: m.weight().clone() for m in maps})
     if distributed:
         all_reduce(sweep)
     tied = tied_weights(model)
     if tied:
         skipped = [_with_tie(entry, tied_to(model, entry, maps)) for entry in skipped]
     middle = time.perf_counter()
-    report = AnsatzReport(weights={m.name: m.weight().clone() for m in maps})
     entries, halves = _in_order(model, maps, skipped), drift or tolerance is not None
     for entry in entries:
         sensitivity = sweep.sensitivities.pop(entry.name, None)  # its replicates are not needed any longer

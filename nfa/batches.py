@@ -58,12 +58,11 @@ def length(inputs: Any) -> int:
 
 
 def peek(batches: Iterable[Batch]) -> tuple[Batch, Iterator[Batch]]:
-    """The first batch, and all batches including it."""
+    """The first batch that has samples, and it with all that come after."""
     iterator = iter(batches)
-    try:
-        first = next(iterator)
-    except StopIteration:
-        raise NfaError("no samples to measure on: the batches are empty") from None
+    first = next((batch for batch in iterator if length(split(batch)[0])), None)
+    if first is None:
+        raise NfaError("no samples to measure on: the batches are empty")
 
     def again() -> Iterator[Batch]:
         yield first
@@ -145,10 +144,32 @@ def prepare(model: nn.Module, inputs: Any, device: torch.device) -> Any:
 
 
 def call(model: nn.Module, inputs: Any) -> Any:
-    """Call the model with a tensor, a tuple of arguments, or keyword arguments."""
-    if isinstance(inputs, Mapping):
-        return model(**inputs)
-    return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+    """Call the model with a tensor, a tuple of arguments, or keyword arguments.
+
+    Raises:
+        NfaError: the model cannot take these, or cannot be differentiated, for a reason known here.
+    """
+    try:
+        if isinstance(inputs, Mapping):
+            return model(**inputs)
+        return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+    except NfaError:
+        raise
+    except (RuntimeError, TypeError) as error:
+        reason = _known_reason(error, inputs)
+        if reason is None:
+            raise
+        raise NfaError(reason) from error
+
+
+def _known_reason(error: Exception, inputs: Any) -> str | None:
+    """What is wrong and what to do, where the error of a forward pass tells it."""
+    if "nference tensor" in str(error):
+        return (
+            "the network uses tensors made under torch.inference_mode that are neither parameters nor "
+            "buffers: make them outside of it"
+        )
+    return None
 
 
 def picked(raw: Any, output_fn: OutputFn | None) -> Tensor:

@@ -19,6 +19,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from nfa import heads
 from nfa.errors import NfaError
+from nfa.turns import turn
 
 _CONVOLUTIONS = {nn.Conv1d: "conv1d", nn.Conv2d: "conv2d", nn.Conv3d: "conv3d"}
 _MEASURABLE = (torch.float32, torch.float64)
@@ -246,6 +247,14 @@ def _is_quantised(module: nn.Module) -> bool:
 
 
 def _effective(module: nn.Module, parameter: str) -> Tensor:
+    stored = module._parameters.get(parameter)
+    if stored is not None:
+        return stored.detach()
+    with turn():
+        return _computed(module, parameter)
+
+
+def _computed(module: nn.Module, parameter: str) -> Tensor:
     modes = [(m, m.training) for m in module.modules()]
     try:
         for m, _ in modes:  # in training mode reading a spectral norm moves its power iteration on

@@ -97,8 +97,6 @@ def survey(
     batches = Replayable(batches)
     inputs, target = split(batches.first)
     n = length(inputs)
-    if n == 0:
-        return Footprint(0, 0, 0, 1, 1), batches
     inputs, target = cut(inputs, slice(1), n), cut(target, slice(1), n)
     home = device_of(model)
     saved: dict[int, int] = {}

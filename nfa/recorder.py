@@ -19,6 +19,8 @@ _SAME = 1e-6
 
 Collect = Callable[[Tensor], None]
 
+_recorded: list[frozenset[nn.Module]] = []  # modules under taps now, one entry for each nested measurement
+
 
 @dataclass(frozen=True)
 class _Member:
@@ -72,6 +74,7 @@ class Recorder:
             m.name: Accumulator(m, bases.get(m.name), replicates, centered, device) for m in maps
         }
         self.maps, self.device, self.centered = maps, device, centered
+        self._modules = frozenset(model.modules())
         self.widest = 0.0  # bytes a sample of the largest output seen
         self.most_samples: int | None = None  # a piece may not be larger: memory
         self.most_bytes = 0
@@ -90,7 +93,16 @@ class Recorder:
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Taps in place for one forward and its backwards, removed also when the model raises."""
+        """Taps in place for one forward and its backwards, removed also when the model raises.
+
+        Raises:
+            NfaError: this forward is part of another that is recorded, of a network with the same modules.
+        """
+        if any(not self._modules.isdisjoint(modules) for modules in _recorded):
+            raise NfaError(
+                "a measurement began inside the forward pass of a network that is being measured (in a hook "
+                "of it?): measure it before or after"
+            )
         self.lines, self.most_bytes, self.forwarding = [], 0, True
         self._without_gradients = set()
         self.last_call, self.seeds, self.ends = None, None, []
@@ -108,6 +120,8 @@ class Recorder:
                 stack.callback(enter.remove)
                 stack.callback(leave.remove)
             stack.enter_context(self._functional)
+            _recorded.append(self._modules)
+            stack.callback(_recorded.remove, self._modules)
             try:
                 yield
             finally:

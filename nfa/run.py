@@ -167,6 +167,8 @@ class Run:
     def _call(self, inputs: Any) -> Any:
         try:
             return call(self.model, inputs)
+        except NfaError:
+            raise
         except Exception as error:
             error.add_note(FORWARD_FAILED)
             raise

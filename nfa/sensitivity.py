@@ -170,8 +170,14 @@ def _on_device(model: nn.Module, home: torch.device, target: torch.device) -> It
     if home == target:
         yield
         return
-    model.to(target)
+    places = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
+    if len(places) > 1:
+        raise NfaError(
+            f"the network lies on several devices ({', '.join(sorted(map(str, places)))}) and cannot be "
+            "moved to one and back: leave device out"
+        )
     try:
+        model.to(target)
         yield
     finally:
         model.to(home)

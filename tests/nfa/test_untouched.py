@@ -107,3 +107,209 @@ def test_module_that_counts_its_calls_in_a_buffer_is_put_back():
     net = nn.Sequential(Counter(), nn.Linear(3, 2))
     nfa.agop(net, torch.ones(2, 3))
     assert float(net[0].calls) == 0
+
+
+# ---- made under inference mode ----------------------------------------------------------------------------
+
+
+IMAGES = torch.linspace(-1, 1, 150).reshape(6, 1, 5, 5)
+
+
+def made_in_inference_mode(make):
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        inference = make().train()
+    torch.manual_seed(0)
+    return inference, make().train()
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(5, 5), nn.Linear(5, 5), nn.Linear(5, 3)
+        self.b.weight = self.a.weight
+
+    def forward(self, x):
+        return self.c(torch.tanh(self.b(torch.tanh(self.a(x)))))
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cell, self.c = nn.LSTM(5, 6, batch_first=True), nn.Linear(6, 3)
+
+    def forward(self, x):
+        return torch.tanh(self.c(self.cell(x[:, None])[0][:, -1]))
+
+
+def normed():
+    return nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.ReLU(inplace=True), nn.Linear(6, 3))
+
+
+def parametrised():
+    return nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(5, 6)), nn.Tanh(), nn.Linear(6, 3))
+
+
+@pytest.mark.parametrize("make", [normed, Tied, Recurrent, parametrised])
+@pytest.mark.parametrize("options", [{}, {"memory": 1e9}, {"probes": 2}])
+def test_a_network_made_under_inference_mode_is_measured(make, options):
+    inference, plain = made_in_inference_mode(make)
+    inference.eval(), inference.train()
+    x = torch.randn(8, 5)
+    before = snapshot(inference)
+    found, expected = nfa.audit(inference, x, **options), nfa.audit(plain, x, **options)
+    assert equal(snapshot(inference), before)
+    assert all(p.is_inference() for p in inference.parameters())
+    for a, b in zip(found.rows, expected.rows, strict=True):
+        assert (a.layer, a.status) == (b.layer, b.status)
+        assert a.cosine == pytest.approx(b.cosine, rel=1e-5, nan_ok=True)
+
+
+def test_inference_tensors_that_are_no_buffers_are_refused_in_one_line():
+    class Hidden(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(5, 3)
+            with torch.inference_mode():
+                self.scale = torch.ones(3)
+
+        def forward(self, x):
+            return self.a(x) * self.scale
+
+    net = Hidden()
+    before = snapshot(net)
+    with pytest.raises(nfa.NfaError, match="made under torch.inference_mode") as raised:
+        nfa.audit(net, torch.ones(4, 5))
+    assert len(str(raised.value).splitlines()) == 1
+    assert equal(snapshot(net), before)
+
+
+# ---- something fails while all is put back ----------------------------------------------------------------
+
+
+def _fails_once_measured(monkeypatch, owner, name):
+    """Let the last of two calls of a function fail: that which puts something back."""
+    real, calls = getattr(owner, name), []
+
+    def failing(*args, **kwargs):
+        calls.append(args)
+        result = real(*args, **kwargs)
+        if len(calls) == 2:
+            raise RuntimeError(f"no {name}")
+        return result
+
+    monkeypatch.setattr(owner, name, failing)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(torch.backends.mha, "set_fastpath_enabled"), (torch, "set_float32_matmul_precision")],
+)
+def test_all_is_put_back_though_a_switch_fails(monkeypatch, owner, name):
+    torch.set_float32_matmul_precision("high")
+    try:
+        net = network()
+        before = snapshot(net)
+        _fails_once_measured(monkeypatch, owner, name)
+        with pytest.raises(RuntimeError, match=f"no {name}"):
+            nfa.agop(net, IMAGES)
+        assert equal(snapshot(net), before)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize("failing", [random, numpy.random, torch])
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_all_is_put_back_though_random_states_fail(monkeypatch, failing, error):
+    name = {random: "setstate", numpy.random: "set_state", torch: "set_rng_state"}[failing]
+    net, real = network(), getattr(failing, name)
+    before = snapshot(net)
+
+    def fails(state):
+        real(state)
+        raise error("state")
+
+    monkeypatch.setattr(failing, name, fails)
+    with pytest.raises(error, match="state"):
+        nfa.agop(net, IMAGES)
+    assert equal(snapshot(net), before)
+
+
+class Stubborn(nn.Module):
+    """Cannot be put back: its flag fails when set to True, and so does that of its parameter."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.weight, self.error = Frozen(torch.ones(3)), error
+
+    def __setattr__(self, name, value):
+        super().__setattr__(name, value)
+        if name == "training" and value and "error" in self.__dict__:
+            raise self.error("mode")
+
+    def forward(self, x):
+        return x * self.weight
+
+
+class Frozen(nn.Parameter):
+    def requires_grad_(self, flag=True):
+        result = super().requires_grad_(flag)
+        if flag:
+            raise RuntimeError("flag")
+        return result
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_all_is_put_back_though_modules_and_parameters_fail(error):
+    net = nn.Sequential(*network(), Stubborn(error))
+    before = snapshot(net)
+    with pytest.raises((error, RuntimeError), match="mode|flag"):
+        nfa.agop(net, IMAGES)
+    assert equal(snapshot(net), before)
+
+
+def test_what_raised_first_is_told_and_what_came_after_is_noted():
+    net = nn.Sequential(*network(), Stubborn(RuntimeError))
+    net[6].fuse = True
+    before = snapshot(net)
+    with pytest.raises(RuntimeError, match="bang") as raised:
+        nfa.audit(net, IMAGES)
+    assert any("not everything could be put back" in note for note in raised.value.__notes__)
+    assert equal(snapshot(net), before)
+
+
+@pytest.mark.parametrize("where", ["forward", "backward", "batches", "watch"])
+def test_ctrl_c_half_way(where):
+    net, x = network(), IMAGES
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    class Stop(nfa.sweep.Watch):
+        progress = stop
+
+    def batches():
+        yield x
+        if where == "batches":
+            stop()
+
+    if where == "forward":
+        net[6].register_forward_hook(stop)
+    if where == "backward":
+        net[6].register_forward_hook(lambda module, inputs, out: out.register_hook(stop) and None)
+    before = snapshot(net)
+    with pytest.raises(KeyboardInterrupt):
+        nfa.audit(net, batches(), **({"watch": Stop()} if where == "watch" else {}))
+    assert equal(snapshot(net), before)
+
+
+def test_a_train_method_of_the_users_own_that_fails_changes_nothing():
+    class Picky(nn.Module):
+        def train(self, mode=True):
+            raise RuntimeError("never in eval mode")
+
+    net = nn.Sequential(*network(), Picky())
+    before = snapshot(net)
+    with pytest.raises(RuntimeError, match="never in eval mode"):
+        nfa.audit(net, IMAGES)
+    assert equal(snapshot(net), before)
