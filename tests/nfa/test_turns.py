@@ -23,8 +23,8 @@ def settings():
 def network(seed=0):
     torch.manual_seed(seed)
     return nn.Sequential(
-        nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.utils.parametrizations.spectral_norm(nn.Linear(8, 8)),
-        nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, 5),
+        nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(),
+        nn.utils.parametrizations.spectral_norm(nn.Linear(8, 8)), nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, 5),
     ).train()  # fmt: skip
 
 
@@ -74,7 +74,7 @@ def test_two_networks_that_share_a_module():
     expected, before = [numbers(net), numbers(other)], (snapshot(net), snapshot(other))
     for _ in range(5):
         assert at_once(lambda: numbers(net), lambda: numbers(other)) == expected
-        assert equal(list((snapshot(net), snapshot(other))), list(before))
+        assert equal([snapshot(net), snapshot(other)], list(before))
 
 
 def test_different_networks_and_functions():
