@@ -17,6 +17,7 @@ from torch.nn.parameter import is_lazy
 from nfa.errors import NfaError
 from nfa.machines.sized import make_room
 from nfa.zoo.names import near
+from nfa.zoo.ties import contradiction, filled_by
 
 SUFFIXES = (".pth", ".pt", ".th", ".bin", ".ckpt", ".safetensors")
 PREFIXES = ("module.", "_orig_mod.", "network.", "model.", "net.")
@@ -49,7 +50,8 @@ def load_weights(model: nn.Module, path: str | os.PathLike) -> None:
     """Load a file of weights into a network, in place; every name and shape must fit.
 
     Prefixes that wrappers add (``module.``, ``_orig_mod.``, ``network.``, ``model.``, ``net.``) are taken
-    off where the names fit then. Half precision becomes the dtype of the network.
+    off where the names fit then. Half precision becomes the dtype of the network. What is one tensor in the
+    network under several names need stand in the file under one.
 
     Raises:
         NfaError: as `read_weights`, or the weights do not fit; the network is as it was then.
@@ -229,9 +231,10 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], path: str | os.Pat
     fitted = fit_names(own, state)
     make_room(model, fitted)
     own = own_tensors(model)
+    tied = filled_by(own, fitted)
     differences = [
         *(f"{k} is {theirs} in the file, {mine} in the network" for k, theirs, mine in _shapes(own, fitted)),
-        *(f"{k} is missing in the file" for k in own if k not in fitted and not k.endswith(_UNUSED)),
+        *(f"{k} is missing in the file" for k in own if k not in tied and _needed(k, fitted)),
         *(f"{k} is only in the file" for k in fitted if k not in own),
     ]
     if differences:
@@ -241,9 +244,19 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], path: str | os.Pat
         )
     for name, tensor in fitted.items():
         _check_kind(name, own[name], tensor, path)
+    torn = contradiction(own, fitted)
+    if torn:
+        raise NfaError(
+            f"{path} does not fit the network: {torn[0]} and {torn[1]} are one tensor in the network, and "
+            "have different values in the file. Give the weights of this architecture, or untie them"
+        )
     model.load_state_dict(fitted, strict=False)
     for module in model.modules():
         _size_lazy(module)
+
+
+def _needed(name: str, fitted: Mapping[str, Tensor]) -> bool:
+    return name not in fitted and not name.endswith(_UNUSED)
 
 
 def _size_lazy(module: nn.Module) -> None:
