@@ -113,7 +113,7 @@ def _inputs(options: argparse.Namespace, loaded: Loaded) -> Inputs:
         "tokens": options.tokens,
     }
     inputs = load_inputs(options.data, **arguments)
-    batch_size = options.batch_size or min(max(inputs.samples // _GROUPS, 1), _BATCH)
+    batch_size = min(options.batch_size or min(max(inputs.samples // _GROUPS, 1), _BATCH), inputs.samples)
     return replace(inputs, batch_size=batch_size)
 
 

@@ -51,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tolerate_any_encoding()
     options = _parser().parse_args(arguments)
     warnings.filterwarnings("ignore", message=".*non-writable.*")
+    warnings.filterwarnings("ignore", message=".*decompression bomb.*")  # memory is what decides here
     try:
         return options.run(options)
     except NfaError as error:
@@ -121,8 +122,8 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
     )
     which.add_argument("--output-key", metavar="NAME", help="of several tensors that it returns")
     which.add_argument("--outputs", choices=("all",), help="all tensors that it returns, side by side")
-    what.add_argument("--nulls", type=_count_or_zero, default=32, help="random rotations (default 32)")
-    what.add_argument("--seed", type=_count_or_zero, default=0)
+    what.add_argument("--nulls", type=_few_or_none, default=32, help="random rotations (default 32)")
+    what.add_argument("--seed", type=_seed, default=0)
 
     how = parser.add_argument_group("how exactly, and at what cost")
     way = how.add_mutually_exclusive_group()
@@ -131,7 +132,7 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
         help="stop when every cosine is known to this standard error (default 0.01)",
     )  # fmt: skip
     way.add_argument("--exact", action="store_true", help="all outputs on all samples")
-    way.add_argument("--probes", type=_count, metavar="K", help="K random output combinations a sample")
+    way.add_argument("--probes", type=_few, metavar="K", help="K random output combinations a sample")
     how.add_argument(
         "--neglect", type=_share_or_zero, default=0.0, metavar="S",
         help="leave out the weakest directions of a linear head, up to this share of its squared weight",
@@ -213,8 +214,12 @@ def _number(convert: type, good: Callable[[float], bool], words: str) -> Callabl
     return parse
 
 
+_MOST = 10**6  # probes or nulls: beyond, the exact mode is cheaper, and no digit of a null changes
 _count = _number(int, lambda n: n >= 1, "a whole number of at least 1")
 _count_or_zero = _number(int, lambda n: n >= 0, "a whole number of at least 0")
+_few = _number(int, lambda n: 1 <= n <= _MOST, f"a whole number from 1 to {_MOST}")
+_few_or_none = _number(int, lambda n: 0 <= n <= _MOST, f"a whole number from 0 to {_MOST}")
+_seed = _number(int, lambda n: 0 <= n < 2**32, "a whole number from 0 to 2**32 - 1")
 _positive = _number(float, lambda a: 0 < a < float("inf"), "a positive number")
 _share = _number(float, lambda a: 0 < a < 1, "a number between 0 and 1")
 _share_or_zero = _number(float, lambda a: 0 <= a < 1, "a number in [0, 1)")

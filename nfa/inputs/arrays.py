@@ -2,7 +2,6 @@
 
 import re
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from nfa.batches import Batch
 from nfa.errors import NfaError
+from nfa.inputs.headers import check_npz, check_size
 from nfa.inputs.sampling import Inputs, Sampling
 
 SINGLE = ("x", "inputs", "images", "input")
@@ -20,6 +20,7 @@ _MAIN = ("input_ids", "pixel_values", "inputs_embeds")  # whose shape stands for
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _NUMBERED = re.compile(r"arr_\d+")  # numpy's names for arrays that were given none
 _ROWS = 1024  # samples looked through at a time
+_TEXT = 20  # bytes that a byte of text takes as text, tokens and numbers
 
 
 def array_inputs(path: Path, sampling: Sampling) -> Inputs:
@@ -70,6 +71,7 @@ def text_inputs(
         raise NfaError(
             f"{path} is text, which needs a network with a tokenizer: name one of the form hf:NAME"
         )
+    check_size(path, _TEXT)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -119,12 +121,14 @@ def _read_npz(path: Path) -> dict[str, Tensor]:
         raise NfaError(f"expected a .npz archive at {path}, found something else: save it with np.savez")
     arrays = {}
     try:
+        with zipfile.ZipFile(path) as archive:
+            check_npz(path, archive)
         with np.load(path, allow_pickle=False) as archive:
             for name in archive.files:
                 arrays[name] = _from_numpy(f"{name!r} in {path}", archive[name])
     except NfaError:
         raise
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # zipfile and numpy raise nearly anything on damaged files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise NfaError(f"expected arrays of numbers in {path}, could not read them ({reason})") from None
     return arrays
@@ -147,9 +151,10 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    check_size(path)
     try:
         return load_file(path)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise NfaError(f"expected a .safetensors file at {path}, could not read it ({error})") from None
 
 

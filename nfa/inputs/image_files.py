@@ -10,9 +10,11 @@ from typing import NamedTuple
 from PIL import Image
 
 from nfa.errors import NfaError
+from nfa.memory import check_fits
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 THREADS = min(8, os.cpu_count() or 1)  # Pillow decodes outside the interpreter lock
+_COPIES, _LESS = 3, "give smaller images"
 _GREY_MODES = {"1", "L", "LA"}
 _DEEP_MODES = re.compile(r"I|I;.*|F")  # more than 8 bits a pixel: Pillow would clip them without a word
 
@@ -81,9 +83,14 @@ def common_shape(names: Sequence[object], shapes: Sequence[tuple[int, int]], adv
 def _open(path: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
+            check_fits(
+                _COPIES * image.height * image.width * 4, f"{path}, {image.height}x{image.width},", _LESS
+            )
             if _DEEP_MODES.fullmatch(image.mode):
                 raise ValueError(f"more than 8 bits a channel, mode {image.mode}")
             yield image
+    except NfaError:
+        raise
     except Exception as error:  # Pillow's readers raise nearly anything on damaged files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise NfaError(

@@ -13,8 +13,10 @@ from nfa.errors import NfaError
 from nfa.inputs.image_files import THREADS, common_shape
 from nfa.inputs.image_sources import Images
 from nfa.inputs.sampling import Inputs, Sampling
+from nfa.memory import check_fits
 from nfa.preprocessing import Preprocessing
 
+_COPIES = 3  # of a batch or an image, while it is made
 _INTERPOLATIONS = ("bilinear", "bicubic")
 
 
@@ -51,6 +53,9 @@ def image_inputs(
     _check_geometry(preprocessing)
 
     def read(index: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        if preprocessing.size is not None:
+            title = f"a batch of {len(index)} images of {preprocessing.size[0]}x{preprocessing.size[1]}"
+            _check_memory(len(index), *preprocessing.size, channels, title, "--size or --batch-size")
         with ThreadPoolExecutor(THREADS) as pool:
             pixels = list(pool.map(lambda i: _pixels(images, i, found, preprocessing), index.tolist()))
         x = torch.stack(pixels).contiguous()
@@ -128,6 +133,10 @@ def _check_geometry(preprocessing: Preprocessing) -> None:
         )
 
 
+def _check_memory(samples: int, height: int, width: int, channels: int, what: str, option: str) -> None:
+    check_fits(_COPIES * samples * height * width * channels * 4, what, f"pass a smaller {option}")
+
+
 def _pixels(images: Images, i: int, channels: int, preprocessing: Preprocessing) -> Tensor:
     """Image `i`, resized and cut: uint8 or float32 (c, h, w)."""
     image = _cut(images.open(i, channels), preprocessing, images.title(i))
@@ -147,6 +156,8 @@ def _cut(image: Image.Image, preprocessing: Preprocessing, title: str) -> Image.
             f"{title} is {size[1]}x{size[0]} once resized, too small to cut out {height}x{width}: pass a "
             "smaller --size"
         )
+    title = f"{title}, {size[1]}x{size[0]} once resized,"
+    _check_memory(1, size[1], size[0], len(image.getbands()), title, "--resize or --size")
     image = image.resize(size, Image.Resampling[preprocessing.interpolation.upper()])
     left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
     return image.crop((left, top, left + width, top + height))

@@ -16,6 +16,7 @@ from torch.nn.parameter import is_lazy
 
 from nfa.errors import NfaError
 from nfa.machines.sized import make_room
+from nfa.memory import check_fits
 from nfa.zoo.names import near
 from nfa.zoo.ties import contradiction, filled_by
 
@@ -70,6 +71,7 @@ def read_file(path: str | os.PathLike) -> Any:
     """
     path = Path(path)
     _check_file(path)
+    check_fits(path.stat().st_size, f"{path}", "give a smaller file, or more memory")
     return _read_safetensors(path) if path.suffix.lower() == ".safetensors" else _read_torch(path)
 
 
@@ -129,9 +131,17 @@ def _check_archive(path: Path) -> bool:
             return False  # the format before PyTorch 1.6
     try:
         with zipfile.ZipFile(path) as archive:
-            names, damaged = archive.namelist(), archive.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, ValueError) as error:
+            names, size = archive.namelist(), path.stat().st_size
+            packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
+            claimed = sum(entry.file_size for entry in archive.infolist())
+            damaged = None if packed or claimed > size else archive.testzip()
+    except Exception as error:  # zipfile raises nearly anything on damaged files
         raise NfaError(f"{path} is cut off or damaged ({_line(error)}): fetch or save it again") from None
+    if packed or claimed > size:
+        raise NfaError(
+            f"{path} was not written by torch.save: its entries are compressed, or tell of {claimed} bytes "
+            f"in a file of {size}; save the weights again"
+        )
     if damaged is not None:
         raise NfaError(f"{path} is damaged (checksum of {damaged}): fetch or save it again")
     if any(name.endswith("/constants.pkl") for name in names):
