@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from nfa.errors import NfaError
+from nfa.memory import check_fits
 from nfa.preprocessing import Preprocessing
 from nfa.zoo.downloads import cached_or_fetched, quietly
+from nfa.zoo.hf_folder import check_folder, without_network
 from nfa.zoo.loaded import (
     Loaded,
     file_words,
@@ -44,9 +47,17 @@ def load(name: str, weights: str | os.PathLike | None, seed: int) -> Loaded:
     transformers = zoo_package("transformers", spec)
     name, none = (name[: -len("@none")], True) if name.lower().endswith("@none") else (name, False)
     _check_name(name)
+    with without_network(name) if Path(name).is_dir() else nullcontext():
+        return _load(transformers, name, spec, none, weights, seed)
+
+
+def _load(
+    transformers: Any, name: str, spec: str, none: bool, weights: str | os.PathLike | None, seed: int
+) -> Loaded:
     config = _config(transformers, name, spec)
     cls = _class_of(transformers, config)
     build = partial(_random, cls, config)
+    _check_memory(build, spec)
     notes: list[str] = []
     if weights is not None:
         model, _ = filled(build, weights)
@@ -84,8 +95,10 @@ def _check_name(name: str) -> None:
         raise NfaError(
             f"no folder {name}: expected one with config.json, or the name of a repository of the hub"
         )
-    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
-        raise NfaError(f"the folder {name} has no config.json: expected what save_pretrained writes")
+    if Path(name).is_dir():
+        check_folder(Path(name))
+        if not (Path(name) / "config.json").is_file():
+            raise NfaError(f"the folder {name} has no config.json: expected what save_pretrained writes")
     if "@" in name and not Path(name).is_dir():
         raise NfaError(f"expected hf:NAME or hf:NAME@none, got hf:{name}: after the @ comes none or nothing")
 
@@ -94,7 +107,8 @@ def _fetch(transformers: Any, get: Callable[..., Any], spec: str, name: str) -> 
     """``get(local_files_only=…)`` with the errors of transformers in one sentence."""
     try:
         if Path(name).is_dir():
-            return quietly(transformers, partial(get, local_files_only=True))
+            with without_network(name):
+                return quietly(transformers, partial(get, local_files_only=True))
         return cached_or_fetched(
             lambda local: quietly(transformers, partial(get, local_files_only=local)), spec
         )
@@ -125,6 +139,20 @@ def _class_of(transformers: Any, config: Any) -> Any:
         if isinstance(cls, type) and issubclass(cls, transformers.PreTrainedModel):
             return cls
     return transformers.AutoModel
+
+
+def _check_memory(build: Callable[[], nn.Module], spec: str) -> None:
+    """Hold the sizes of a configuration against the memory: on the meta device they take none."""
+    try:
+        with torch.device("meta"):
+            model = build()
+    except NfaError:
+        raise
+    except Exception as error:
+        raise NfaError(
+            f"transformers cannot build {spec} ({type(error).__name__}: {_line(error)})"
+        ) from error
+    check_fits(4 * sum(p.numel() for p in model.parameters()), spec, "take a smaller network")
 
 
 def _random(cls: Any, config: Any) -> nn.Module:
