@@ -1,16 +1,13 @@
-"""Lightning modules: one base for metrics and logging, and the networks to train."""
+"""Lightning modules: one base for metrics and logging, and the plain networks of `nfa.nets`."""
 
 from models.base import LabModule
 from models.build import build_model
-from models.cnn import CNN
 from models.conv_rfm import ConvRFM
 from models.deep_conv_rfm import DeepConvRFM
 from models.deep_rfm import DeepRFM
-from models.mlp import MLP
 from models.neural import NeuralModule
-from models.resnet import ResNet
 from models.rfm import RFM
-from models.vgg import VGG
+from nfa.nets import CNN, MLP, VGG, ResNet
 
 __all__ = [
     "CNN",

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from models.images import image_shape
+from models.checks import image_shape
 from models.recursive import RecursiveModule
 from nfa.kernels.conv import ConvKernel
 from nfa.machines.conv_network import ConvKernelNetwork

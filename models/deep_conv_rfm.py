@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
+from models.checks import image_shape
 from models.deep import DeepModule
-from models.images import image_shape
 from nfa.kernels.conv import ConvKernel
 from nfa.machines.conv_rfm import ConvRecursion
 from nfa.machines.deep_conv_network import ConvFeatures

@@ -1,5 +1,10 @@
-"""``python -m nfa``: the same as the ``nfa`` command."""
+"""``python -m nfa``: the ``nfa`` command, which by itself imports nothing of the working directory."""
 
-from nfa.cli import main
+import os
+import sys
+
+sys.path[:] = [place for place in sys.path if place not in ("", os.getcwd())]
+
+from nfa.cli import main  # noqa: E402
 
 raise SystemExit(main())

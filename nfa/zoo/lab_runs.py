@@ -1,30 +1,84 @@
-"""``file:PATH``: the network in a run of this lab, rebuilt from what its checkpoint says.
+"""``file:PATH``: the network in a run of this lab, built anew from what its checkpoint says.
 
 The checkpoint holds under ``hyper_parameters`` the ``net`` (a ``_target_`` and its arguments), under
-``inputs`` how images were normalised, and in the state of the monitor the weights at initialisation.
+``inputs`` how images were normalised, and in the state of the monitor the weights at initialisation. What it
+may name stands in `nfa.nets.registry`; of all else nothing is imported.
 """
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nfa.audit import AnsatzReport
 from nfa.errors import NfaError
 from nfa.maps import map_kind
+from nfa.names import near
+from nfa.nets.registry import TARGET, build, plain_arguments
 from nfa.preprocessing import Preprocessing
 from nfa.rows import AnsatzRow
 from nfa.zoo.loaded import Loaded, checked_twin, file_words, in_float32, seeded
-from nfa.zoo.names import near
-from nfa.zoo.targets import build_target, importable_from_here
 from nfa.zoo.weights import find_state, load_state, read_file, read_weights
 
 _LAST = Path("checkpoints") / "last.ckpt"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a checkpoint of this lab says of its network, beside the weights.
+
+    Attributes:
+        path: of the checkpoint.
+        state: its state dict.
+        net: ``_target_`` and arguments.
+        init_scale: factor on the initial weights of all linear maps.
+        words: for headings, ``last.ckpt, 2 epochs``.
+        preprocessing: of images, where it is known.
+        initial: what the run measured at initialisation, with the weights of then.
+        notes: sentences for the reader of a report.
+    """
+
+    path: Path
+    state: dict[str, Tensor]
+    net: dict[str, Any]
+    init_scale: float
+    words: str
+    preprocessing: Preprocessing | None
+    initial: AnsatzReport | None
+    notes: list[str]
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of the network, plain values; NfaError where there are others."""
+        return plain_arguments(self.net, self.path)
+
+    def scaled(self, model: nn.Module) -> nn.Module:
+        """The freshly built network as a run starts with it."""
+        if self.init_scale != 1.0:
+            with torch.no_grad():
+                for module in model.modules():
+                    if map_kind(module) is not None:
+                        module.weight.mul_(self.init_scale)
+        return model
+
+    def loaded(self, model: nn.Module, title: str, build: Callable[[], nn.Module], words: str) -> Loaded:
+        """The network with its weights, and all that is known of it."""
+        return Loaded(
+            model=in_float32(model),
+            title=title,
+            weights=words,
+            preprocessing=self.preprocessing,
+            twin=checked_twin(build),
+            initial=self.initial,
+            notes=self.notes,
+        )
 
 
 def load(name: str, weights: str | os.PathLike | None, seed: int) -> Loaded:
@@ -35,30 +89,29 @@ def load(name: str, weights: str | os.PathLike | None, seed: int) -> Loaded:
         weights: file of weights to load into its network instead of its own.
         seed: of what the network draws while it is built; the weights overwrite it.
     """
-    path = _checkpoint_path(Path(name))
+    path = checkpoint_path(Path(name))
     checkpoint = read_file(path)
-    hyper = _hyper_parameters(checkpoint, path)
-    build = _builder(hyper, path)
-    model = seeded(build, seed)
+    recorded = recorded_in(checkpoint, path)
+    if recorded is None:
+        raise NfaError(_without_network(checkpoint, path))
+    builder = partial(_build, recorded)
+    model = seeded(builder, seed)
     if weights is None:
-        load_state(model, find_state(checkpoint, path), path)
-        words = f"{path.name}{_epochs(checkpoint)}"
+        load_state(model, recorded.state, path)
+        words = recorded.words
     else:
         load_state(model, read_weights(weights), weights)
         words = file_words(weights)
-    inputs = checkpoint.get("inputs")
-    return Loaded(
-        model=in_float32(model),
-        title=f"{hyper['net']['_target_'].rsplit('.', 1)[-1]} ({name})",
-        weights=words,
-        preprocessing=_preprocessing(inputs),
-        twin=checked_twin(build),
-        initial=_initial(checkpoint),
-        notes=[inputs["unknown"]] if isinstance(inputs, Mapping) and "unknown" in inputs else [],
-    )
+    title = f"{recorded.net[TARGET].rsplit('.', 1)[-1]} ({name})"
+    return recorded.loaded(model, title, builder, words)
 
 
-def _checkpoint_path(path: Path) -> Path:
+def _build(recorded: Recorded) -> nn.Module:
+    return recorded.scaled(build(recorded.net, recorded.path))
+
+
+def checkpoint_path(path: Path) -> Path:
+    """The checkpoint itself, or the last one in the folder of a run."""
     if not path.is_dir():
         if not path.exists() and path.parent.is_dir():
             beside = near(path.name, [p.name for p in path.parent.iterdir()])
@@ -69,69 +122,118 @@ def _checkpoint_path(path: Path) -> Path:
     return path / _LAST
 
 
-def _hyper_parameters(checkpoint: Any, path: Path) -> dict[str, Any]:
-    hyper = checkpoint.get("hyper_parameters") if isinstance(checkpoint, Mapping) else None
-    net = hyper.get("net") if isinstance(hyper, Mapping) else None
-    if isinstance(net, Mapping) and isinstance(net.get("_target_"), str):
-        return dict(hyper)
+def _without_network(checkpoint: Any, path: Path) -> str:
     if isinstance(checkpoint, Mapping) and "pytorch-lightning_version" in checkpoint:
-        raise NfaError(
+        return (
             f"{path} does not say what network it holds: expected hyper_parameters with net, as the runs of "
             "this lab on networks have. Give a function that builds it: my_module:build --weights FILE"
         )
-    raise NfaError(
+    return (
         f"{path} holds weights and no network: name the network and give the file as --weights {path}, for "
         "instance torchvision:resnet18 --weights FILE or my_module:build --weights FILE"
     )
 
 
-def _builder(hyper: Mapping[str, Any], path: Path) -> Callable[[], nn.Module]:
-    return partial(_build, dict(hyper["net"]), float(hyper.get("init_scale", 1.0)), path)
+# ---- what a checkpoint says --------------------------------------------------------------------------------
 
 
-def _build(net: dict[str, Any], init_scale: float, path: Path) -> nn.Module:
-    """The network as a run starts with it."""
-    with importable_from_here():
-        model = build_target(net, path)
-    if not isinstance(model, nn.Module):
-        raise NfaError(f"{path}: {net['_target_']} must return an nn.Module, got {type(model).__name__}")
-    if init_scale != 1.0:
-        with torch.no_grad():
-            for module in model.modules():
-                if map_kind(module) is not None:
-                    module.weight.mul_(init_scale)
-    return model
+def recorded_in(checkpoint: Any, path: Path) -> Recorded | None:
+    """What a checkpoint of this lab says; None where it does not say its network.
+
+    Raises:
+        NfaError: it says it, and the rest is not as this lab writes it.
+    """
+    hyper = checkpoint.get("hyper_parameters") if isinstance(checkpoint, Mapping) else None
+    net = hyper.get("net") if isinstance(hyper, Mapping) else None
+    if not isinstance(net, Mapping) or not isinstance(net.get(TARGET), str):
+        return None
+    inputs = checkpoint.get("inputs")
+    unknown = inputs.get("unknown") if isinstance(inputs, Mapping) else None
+    return Recorded(
+        path=path,
+        state=find_state(checkpoint, path),
+        net=dict(net),
+        init_scale=_init_scale(hyper, path),
+        words=f"{path.name}{_epochs(checkpoint)}",
+        preprocessing=_preprocessing(inputs, path),
+        initial=_initial(checkpoint, path),
+        notes=[unknown] if isinstance(unknown, str) else [],
+    )
+
+
+def _init_scale(hyper: Mapping[str, Any], path: Path) -> float:
+    scale = hyper.get("init_scale", 1.0)
+    if not _is_number(scale):
+        raise NfaError(f"{path}: expected a number as init_scale in hyper_parameters, got {scale!r:.40}")
+    return float(scale)
 
 
 def _epochs(checkpoint: Mapping[str, Any]) -> str:
     """``, 3 epochs``, where the checkpoint tells."""
     try:
         done = int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError):
         return ""
     return f", {done} epoch{'' if done == 1 else 's'}"
 
 
-def _preprocessing(inputs: Any) -> Preprocessing | None:
+def _preprocessing(inputs: Any, path: Path) -> Preprocessing | None:
     if not isinstance(inputs, Mapping) or "mean" not in inputs:
         return None
-    height, width = inputs["size"]
-    return Preprocessing(
-        mean=tuple(inputs["mean"]),
-        std=tuple(inputs["std"]),
-        size=(int(height), int(width)),
-        channels=int(inputs["channels"]),
-    )
+    mean, std, size, channels = (inputs.get(key) for key in ("mean", "std", "size", "channels"))
+    if not (
+        _are(mean, _is_number)
+        and _are(std, _is_number)
+        and _are(size, _is_count)
+        and _is_count(channels)
+        and len(size) == 2
+        and len(mean) == len(std) == channels
+        and all(value > 0 for value in std)
+    ):
+        raise NfaError(
+            f"{path}: expected under inputs mean and std, a number for each channel, channels, and size "
+            "(height, width), as this lab writes them"
+        )
+    return Preprocessing(mean=tuple(mean), std=tuple(std), size=tuple(size), channels=channels)
 
 
-def _initial(checkpoint: Mapping[str, Any]) -> AnsatzReport | None:
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _are(values: Any, kind: Callable[[Any], bool]) -> bool:
+    return isinstance(values, list | tuple) and len(values) > 0 and all(map(kind, values))
+
+
+def _initial(checkpoint: Mapping[str, Any], path: Path) -> AnsatzReport | None:
     """What the monitor of the run measured at initialisation, with the weights of then."""
     states = checkpoint.get("callbacks")
     for state in states.values() if isinstance(states, Mapping) else ():
         if isinstance(state, Mapping) and state.get("initial_rows") and state.get("initial_weights"):
-            known = {field.name for field in dataclasses.fields(AnsatzRow)}
-            rows = [
-                AnsatzRow(**{k: v for k, v in row.items() if k in known}) for row in state["initial_rows"]
-            ]
-            return AnsatzReport(rows=rows, weights=dict(state["initial_weights"]))
+            rows, weights = state["initial_rows"], state["initial_weights"]
+            if not _are(rows, _is_row) or not isinstance(weights, Mapping):
+                raise NfaError(f"{path}: what its run measured at initialisation is damaged")
+            if not all(isinstance(w, Tensor) and w.is_floating_point() for w in weights.values()):
+                raise NfaError(f"{path}: its weights at initialisation are damaged")
+            rows = [AnsatzRow(**{k: v for k, v in row.items() if k in _COLUMNS}) for row in rows]
+            return AnsatzReport(rows=rows, weights=dict(weights))
     return None
+
+
+_COLUMNS = {field.name: field for field in dataclasses.fields(AnsatzRow)}
+
+
+def _is_row(row: Any) -> bool:
+    """Whether it is a mapping with the columns that a row must have, each of its kind."""
+    if not isinstance(row, Mapping):
+        return False
+    needed = {k for k, f in _COLUMNS.items() if f.default is f.default_factory is dataclasses.MISSING}
+    return needed <= set(row) and all(
+        isinstance(row[k], str if f.type in (str, "str") else bool | int | float)
+        for k, f in _COLUMNS.items()
+        if k in row
+    )

@@ -5,7 +5,7 @@
 ``timm:resnet18.a1_in1k``               likewise; the tag behind the dot chooses the weights
 ``hf:openai-community/gpt2``            of the Hugging Face hub, or a folder
 ``file:runs/mine``                      the last checkpoint of a run of this lab, or the path of one
-``my_package.my_module:build``          what a function of yours returns, called without arguments
+``my_package.my_module:build``          what a function of yours returns
 ======================================  ==============================================================
 """
 
@@ -20,11 +20,12 @@ import torch
 from torch import nn
 
 from nfa.errors import NfaError
+from nfa.imports import import_attribute, importable_from_here, is_own_code
+from nfa.names import near
+from nfa.nets.registry import TARGET
 from nfa.zoo import hf_nets, lab_runs, timm_nets, torchvision_nets
 from nfa.zoo.loaded import Loaded, checked_twin, file_words, in_float32, seeded
-from nfa.zoo.names import near
-from nfa.zoo.targets import import_attribute, importable_from_here
-from nfa.zoo.weights import load_weights
+from nfa.zoo.weights import load_state, load_weights, read_file
 
 __all__ = ["Loaded", "list_models", "load"]
 
@@ -45,8 +46,10 @@ def load(spec: str, *, weights: str | os.PathLike | None = None, seed: int = 0) 
 
     Args:
         spec: ``torchvision:NAME[@WEIGHTS]``, ``timm:NAME[@none]``, ``hf:NAME_OR_PATH[@none]``,
-            ``file:CHECKPOINT_OR_RUN``, or ``package.module:callable``.
-        weights: file of weights to load instead of published ones; see `nfa.zoo.weights.load_weights`.
+            ``file:CHECKPOINT_OR_RUN``, or ``package.module:callable``. The callable is called without
+            arguments, or with those that a run of this lab kept of it, where ``weights`` is one.
+        weights: file of weights to load instead of published ones, or the folder of a run; see
+            `nfa.zoo.weights.load_weights`.
         seed: of random weights.
 
     Raises:
@@ -56,6 +59,7 @@ def load(spec: str, *, weights: str | os.PathLike | None = None, seed: int = 0) 
     if not colon or not scheme or not name:
         raise NfaError(f"expected {_FORMS}, got {spec!r}{_suggestion(spec.strip(':'))}")
     zoo = _ZOOS.get(scheme)
+    weights = None if weights is None else lab_runs.checkpoint_path(Path(weights))
     return zoo(name, weights, seed) if zoo else _load_callable(scheme, name, weights, seed)
 
 
@@ -104,7 +108,7 @@ def _suggestion(name: str) -> str:
     return "; nfa list PATTERN shows names"
 
 
-def _load_callable(module: str, path: str, weights: str | os.PathLike | None, seed: int) -> Loaded:
+def _load_callable(module: str, path: str, weights: Path | None, seed: int) -> Loaded:
     """What a function (or class, or a network kept in a module) named by the user gives."""
     spec = f"{module}:{path}"
     try:
@@ -114,9 +118,13 @@ def _load_callable(module: str, path: str, weights: str | os.PathLike | None, se
         mistyped = near(module, _ZOOS, cutoff=0.7)
         text = f"no zoo and no module {module!r}{mistyped}" if mistyped else error
         raise NfaError(f"{text}; expected {_FORMS}") from error.__cause__
-    build = None if isinstance(target, nn.Module) else _caller(target, spec)
+    recorded = None if weights is None else lab_runs.recorded_in(read_file(weights), weights)
+    same = recorded is not None and recorded.net[TARGET] == f"{module}.{path}" and is_own_code(target)
+    build = None if isinstance(target, nn.Module) else _caller(target, spec, recorded if same else None)
     model = copy.deepcopy(target) if build is None else seeded(build, seed)
-    if weights is not None:
+    if recorded is not None:
+        load_state(model, recorded.state, weights)
+    elif weights is not None:
         load_weights(model, weights)
     half = {p.dtype for p in model.parameters()} & {torch.float16, torch.bfloat16}
     if half:
@@ -124,6 +132,8 @@ def _load_callable(module: str, path: str, weights: str | os.PathLike | None, se
             f"{spec} returns a network with {half.pop()} weights, which is measured in float32: "
             "return model.float()"
         )
+    if same and build is not None:
+        return recorded.loaded(model, spec, build, recorded.words)
     return Loaded(
         model=in_float32(model),
         title=spec,
@@ -132,26 +142,27 @@ def _load_callable(module: str, path: str, weights: str | os.PathLike | None, se
     )
 
 
-def _caller(target: Any, spec: str) -> Callable[[], nn.Module]:
+def _caller(target: Any, spec: str, recorded: lab_runs.Recorded | None) -> Callable[[], nn.Module]:
+    """What calls a function or class: with the arguments that a run kept of it, or without any."""
     if not callable(target):
         raise NfaError(
             f"{spec} is a {type(target).__name__}: expected a function that returns an nn.Module when called "
             "without arguments"
         )
+    arguments = recorded.arguments if recorded else {}
+    given = f"with what its run kept ({', '.join(arguments)})" if arguments else "without arguments"
 
     def build() -> nn.Module:
         try:
             with importable_from_here():
-                model = target()
+                model = target(**arguments)
         except NfaError:
             raise
         except Exception as error:
             line = (str(error).splitlines() or ["no message"])[0]
-            raise NfaError(
-                f"{spec}, called without arguments, raised {type(error).__name__}: {line}"
-            ) from error
+            raise NfaError(f"{spec}, called {given}, raised {type(error).__name__}: {line}") from error
         if not isinstance(model, nn.Module):
             raise NfaError(f"{spec} must return an nn.Module, got a {type(model).__name__}")
-        return model
+        return recorded.scaled(model) if recorded else model
 
     return build

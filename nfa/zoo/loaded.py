@@ -1,6 +1,5 @@
 """What a zoo hands over, and what all zoos share: seeds, missing packages, names, files of weights."""
 
-import importlib
 import os
 import random
 import sys
@@ -15,6 +14,7 @@ from torch.nn.parameter import is_lazy
 
 from nfa.audit import AnsatzReport
 from nfa.errors import NfaError
+from nfa.imports import import_installed
 from nfa.preprocessing import Preprocessing
 from nfa.untouched import same_random_states
 from nfa.zoo.weights import load_state, other_classes, read_weights
@@ -144,7 +144,7 @@ def zoo_package(name: str, spec: str) -> Any:
         NfaError: it is not installed, or cannot be imported.
     """
     try:
-        return importlib.import_module(name)
+        return import_installed(name)
     except Exception as error:  # a torchvision built for another torch raises a RuntimeError
         package = name.split(".")[0]
         if isinstance(error, ModuleNotFoundError) and error.name == package:

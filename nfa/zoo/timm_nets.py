@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from nfa.errors import NfaError
+from nfa.names import near
 from nfa.preprocessing import Preprocessing
 from nfa.zoo.downloads import cached_file, check_reachable, downloading
 from nfa.zoo.loaded import (
@@ -20,7 +21,6 @@ from nfa.zoo.loaded import (
     seeded,
     zoo_package,
 )
-from nfa.zoo.names import near
 
 
 def load(name: str, weights: str | os.PathLike | None, seed: int) -> Loaded:

@@ -17,7 +17,7 @@ from torch.nn.parameter import is_lazy
 from nfa.errors import NfaError
 from nfa.machines.sized import make_room
 from nfa.memory import check_fits
-from nfa.zoo.names import near
+from nfa.names import near
 from nfa.zoo.ties import contradiction, filled_by
 
 SUFFIXES = (".pth", ".pt", ".th", ".bin", ".ckpt", ".safetensors")

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from models.checks import check_choice
+from nfa.nets.checks import check_choice
 
 
 class Quadratic(nn.Module):

@@ -1,8 +1,14 @@
-"""What image networks need to know of their input."""
+"""What networks check of their options and inputs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from nfa import NfaError
+from nfa.errors import NfaError
+
+
+def check_choice(name: str, value: str, known: Iterable[str]) -> None:
+    """Refuse an option that is not among the known ones."""
+    if value not in known:
+        raise NfaError(f"{name} must be one of {', '.join(known)}, got {value!r}")
 
 
 def image_shape(input_shape: Sequence[int], model: str) -> tuple[int, int, int]:

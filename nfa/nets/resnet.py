@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from torch import nn
 from torchvision.models import resnet as tv
 
-from models.checks import check_choice
-from models.images import image_shape
-from nfa import NfaError
+from nfa.errors import NfaError
+from nfa.nets.checks import check_choice, image_shape
 
 ARCHITECTURES = {
     "resnet10": (tv.BasicBlock, [1, 1, 1, 1]),

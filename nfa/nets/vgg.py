@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from torch import nn
 from torchvision.models import vgg as tv
 
-from models.checks import check_choice
-from models.images import image_shape
-from nfa import NfaError
+from nfa.errors import NfaError
+from nfa.nets.checks import check_choice, image_shape
 
 ARCHITECTURES = {"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "E"}
 

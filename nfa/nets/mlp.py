@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from models.activations import activation_layer
-from nfa import NfaError
+from nfa.errors import NfaError
+from nfa.nets.activations import activation_layer
 
 
 class MLP(nn.Sequential):
@@ -18,7 +18,7 @@ class MLP(nn.Sequential):
         num_outputs: outputs.
         depth: hidden layers, at least 1.
         width: units of each hidden layer.
-        activation: see `models.activations.ACTIVATIONS`.
+        activation: see `nfa.nets.activations.ACTIVATIONS`.
         bias: whether the linear layers have a bias (the networks of arXiv 2212.13881 have none).
     """
 

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from models.activations import activation_layer
-from models.checks import check_choice
-from models.images import image_shape
-from nfa import NfaError
+from nfa.errors import NfaError
+from nfa.nets.activations import activation_layer
+from nfa.nets.checks import check_choice, image_shape
 
 _PADDINGS = ("zeros", "circular", "reflect", "replicate", "none")
 _DOWNSAMPLING = ("max_pool", "stride", "none")
@@ -29,7 +28,7 @@ class CNN(nn.Sequential):
         downsample: ``max_pool`` (2 × 2) or ``stride`` (2) halves the map after the first layer, as
             long as a side of 4 is left; or ``none``.
         head: ``pool`` averages over positions before the linear output; ``flatten`` keeps them.
-        activation: see `models.activations.ACTIVATIONS`.
+        activation: see `nfa.nets.activations.ACTIVATIONS`.
         batch_norm: normalise after each convolution.
         bias: whether the convolutions have a bias (never with batch_norm, which has its own).
     """

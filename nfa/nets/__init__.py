@@ -1,0 +1,25 @@
+"""Plain networks, and the registry of those that a file may name."""
+
+from typing import TYPE_CHECKING, Any
+
+from nfa.nets.cnn import CNN
+from nfa.nets.mlp import MLP
+
+if TYPE_CHECKING:
+    from nfa.nets.resnet import ResNet
+    from nfa.nets.vgg import VGG
+
+__all__ = ["CNN", "MLP", "VGG", "ResNet"]
+
+
+def __getattr__(name: str) -> Any:
+    """ResNet and VGG are built on torchvision, which is needed only where they are."""
+    if name == "ResNet":
+        from nfa.nets.resnet import ResNet
+
+        return ResNet
+    if name == "VGG":
+        from nfa.nets.vgg import VGG
+
+        return VGG
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
