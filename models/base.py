@@ -1,6 +1,8 @@
 """What every model of the lab shares, nets and kernel machines alike: metrics, and how they are logged."""
 
-from typing import Any
+import os
+from collections.abc import Mapping
+from typing import Any, Self
 
 import pytorch_lightning as pl
 import torch
@@ -11,6 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from datamodules.base import TensorDataModule
 from models.checks import check_choice
 from nfa import NfaError
+from nfa.zoo.weights import read_file
 
 TASKS = ("classification", "regression")
 
@@ -43,6 +46,38 @@ class LabModule(pl.LightningModule):
         self.losses = nn.ModuleDict(
             {f"{stage}_loss": MeanMetric(nan_strategy="disable") for stage in ("train", "val", "test")}
         )
+
+    @classmethod
+    def load_from_checkpoint(
+        cls, checkpoint_path: str | os.PathLike, *args: Any, weights_only: bool = True, **kwargs: Any
+    ) -> Self:
+        """Lightning's, without code that a checkpoint names: reading a file is not running it.
+
+        Args:
+            checkpoint_path: of a file, not an address.
+            *args: of Lightning.
+            weights_only: whether the file may hold tensors and plain types alone.
+            **kwargs: options in the place of those in the checkpoint.
+
+        Raises:
+            NfaError: no such file, a damaged one, or one that names what is not in `nfa.nets.registry`.
+        """
+        content = read_file(checkpoint_path) if weights_only else {}
+        hyper = content.get("hyper_parameters", {}) if isinstance(content, Mapping) else {}
+        if "_instantiator" in hyper:
+            raise NfaError(
+                f"{checkpoint_path} names a function that is to build the model "
+                f"({hyper['_instantiator']!r:.80}), which was not imported: expected a checkpoint of this lab"
+            )
+        options = cls.safe_options(hyper, checkpoint_path, kwargs) | kwargs
+        return super().load_from_checkpoint(checkpoint_path, *args, weights_only=weights_only, **options)
+
+    @classmethod
+    def safe_options(
+        cls, hyper: Mapping[str, Any], path: str | os.PathLike, given: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Options in the place of those that a checkpoint may not decide as they stand there."""
+        return {}
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs (n, num_outputs) of inputs (n, *input_shape)."""

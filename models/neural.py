@@ -1,6 +1,8 @@
 """Train any ``nn.Module`` by gradient descent inside the lab."""
 
 import math
+import os
+from collections.abc import Mapping
 from typing import Any
 
 import hydra.utils
@@ -13,6 +15,7 @@ from models.checks import check_choice
 from nfa import NfaError
 from nfa.batches import pick_tensor
 from nfa.maps import map_kind
+from nfa.nets.registry import checked
 
 LOSSES = ("auto", "cross_entropy", "mse")
 OPTIMIZERS = ("sgd", "adam", "adamw")
@@ -70,6 +73,14 @@ class NeuralModule(LabModule):
         self.num_outputs = num_outputs
         self.network = build_network(net)
         scale_weights(self.network, init_scale)
+
+    @classmethod
+    def safe_options(
+        cls, hyper: Mapping[str, Any], path: str | os.PathLike, given: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The network of a checkpoint where the registry knows it; one of own code is given as ``net=``."""
+        net = hyper.get("net")
+        return {"net": checked(net, path)} if "net" not in given and isinstance(net, Mapping) else {}
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs (n, num_outputs) of inputs (n, *input_shape)."""

@@ -222,5 +222,8 @@ MADE = {
     "gpt2": gpt2,
     "runs/my_run": run("model=mlp"),
     "runs/my_rfm": run("model=rfm"),
+    "runs/of_mine": run(
+        "model=mlp", "model._target_=my_nets.MyNet", "~model.depth", "~model.activation", "~model.bias"
+    ),
     "runs/my_sweep": sweep,
 }

@@ -275,7 +275,7 @@ def test_python(place, page):
 
 def given():
     """What the blocks take for granted."""
-    from models.resnet import ResNet
+    from nfa.nets import ResNet
 
     generator = torch.Generator().manual_seed(0)
     x, points = torch.randn(4, 3, 8, 8, generator=generator), torch.randn(60, 6, generator=generator)

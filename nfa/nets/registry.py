@@ -58,6 +58,17 @@ def build(config: Mapping[str, Any], path: str | os.PathLike) -> nn.Module:
         return _build(config, path, 0)
 
 
+def checked(config: Mapping[str, Any], path: str | os.PathLike) -> dict[str, Any]:
+    """The configuration of a network that `build` builds, without what would ask for weights elsewhere.
+
+    Raises:
+        NfaError: see `build`.
+    """
+    build(config, path)
+    dropped = _WEIGHTS.get(config[TARGET].split(".")[0], ())
+    return {k: v for k, v in config.items() if k not in dropped} | {TARGET: canonical(config[TARGET])}
+
+
 def canonical(name: str) -> str:
     """The name by which a network goes now: before version 0.2 those of `nfa.nets` stood in ``models``."""
     parts = name.split(".")
@@ -68,7 +79,7 @@ def canonical(name: str) -> str:
 
 
 def _build(config: Mapping[str, Any], path: str | os.PathLike, depth: int) -> nn.Module:
-    name = config[TARGET]
+    name = config.get(TARGET)
     constructor, holds_layers = _constructor(name, path), str(name).startswith("torch.nn.")
     if config.get("_partial_"):
         raise NfaError(f"{path}: a file may not leave a call to others, as _partial_ of {name} does")

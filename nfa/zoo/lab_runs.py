@@ -89,7 +89,7 @@ def load(name: str, weights: str | os.PathLike | None, seed: int) -> Loaded:
         weights: file of weights to load into its network instead of its own.
         seed: of what the network draws while it is built; the weights overwrite it.
     """
-    path = checkpoint_path(Path(name))
+    path = _checkpoint_path(Path(name))
     checkpoint = read_file(path)
     recorded = recorded_in(checkpoint, path)
     if recorded is None:
@@ -110,16 +110,19 @@ def _build(recorded: Recorded) -> nn.Module:
     return recorded.scaled(build(recorded.net, recorded.path))
 
 
-def checkpoint_path(path: Path) -> Path:
-    """The checkpoint itself, or the last one in the folder of a run."""
-    if not path.is_dir():
-        if not path.exists() and path.parent.is_dir():
-            beside = near(path.name, [p.name for p in path.parent.iterdir()])
-            raise NfaError(f"no checkpoint and no run folder at {path}{beside}")
-        return path
-    if not (path / _LAST).is_file():
+def last_checkpoint(path: Path) -> Path:
+    """The last checkpoint in the folder of a run; any other path as it is."""
+    return path / _LAST if (path / _LAST).is_file() else path
+
+
+def _checkpoint_path(path: Path) -> Path:
+    found = last_checkpoint(path)
+    if found.is_dir():
         raise NfaError(f"the folder {path} has no {_LAST}: give the folder of a run, or a checkpoint file")
-    return path / _LAST
+    if not found.exists() and path.parent.is_dir():
+        beside = near(path.name, [p.name for p in path.parent.iterdir()])
+        raise NfaError(f"no checkpoint and no run folder at {path}{beside}")
+    return found
 
 
 def _without_network(checkpoint: Any, path: Path) -> str:

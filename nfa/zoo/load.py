@@ -59,7 +59,7 @@ def load(spec: str, *, weights: str | os.PathLike | None = None, seed: int = 0) 
     if not colon or not scheme or not name:
         raise NfaError(f"expected {_FORMS}, got {spec!r}{_suggestion(spec.strip(':'))}")
     zoo = _ZOOS.get(scheme)
-    weights = None if weights is None else lab_runs.checkpoint_path(Path(weights))
+    weights = None if weights is None else lab_runs.last_checkpoint(Path(weights))
     return zoo(name, weights, seed) if zoo else _load_callable(scheme, name, weights, seed)
 
 

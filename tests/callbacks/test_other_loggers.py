@@ -27,7 +27,7 @@ def events(folder):
 @pytest.mark.parametrize(
     ("model", "target", "layers"),
     [
-        (SMALL, "models.MLP", {"hidden1", "hidden2", "hidden3"}),
+        (SMALL, "nfa.nets.MLP", {"hidden1", "hidden2", "hidden3"}),
         (("model=rfm", "data.n_train=100"), "models.RFM", {"feature_map"}),
     ],
     ids=["net", "kernel"],

@@ -1,5 +1,6 @@
 """Losses, building, checkpoints of `NeuralModule`."""
 
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ import nfa
 from models import NeuralModule, build_model
 from models.neural import build_network, scale_weights
 
-NET = {"_target_": "models.MLP", "input_shape": [4], "num_outputs": 3, "depth": 1, "width": 5}
+NET = {"_target_": "nfa.nets.MLP", "input_shape": [4], "num_outputs": 3, "depth": 1, "width": 5}
 DATA = SimpleNamespace(input_shape=(4,), num_outputs=3, task="classification")
 
 
@@ -36,14 +37,14 @@ def test_init_scale_multiplies_the_weights_and_nothing_else():
 
 
 def test_build_model_passes_what_the_data_decide():
-    model = build_model({"_target_": "models.MLP", "width": 6, "depth": 1}, {"lr": 0.3}, DATA)
+    model = build_model({"_target_": "nfa.nets.MLP", "width": 6, "depth": 1}, {"lr": 0.3}, DATA)
     assert model.network.hidden1.in_features == 4
     assert model.network.output.out_features == 3
     assert model.hparams.lr == 0.3
 
 
 def test_given_arguments_win_over_the_data():
-    model = build_model({"_target_": "models.MLP", "num_outputs": 3, "input_shape": [2, 2]}, {}, DATA)
+    model = build_model({"_target_": "nfa.nets.MLP", "num_outputs": 3, "input_shape": [2, 2]}, {}, DATA)
     assert model.network.hidden1.in_features == 4
 
 
@@ -81,3 +82,23 @@ def test_checkpoint_rebuilds_the_model(tmp_path):
     again = NeuralModule.load_from_checkpoint(tmp_path / "model.ckpt", weights_only=True)
     assert again.hparams.lr == 0.2
     assert torch.equal(again.network.hidden1.weight, model.network.hidden1.weight)
+
+
+def test_a_checkpoint_is_loaded_without_code_that_it_names(tmp_path):
+    path = tmp_path / "model.ckpt"
+    model = NeuralModule(NET, "classification", 3)
+    hyper = {**model.hparams, "net": {"_target_": "tests.nets.Picky"}}
+    content = {
+        "state_dict": model.state_dict(),
+        "hyper_parameters": hyper,
+        "pytorch-lightning_version": "2.6.0",
+    }
+    torch.save(content, path)
+    with pytest.raises(nfa.NfaError, match=r"tests\.nets\.Picky, of which nothing was imported"):
+        NeuralModule.load_from_checkpoint(path)
+    again = NeuralModule.load_from_checkpoint(path, net=NET)  # named by the caller
+    assert torch.equal(again.network.hidden1.weight, model.network.hidden1.weight)
+    torch.save(content | {"hyper_parameters": {**model.hparams, "_instantiator": "this.s"}}, path)
+    with pytest.raises(nfa.NfaError, match=r"'this\.s'.*not imported"):
+        NeuralModule.load_from_checkpoint(path)
+    assert "this" not in sys.modules
