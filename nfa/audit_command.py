@@ -1,6 +1,7 @@
 """``nfa audit``: a network and data by name, measured, and written down as a table, CSV, JSON and a page."""
 
 import argparse
+import os
 import shlex
 import sys
 import time
@@ -52,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     twin = _twin(options, loaded)
     inputs = _inputs(options, loaded)
     check_call(loaded.model, inputs, choice)
-    new = not out.exists()
+    new = not os.path.exists(out)
     try:
         check_writable(out)
         watch = ConsoleWatch(inputs.samples, inputs.batch_size)
@@ -72,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
             _draw(result, options, loaded, inputs, watch)
             _finish(out, result)
     except BaseException:
-        if new and out.is_dir() and not any(out.iterdir()):
+        if new and os.path.isdir(out) and not os.listdir(out):
             out.rmdir()
         raise
     if options.wandb:

@@ -210,6 +210,10 @@ def find_state(content: Any, path: str | os.PathLike) -> dict[str, Tensor]:
         raise NfaError(
             f"{path} has no state dict: expected tensors by name, at the top or under state_dict, got {holds}"
         )
+    for name, t in found.items():
+        if t.is_nested or t.is_meta or t.layout != torch.strided:
+            what = "no values" if t.is_meta else "no dense values"
+            raise NfaError(f"{path} has {what} in {name}: expected plain tensors, dense and on the CPU")
     return found
 
 
