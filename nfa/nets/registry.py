@@ -80,19 +80,8 @@ def canonical(name: str) -> str:
 
 def _build(config: Mapping[str, Any], path: str | os.PathLike, depth: int) -> nn.Module:
     name = config.get(TARGET)
-    constructor, holds_layers = _constructor(name, path), str(name).startswith("torch.nn.")
-    if config.get("_partial_"):
-        raise NfaError(f"{path}: a file may not leave a call to others, as _partial_ of {name} does")
-
-    def value(key: str, entry: Any) -> Any:
-        return _value(entry, f"{name} {key}".strip(), path, depth + 1, holds_layers, key == _FREE)
-
-    dropped = _WEIGHTS.get(name.split(".")[0], ())
-    arguments = {k: value(_key(k, path), v) for k, v in config.items() if k not in (*_OPTIONS, *dropped)}
-    positional = config.get("_args_", ())
-    if not isinstance(positional, list | tuple):
-        raise NfaError(f"{path}: expected a list under _args_ of {name}, got {type(positional).__name__}")
-    positional = [value("", entry) for entry in positional]
+    constructor = _constructor(name, path)
+    positional, arguments = _arguments(config, path, depth, holds_layers=name.startswith("torch.nn."))
     try:
         built = constructor(*positional, **arguments)
     except NfaError as error:
@@ -207,18 +196,30 @@ def _unknown(name: str, path: str | os.PathLike) -> str:
 # ---- arguments ---------------------------------------------------------------------------------------------
 
 
-def plain_arguments(config: Mapping[str, Any], path: str | os.PathLike) -> dict[str, Any]:
-    """The keyword arguments of a ``_target_``, where they are plain values.
+def plain_arguments(config: Mapping[str, Any], path: str | os.PathLike) -> tuple[list[Any], dict[str, Any]]:
+    """Positional and keyword arguments of a ``_target_``, where they are plain values.
 
     Raises:
         NfaError: some are not.
     """
-    name = config.get(TARGET)
-    return {
-        _key(k, path): _value(v, f"{name} {k}", path, 1, False, k == _FREE)
-        for k, v in config.items()
-        if k not in _OPTIONS
-    }
+    return _arguments(config, path, 0, holds_layers=False)
+
+
+def _arguments(
+    config: Mapping[str, Any], path: str | os.PathLike, depth: int, *, holds_layers: bool
+) -> tuple[list[Any], dict[str, Any]]:
+    name, positional = config[TARGET], config.get("_args_", ())
+    if config.get("_partial_"):
+        raise NfaError(f"{path}: a file may not leave a call to others, as _partial_ of {name} does")
+    if not isinstance(positional, list | tuple):
+        raise NfaError(f"{path}: expected a list under _args_ of {name}, got {type(positional).__name__}")
+
+    def value(entry: Any, key: str = "") -> Any:
+        return _value(entry, f"{name} {key}".strip(), path, depth + 1, holds_layers, key == _FREE)
+
+    left_out = (*_OPTIONS, *_WEIGHTS.get(name.split(".")[0], ()))
+    named = {k: value(v, _key(k, path)) for k, v in config.items() if k not in left_out}
+    return [value(entry) for entry in positional], named
 
 
 def _key(key: Any, path: str | os.PathLike) -> str:

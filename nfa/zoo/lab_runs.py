@@ -55,8 +55,8 @@ class Recorded:
     notes: list[str]
 
     @property
-    def arguments(self) -> dict[str, Any]:
-        """Keyword arguments of the network, plain values; NfaError where there are others."""
+    def arguments(self) -> tuple[list[Any], dict[str, Any]]:
+        """Positional and keyword arguments of the network, plain values; NfaError where there are others."""
         return plain_arguments(self.net, self.path)
 
     def scaled(self, model: nn.Module) -> nn.Module:

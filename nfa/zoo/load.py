@@ -149,13 +149,14 @@ def _caller(target: Any, spec: str, recorded: lab_runs.Recorded | None) -> Calla
             f"{spec} is a {type(target).__name__}: expected a function that returns an nn.Module when called "
             "without arguments"
         )
-    arguments = recorded.arguments if recorded else {}
-    given = f"with what its run kept ({', '.join(arguments)})" if arguments else "without arguments"
+    positional, named = recorded.arguments if recorded else ([], {})
+    kept = ", ".join([*map(repr, positional), *(f"{k}={v!r}" for k, v in named.items())])
+    given = f"with what its run kept ({kept})" if kept else "without arguments"
 
     def build() -> nn.Module:
         try:
             with importable_from_here():
-                model = target(**arguments)
+                model = target(*positional, **named)
         except NfaError:
             raise
         except Exception as error:
