@@ -356,7 +356,11 @@ def null_draws(pair: FeaturePair, nulls: int) -> int:
     """Random rotations worth drawing: a draw costs r³ and its spread falls as 1/r."""
     if nulls == 0:
         return 0
-    width = min(pair.weight.shape[1:])
+    return draws_for(min(pair.weight.shape[1:]), nulls)
+
+
+def draws_for(width: int, nulls: int) -> int:
+    """The same for a layer of which the smaller side is ``width``."""
     fewest = 4 if width <= 1024 else 2
     return nulls if width <= 128 else min(nulls, max(fewest, round(nulls * (128 / width) ** 2)))
 

@@ -56,7 +56,8 @@ def run(options: argparse.Namespace) -> int:
     new = not os.path.exists(out)
     try:
         check_writable(out)
-        watch = ConsoleWatch(inputs.samples, inputs.batch_size)
+        adaptive = options.probes is None and not options.exact
+        watch = ConsoleWatch(inputs.samples, inputs.batch_size, nulls=options.nulls, adaptive=adaptive)
         watch.say(f"{loaded.title}, weights {loaded.weights}, on {inputs.description}")
         with watch.interruptible():
             measure = _measurement(options, loaded, inputs, device, watch, choice)
@@ -235,7 +236,7 @@ def _add_twin(result: Result, measure: Measure, twin: nn.Module, watch: ConsoleW
     if watch.asked_to_stop:
         result.notes.append(missing(what, "stopped before they were measured"))
         return
-    watch.label = "at initialisation: "
+    watch.label, watch.nulls = "at initialisation: ", 0
     try:
         initial = measure(twin, nulls=0, initial_state=None)
     except (Exception, KeyboardInterrupt) as error:

@@ -1,5 +1,6 @@
 """What a person in front of a terminal sees while an audit runs, and how Ctrl-C or SIGTERM ends it."""
 
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TextIO
 
+from nfa.duration import Statistics
 from nfa.memory import Footprint, size_words
 from nfa.status import StatusLine
 from nfa.sweep import Watch
@@ -21,19 +23,34 @@ class ConsoleWatch(Watch):
     Args:
         samples: that will come at most.
         at_once: samples a batch.
+        nulls: random rotations of a null.
+        adaptive: whether probes may be added in further passes.
         stream: where to write.
     """
 
-    def __init__(self, samples: int, at_once: int, stream: TextIO | None = None):
-        self.samples, self.at_once = samples, at_once
+    def __init__(
+        self,
+        samples: int,
+        at_once: int,
+        *,
+        nulls: int = 0,
+        adaptive: bool = False,
+        stream: TextIO | None = None,
+    ):
+        self.samples, self.at_once, self.nulls, self.adaptive = samples, at_once, nulls, adaptive
         self.label = ""
         self.stopped_by: int | None = None  # number of the signal
-        self._start = 0.0
+        self._start = self._pass_start = 0.0
+        self._pass, self._done = "", 0.0
+        self._exact = 0  # backwards of the exact mode
+        self._statistics, self._statistics_start = Statistics((), 0), 0.0
         self._line = StatusLine(stream)
 
     def begin(self, footprint: Footprint, replicates: int, piece: int | None) -> None:
         """Say what the measurement takes."""
         self._start = time.monotonic()
+        self._pass, self._done = "", math.inf
+        self._exact, self._statistics = footprint.backwards, Statistics(footprint.ranks, self.nulls)
         at_once = min(piece or self.at_once, self.at_once)
         self.say(
             f"{self.label}{footprint.outputs} outputs; memory for {at_once} samples at a time: about "
@@ -42,19 +59,40 @@ class ConsoleWatch(Watch):
 
     def progress(self, samples: float, backwards: int) -> None:
         """Show samples done and the time left."""
-        elapsed = time.monotonic() - self._start
-        left = max(elapsed * (self.samples - samples) / max(samples, 1e-9), 0)
-        known = f", at most {clock(left)} left" if elapsed > _TELLING and samples >= 1 else ""
-        each = f"{backwards} backward{'s' if backwards != 1 else ''} each"
-        self._line.show(
-            f"{self.label}{int(samples)}/{self.samples} samples, {each}, {clock(elapsed)} gone{known}"
-        )
+        each = f"{backwards} backward{'s' if backwards != 1 else ''}"
+        self._show("", samples, each, more=self.adaptive and backwards < self._exact)
+
+    def further(self, number: int, samples: float, probes: int) -> None:
+        """Show samples done in another pass."""
+        self._show(f"pass {number}: ", samples, f"{probes} new probes", more=True)
 
     def rows(self, done: int, total: int) -> None:
-        """Show statistics computed."""
-        self._line.show(f"{self.label}statistics of layer {done}/{total}", last=done == total)
+        """Show statistics computed, and the time left for those to come."""
+        if done <= 1 or not self._statistics_start:
+            self._statistics_start = time.monotonic()
+        gone, shares = time.monotonic() - self._statistics_start, self._statistics.shares
+        shares = shares if len(shares) == total else [1.0] * total  # skipped layers take no time
+        known = ""
+        if gone > _TELLING and sum(shares[1:done]):  # the clock began behind the first
+            known = f", about {clock(gone * sum(shares[done:]) / sum(shares[1:done]))} left"
+        self._line.show(f"{self.label}statistics of layer {done}/{total}{known}", last=done == total)
         if done == total:
             self._line.clear()
+
+    def _show(self, name: str, samples: float, each: str, *, more: bool) -> None:
+        """One line; the time left is that of the samples of this pass and of the statistics of all layers."""
+        now = time.monotonic()
+        if name != self._pass or samples < self._done:  # another pass, or the exact mode after the probes
+            self._pass, self._pass_start = name, now if self._done < math.inf else self._start
+        self._done = samples
+        gone, known = now - self._pass_start, ""
+        if gone > _TELLING and samples >= 1:
+            left = max(gone * (self.samples - samples) / samples, 0) + self._statistics.seconds
+            known = f", at most {clock(left)} left" + (" without further passes" if more else "")
+        self._line.show(
+            f"{self.label}{name}{int(samples)}/{self.samples} samples, {each} each, "
+            f"{clock(now - self._start)} gone{known}"
+        )
 
     def stop(self) -> bool:
         """Whether Ctrl-C was pressed, or the process was asked to end."""

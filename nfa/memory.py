@@ -40,6 +40,7 @@ class Footprint:
         statistics: work space for the statistics of the widest map.
         outputs: scalar outputs a sample.
         backwards: backwards a sample of the exact mode.
+        ranks: groups, and the smaller side of the weight, of each map.
     """
 
     sample: int
@@ -47,6 +48,7 @@ class Footprint:
     statistics: int
     outputs: int
     backwards: int
+    ranks: tuple[tuple[int, int], ...] = ()
 
     def total(self, samples: int, replicates: int) -> int:
         """Bytes with so many samples at a time; the statistics come when the graph is gone."""
@@ -147,6 +149,10 @@ def survey(
             ),
             outputs=out.shape[1],
             backwards=backwards,
+            ranks=tuple(
+                (a.groups, min(a.size, m.in_features))
+                for m, a in zip(maps, recorder.accumulators.values(), strict=True)
+            ),
         ),
         batches,
     )

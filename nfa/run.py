@@ -63,6 +63,7 @@ class Run:
     stopped: bool = False
     head: Head | None = None
     passes: int = 0  # completed
+    seen: int = 0  # samples of the pass under way
     looked_for_shared: bool = False
     _abandoned: bool = False
 
@@ -91,7 +92,7 @@ class Run:
     def all(self, batches: Iterable[Batch], max_samples: int | None) -> None:
         """Measure all batches, and once more while the watch wants it."""
         while True:
-            index = -1
+            index, self.seen = -1, 0
             for index, batch in enumerate(limited(batches, max_samples)):
                 self.batch(index, *batch)
                 if self.stopped or (self.passes == 0 and self.watch.enough(self.sweep, self.samples)):
@@ -114,6 +115,7 @@ class Run:
             if self.stopped and self._abandoned:
                 return
             self.samples += n if self.passes == 0 else 0
+            self.seen += n
             if self.stopped:
                 return
 
@@ -248,8 +250,11 @@ class Run:
                 resume.seen = {name: calls for name, calls in seen.items() if calls}
                 raise
             recorder.lines = []
+            done = self.seen + samples * (lines[-1] + 1) / total
             if self.passes == 0:
-                self.watch.progress(self.samples + samples * (lines[-1] + 1) / total, total)
+                self.watch.progress(done, total)
+            else:
+                self.watch.further(self.passes + 1, done, total)
             if self.watch.stop():
                 self.stopped = True
                 if total - lines[-1] > _QUICK and self._drop(index):

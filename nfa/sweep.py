@@ -57,6 +57,9 @@ class Watch:
     def progress(self, samples: float, backwards: int) -> None:
         """So many samples are done, a sample under way in part; each takes so many backwards."""
 
+    def further(self, number: int, samples: float, probes: int) -> None:
+        """In pass ``number`` over the samples, 2 or more, so many are done, each with so many new probes."""
+
     def stop(self) -> bool:
         """Whether to end as soon as what is measured is consistent; asked after every backward."""
         return False

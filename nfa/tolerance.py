@@ -117,6 +117,10 @@ class _Until(Watch):
         """Pass it on."""
         self.inner.progress(samples, backwards)
 
+    def further(self, number: int, samples: float, probes: int) -> None:
+        """Pass it on."""
+        self.inner.further(number, samples, probes)
+
     def stop(self) -> bool:
         """Pass it on, too."""
         return self.inner.stop()

@@ -1,0 +1,56 @@
+"""How long the statistics of layers take, known before they are computed: a small layer, timed and scaled."""
+
+import time
+from collections.abc import Sequence
+
+import torch
+
+from nfa.audit import draws_for
+from nfa.pairs import FeaturePair
+
+_RANK = 128  # of the layer that is timed
+_SUMS = 8
+
+
+class Statistics:
+    """The statistics of some layers, in seconds; the layer that tells is timed when that is first asked for.
+
+    Args:
+        ranks: (groups, rank) of each layer, the rank being the smaller side of its weight.
+        nulls: random rotations of the null, for narrow layers.
+    """
+
+    def __init__(self, ranks: Sequence[tuple[int, int]], nulls: int):
+        self.ranks, self.nulls = ranks, nulls
+        self._seconds: float | None = None
+
+    @property
+    def shares(self) -> list[float]:
+        """What each layer takes of the whole, in any unit."""
+        return [groups * rank**3 for groups, rank in self.ranks]
+
+    @property
+    def seconds(self) -> float:
+        """At most: cubes of the rank overstate what wide layers take."""
+        if self._seconds is None:
+            others, null = _timed()
+            self._seconds = sum(
+                groups * (rank / _RANK) ** 3 * (others + draws_for(rank, self.nulls) * null)
+                for groups, rank in self.ranks
+            )
+        return self._seconds
+
+
+def _timed() -> tuple[float, float]:
+    """Seconds of all statistics of one layer but the null, and of one draw of the null."""
+    generator = torch.Generator().manual_seed(0)
+    W = torch.randn(_RANK, 2 * _RANK, generator=generator, dtype=torch.float64)
+    halves = torch.randn(_SUMS, _RANK, _RANK, generator=generator, dtype=torch.float64)
+    sums = list((halves @ halves.mT)[:, None])
+    start = time.perf_counter()
+    pair = FeaturePair(W, sensitivity=sum(sums)[0])
+    pair.cosine(0.5), pair.alpha_fit(), pair.pearson(0.5), pair.offdiag(0.5), pair.null_isotropic(0.5)
+    pair.precision(sums, [1] * _SUMS, 0.5, halves=True)
+    middle = time.perf_counter()
+    pair.null_cosines(0.5, 1)
+    return middle - start, time.perf_counter() - middle
