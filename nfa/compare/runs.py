@@ -16,6 +16,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from nfa.errors import NfaError
+from nfa.nets.registry import canonical
 from nfa.rows import AnsatzRow, read_csv
 
 SUMMARY, FEATURES = "summary.json", "features.safetensors"
@@ -83,7 +84,10 @@ class Run:
     def settings(self) -> dict[str, Any]:
         """All options that make another model or training, by dotted name; where unknown, those typed."""
         typed = dict(option.partition("=")[::2] for option in self.options)
-        return self.summary.get("settings") or typed
+        known = self.summary.get("settings") or typed
+        return {
+            k: canonical(v) if k == "model._target_" and isinstance(v, str) else v for k, v in known.items()
+        }
 
     @property
     def replicate(self) -> str:

@@ -214,6 +214,9 @@ def find_state(content: Any, path: str | os.PathLike) -> dict[str, Tensor]:
         if t.is_nested or t.is_meta or t.layout != torch.strided:
             what = "no values" if t.is_meta else "no dense values"
             raise NfaError(f"{path} has {what} in {name}: expected plain tensors, dense and on the CPU")
+    # a stride of 0 claims any number of entries with one
+    claimed = sum(t.numel() * t.element_size() for t in found.values())
+    check_fits(claimed, f"the state dict of {path}", "it claims more than such a file can hold")
     return found
 
 

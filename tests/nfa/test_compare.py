@@ -99,6 +99,13 @@ def test_settings_from_a_file_tell_models_apart_like_typed_ones(tmp_path):
     }  # fmt: skip
 
 
+def test_a_network_goes_by_the_name_it_has_now(tmp_path):
+    """Up to version 0.1 the networks of `nfa.nets` were called after ``models``."""
+    for seed, name in enumerate(("models.MLP", "nfa.nets.MLP")):
+        make_run(tmp_path / f"mlp{seed}", seed=seed, settings={"model._target_": name})
+    assert [len(group.runs) for group in compare([tmp_path]).groups] == [2]
+
+
 def test_settings_of_one_last_name_are_told_apart(tmp_path):
     for folder, model, data in (("a", 2, 2), ("b", 2, 3), ("c", 3, 2)):
         settings = {"model.depth": model, "data.depth": data}

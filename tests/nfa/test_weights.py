@@ -210,3 +210,10 @@ def test_a_network_built_at_its_first_input(tmp_path):
     assert (lazy[0].in_channels, lazy[2].in_features) == (4, 24)
     x = torch.randn(2, 4, 4, 4)
     torch.testing.assert_close(lazy(x), built(x))
+
+
+def test_tensors_that_claim_more_than_there_is(tmp_path):
+    """A stride of 0 makes any number of entries out of one."""
+    torch.save({"w": torch.zeros(1).expand(10**9, 10**6)}, tmp_path / "w.pth")
+    with pytest.raises(NfaError, match=r"state dict of .*w\.pth takes about .* of memory"):
+        read_weights(tmp_path / "w.pth")
