@@ -5,6 +5,9 @@ matrices; ``FeaturePair`` computes every statistic from a weight and a sensitivi
 ``ConvRFM`` and ``DeepConvRFM`` are kernel machines that learn features by the AGOP alone.
 """
 
+import nfa.interrupted  # noqa: F401 - first of all: the others take seconds, in which Ctrl-C may come
+
+# isort: split
 from nfa.audit import AnsatzReport, agop, audit, input_agop, neural_feature_matrix
 from nfa.errors import NfaError
 from nfa.machines.conv_rfm import ConvRFM

@@ -405,6 +405,22 @@ def test_a_terminal_that_is_not_utf8_gets_files_and_table(place):
     assert len(read_csv("out/audit.csv")) == 3
 
 
+def test_ctrl_c_during_the_imports_is_one_line(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'torch':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Finder())\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    command = [sys.executable, "-m", "nfa", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+    assert done.returncode in (130, -signal.SIGINT)
+    assert done.stderr == "interrupted: nothing was written\n"
+
+
 def test_version(capsys):
     with pytest.raises(SystemExit) as status:
         main(["--version"])
