@@ -5,7 +5,6 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,9 +24,9 @@ from nfa.maps import find_maps, has_unbuilt
 from nfa.memory import available
 from nfa.pictures import layer_pictures
 from nfa.preprocessing import Preprocessing
-from nfa.rows import AnsatzRow
 from nfa.run import FORWARD_FAILED
 from nfa.terminal import say
+from nfa.twins import Measure, add_twin, build_twin, say_what_is_missing
 from nfa.zoo import Loaded, load
 
 _GROUPS = 8  # of samples, from which standard errors are found
@@ -50,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     started = time.perf_counter()
     loaded = load(options.spec, weights=options.weights, seed=options.seed)
     choice = _choice(options, loaded)
-    twin = _twin(options, loaded)
+    twin = build_twin(loaded, options.spec.strip(), options.seed + 1) if options.init else None
     inputs = _inputs(options, loaded)
     check_call(loaded.model, inputs, choice)
     new = not os.path.exists(out)
@@ -59,6 +58,8 @@ def run(options: argparse.Namespace) -> int:
         adaptive = options.probes is None and not options.exact
         watch = ConsoleWatch(inputs.samples, inputs.batch_size, nulls=options.nulls, adaptive=adaptive)
         watch.say(f"{loaded.title}, weights {loaded.weights}, on {inputs.description}")
+        if twin is not None:
+            say_what_is_missing(twin, watch)
         with watch.interruptible():
             measure = _measurement(options, loaded, inputs, device, watch, choice)
             try:
@@ -69,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
                 raise KeyboardInterrupt(watch.status) from error  # before anything was complete
             result = Result(report, [], {}, f"{loaded.title} on {inputs.description.split(':')[0]}")
             if twin is not None:
-                _add_twin(result, measure, twin, watch)
+                add_twin(result, measure, twin, watch)
             _describe(result, options, loaded, inputs, time.perf_counter() - started)
             _draw(result, options, loaded, inputs, watch)
             _finish(out, result)
@@ -163,21 +164,6 @@ def _choice(options: argparse.Namespace, loaded: Loaded) -> Choice:
     return Choice(options.output_index, options.output_key, everything, loaded.output_fn)
 
 
-def _twin(options: argparse.Namespace, loaded: Loaded) -> nn.Module | None:
-    """The network that ``--init`` asks for, built before anything is measured: it may be impossible."""
-    if not options.init:
-        return None
-    if loaded.twin is None:
-        raise NfaError(f"--init: no randomly initialised {loaded.title} can be built: leave out --init")
-    try:
-        return loaded.twin(options.seed + 1)
-    except NfaError as error:
-        raise NfaError(f"--init: {error}: leave out --init") from None
-
-
-Measure = Callable[..., AnsatzReport]
-
-
 def _measurement(
     options: argparse.Namespace,
     loaded: Loaded,
@@ -228,32 +214,6 @@ def _in_forward(error: BaseException) -> bool:
 
 def _line(error: BaseException) -> str:
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-
-
-def _add_twin(result: Result, measure: Measure, twin: nn.Module, watch: ConsoleWatch) -> None:
-    """Fill in what the same architecture gives with random weights, which are not the ones it began with."""
-    report, what = result.report, "the values at initialisation"
-    if watch.asked_to_stop:
-        result.notes.append(missing(what, "stopped before they were measured"))
-        return
-    watch.label, watch.nulls = "at initialisation: ", 0
-    try:
-        initial = measure(twin, nulls=0, initial_state=None)
-    except (Exception, KeyboardInterrupt) as error:
-        result.notes.append(missing(what, error))
-        return
-    finally:
-        watch.label = ""
-        watch.clear()
-    before = {row.layer: row for row in initial.rows}
-    report.rows = [_with_twin(row, before.get(row.layer)) for row in report.rows]
-    report.meta["at initialisation"] = initial.meta
-
-
-def _with_twin(row: AnsatzRow, twin: AnsatzRow | None) -> AnsatzRow:
-    if twin is None or row.skipped:
-        return row
-    return replace(row, init_cosine=twin.cosine, init_alignment=twin.alignment)
 
 
 # ---- what is told -----------------------------------------------------------------------------------------

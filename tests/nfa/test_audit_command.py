@@ -95,6 +95,12 @@ def image():
     pooled = (nn.AdaptiveAvgPool2d(1), nn.Flatten())
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), *pooled, nn.Linear(4, 2))
 
+def loads_a_part():
+    net = plain()
+    net[0].load_state_dict(torch.load("w.pth"))
+    nn.init.eye_(net[4].weight)
+    return net
+
 def loads_its_own():
     torch.manual_seed(0)
     return plain()
@@ -318,6 +324,23 @@ def test_initial_values_that_cannot_be_had_are_said_before_anything_is_measured(
     error = refused(capsys, "loads_its_own", "--init")
     assert "--init: no randomly initialised network to compare with" in error
     assert "leave out --init" in error
+
+
+def test_layers_that_load_their_own_weights_have_no_initial_values(place, capsys):
+    import torch
+
+    torch.save(torch.nn.Linear(8, 6).state_dict(), "w.pth")
+    assert audit("loads_a_part", "--init", "--output", "softmax") == 0
+    rows = {row.layer: row for row in read_csv("out/audit.csv")}
+    assert {name: row.init_cosine == row.init_cosine for name, row in rows.items()} == {
+        "0": False,  # of a file
+        "2": True,
+        "4": True,  # begins as an identity, and a layer of the same kind may well do
+    }
+    note = "Missing: the values at initialisation of 0 (the code that builds the network gives them the same"
+    captured = capsys.readouterr()
+    assert note in captured.err.split("samples at a time")[0]
+    assert any(n.startswith(note) for n in notes())
 
 
 def fails(*_, **__):
