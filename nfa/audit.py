@@ -1,9 +1,10 @@
 """``audit(model, batches)`` says in which layers of a network the ansatz holds, and by more than chance."""
 
 import copy
+import inspect
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from nfa.accumulate import Sensitivity
+from nfa.arguments import batches_of, check_combinations, check_initial_state, checked, measurable
 from nfa.batches import Batch, limited, peek, split
+from nfa.checks import known_options, network_of
 from nfa.coverage import covered_share, tied_to, tied_weights
 from nfa.errors import NfaError
-from nfa.maps import LinearMap, SkippedModule, find_maps, weight_blocks
+from nfa.maps import LinearMap, SkippedModule, check_any, find_maps, in_order, weight_blocks
 from nfa.memory import survey
 from nfa.pairs import FeaturePair, Precision, weight_cosine
 from nfa.report import format_table, summary_sentence
@@ -25,6 +28,10 @@ from nfa.tolerance import layer_pair, precision, sweep_to_tolerance
 from nfa.untouched import same_random_states
 
 _REPLICATES = 8
+_SWEEP_OPTIONS = ("output", "output_fn", "neglect", "chunk", "centered", "replicates_over")
+_OWN = (
+    "power", "probes", "nulls", "tolerance", "drift", "per_head", "memory", "distributed", "replicates",
+)  # fmt: skip
 
 
 @dataclass(repr=False)
@@ -63,7 +70,7 @@ class AnsatzReport:
         Raises:
             NfaError: no such layer was measured.
         """
-        if layer not in self._sensitivities:
+        if not isinstance(layer, str) or layer not in self._sensitivities:
             measured = ", ".join(self._sensitivities) or "none"
             raise NfaError(f"no measured layer {layer!r}; measured: {measured}")
         return layer_pair(self._sensitivities[layer], self.weights[layer])
@@ -134,13 +141,21 @@ def audit(
     Raises:
         NfaError: bad arguments, data or outputs; the message says what to do.
     """
-    _check_arguments(power, nulls, replicates, batches)
-    _check_combinations(probes, tolerance, distributed, sweep_options)
-    options = {"max_samples": max_samples, "seed": seed, "device": device, **sweep_options}
-    watch = watch or Watch()
+    known_options(sweep_options, audit, _SWEEP_OPTIONS)
+    model, batches = measurable(model), batches_of(batches)
+    options = checked({
+        "power": power, "probes": probes, "max_samples": max_samples, "nulls": nulls, "seed": seed,
+        "device": device, "tolerance": tolerance, "drift": drift, "per_head": per_head, "memory": memory,
+        "distributed": distributed, "replicates": replicates, "watch": watch, **sweep_options,
+    })  # fmt: skip
+    check_combinations(options)
+    power, probes, nulls, tolerance, drift, per_head, memory, distributed, replicates = (
+        options.pop(name) for name in _OWN
+    )
+    seed, max_samples, watch = options["seed"], options["max_samples"], options.pop("watch") or Watch()
+    if not (initial_state is None or isinstance(initial_state, AnsatzReport)):
+        check_initial_state(initial_state)
     with same_random_states():  # loaders and lazy modules draw numbers
-        if isinstance(batches, Tensor):
-            batches = [batches]
         if initial_state is not None and not isinstance(initial_state, AnsatzReport):
             batches = list(limited(batches, max_samples))  # read twice, and no further than needed
         batches = built(model, batches)
@@ -155,7 +170,7 @@ def audit(
             {"probes": probes, "tolerance": tolerance, "per_head": per_head, "memory": memory, **options},
         )
         _check_initial(maps, initial)
-        _check_maps(maps, skipped)
+        check_any(maps, skipped)
         bases = _bases(maps, initial)
         start = time.perf_counter()
         if memory is not None or tolerance is not None:
@@ -175,7 +190,7 @@ def audit(
     if tied:
         skipped = [_with_tie(entry, tied_to(model, entry, maps)) for entry in skipped]
     middle = time.perf_counter()
-    entries, halves = _in_order(model, maps, skipped), drift or tolerance is not None
+    entries, halves = in_order(model, maps, skipped), drift or tolerance is not None
     for entry in entries:
         sensitivity = sweep.sensitivities.pop(entry.name, None)  # its replicates are not needed any longer
         report.rows.append(_row(entry, sensitivity, report, initial, power, nulls, seed, halves))
@@ -215,6 +230,8 @@ def agop(
         Layer name -> ``G = WᵀCW``, float64 (in, in), or (groups, in, in) for a grouped convolution; for a
         convolution ``in`` is a patch, ordered (channel, *kernel).
     """
+    sweep_options = _checked_sweep(sweep_options, agop)
+    model, batches = measurable(model), batches_of(batches)
     with same_random_states():
         batches = built(model, batches)
         maps, _ = find_maps(model, layers)
@@ -228,7 +245,7 @@ def agop(
 
 def neural_feature_matrix(module: nn.Module) -> Tensor:
     """Dense ``WᵀW`` of one linear map, float64: (in, in), or (groups, in, in) for a grouped convolution."""
-    W = weight_blocks(module).double()
+    W = weight_blocks(network_of(module)).double()
     N = W.mT @ W
     return N if W.shape[0] > 1 else N[0]
 
@@ -241,14 +258,24 @@ def input_agop(model: nn.Module, batches: Iterable[Batch] | Tensor, **sweep_opti
         batches: tensors or pairs (x, target).
         **sweep_options: any keyword of `nfa.sensitivity.measure_sensitivities`.
     """
+    sweep_options = _checked_sweep(sweep_options, input_agop)
+    model, batches = measurable(model), batches_of(batches)
     with same_random_states():
-        first, batches = peek([batches] if isinstance(batches, Tensor) else batches)
+        first, batches = peek(batches)
         x = split(first)[0]
         if not isinstance(x, Tensor) or not x.is_floating_point():
             raise NfaError("input_agop needs one floating tensor as the model's input")
         tap = LinearMap("input", nn.Identity(), "flat", x[0].numel(), x[0].numel())
         sweep = measure_sensitivities(nn.Sequential(tap.module, model), batches, [tap], **sweep_options)
     return sweep.sensitivities["input"].matrix[0]
+
+
+def _checked_sweep(options: dict[str, Any], of: Callable) -> dict[str, Any]:
+    parameters = inspect.signature(measure_sensitivities).parameters.values()
+    known_options(options, of, [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "bases"])
+    options = checked(options)
+    check_combinations(options)
+    return options
 
 
 # ---- one row ----------------------------------------------------------------------------------------------
@@ -407,15 +434,6 @@ def _check_initial(maps: Sequence[LinearMap], initial: AnsatzReport | None) -> N
             )
 
 
-def _check_maps(maps: Sequence[LinearMap], skipped: Sequence[SkippedModule]) -> None:
-    if not maps and skipped:
-        first = skipped[0]
-        raise NfaError(
-            f"no linear map to measure: of {len(skipped)} weights of two or more dimensions all are skipped, "
-            f"the first ({first.name or type(first).__name__}) because of this: {first.reason}"
-        )
-
-
 def _bases(maps: Sequence[LinearMap], initial: AnsatzReport | None) -> dict[str, Tensor]:
     """Orthonormal bases of range([W, W₀]) for the maps in which that makes C clearly smaller."""
     bases = {}
@@ -430,44 +448,3 @@ def _bases(maps: Sequence[LinearMap], initial: AnsatzReport | None) -> dict[str,
             W = torch.cat([part.to(parts[0].device, torch.float64) for part in parts], 2)
             bases[lmap.name] = torch.linalg.qr(W).Q
     return bases
-
-
-def _in_order(
-    model: nn.Module, maps: Sequence[LinearMap], skipped: Sequence[SkippedModule]
-) -> list[LinearMap | SkippedModule]:
-    position = {name: i for i, (name, _) in enumerate(model.named_modules())}
-
-    def of_module(entry: LinearMap | SkippedModule) -> int:
-        name = entry.name
-        while name not in position:  # a part of the weight of the module it is named after
-            name = name.rpartition(".")[0]
-        return position[name]
-
-    return sorted((*maps, *skipped), key=of_module)
-
-
-def _check_combinations(
-    probes: int | None, tolerance: float | None, distributed: bool, sweep_options: Mapping[str, Any]
-) -> None:
-    if distributed and sweep_options.get("centered"):
-        raise NfaError("centered=True cannot be measured over several processes")
-    if tolerance is None:
-        return
-    if not 0 < tolerance < 1:
-        raise NfaError(f"tolerance must be a standard error between 0 and 1, got {tolerance}")
-    if probes is not None:
-        raise NfaError("give either probes or a tolerance, which chooses the probes itself")
-    if distributed or sweep_options.get("centered"):
-        raise NfaError("a tolerance goes neither with distributed nor with centered=True")
-
-
-def _check_arguments(power: float, nulls: int, replicates: int, batches: object) -> None:
-    if replicates < 1:
-        raise NfaError(f"replicates must be at least 1, got {replicates}")
-    pair = isinstance(batches, tuple) and len(batches) == 2 and all(isinstance(b, Tensor) for b in batches)
-    if pair and batches[0].is_floating_point() and not batches[1].is_floating_point():
-        raise NfaError("batches is a pair (inputs, targets); pass a list of such pairs: [(inputs, targets)]")
-    if not (power > 0 and math.isfinite(power)):
-        raise NfaError(f"power must be a positive number, got {power}")
-    if nulls < 0:
-        raise NfaError(f"nulls must be 0 or more, got {nulls}")

@@ -7,10 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nfa.checks import told
 from nfa.errors import NfaError
 
 Batch = Tensor | Sequence[Any] | Mapping[str, Any]
 OutputFn = Callable[[Any], Tensor]
+_OF_DTYPES = ("dtype", "scalar type", "not implemented for", "Input type", "should be the same")
+_MISMATCHES = (
+    *_OF_DTYPES, "cannot be multiplied", "size mismatch", "must match", "is invalid for input of size",
+    "xpected", "positional argument", "keyword argument", "Dimension out of range", "too many indices",
+    "normalized_shape", "shape mismatch", "index out of range",
+)  # fmt: skip
 OUTPUTS = ("logits", "softmax", "log_softmax", "loss")
 
 
@@ -22,12 +29,12 @@ def split(batch: Batch) -> tuple[Any, Any]:
         inputs = {k: v for k, v in batch.items() if k not in ("labels", "label", "target")}
         targets = [v for k, v in batch.items() if k not in inputs]
         return inputs, targets[0] if targets else None
-    if isinstance(batch, Sequence) and 1 <= len(batch) <= 2:
+    if isinstance(batch, Sequence) and not isinstance(batch, str | bytes) and 1 <= len(batch) <= 2:
         inputs = batch[0]
         return tuple(inputs) if isinstance(inputs, list) else inputs, batch[1] if len(batch) == 2 else None
     raise NfaError(
         "a batch must be a tensor, a pair (inputs, target) or a dictionary of keyword arguments, "
-        f"got {type(batch).__name__}"
+        f"got {told(batch)}{': torch.from_numpy(…) makes a tensor' if hasattr(batch, '__array__') else ''}"
     )
 
 
@@ -53,7 +60,10 @@ def length(inputs: Any) -> int:
     """Samples in the inputs of one batch."""
     tensors = _tensors(inputs)
     if not tensors or tensors[0].dim() == 0:
-        raise NfaError("a batch holds no tensor whose first dimension counts samples")
+        raise NfaError(
+            "a batch holds no tensor whose first dimension counts samples: its inputs are "
+            f"{_describe(inputs)}"
+        )
     return tensors[0].shape[0]
 
 
@@ -133,6 +143,9 @@ def prepare(model: nn.Module, inputs: Any, device: torch.device) -> Any:
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
 
     def ready(t: Tensor) -> Tensor:
+        if t.layout != torch.strided or t.device.type == "meta":
+            advice = "on the device 'meta', which has no values" if t.is_meta else "sparse: .to_dense() them"
+            raise NfaError(f"the inputs must be dense tensors with values, got {_describe(t)}, {advice}")
         t = t.detach().to(device)
         if t.is_floating_point():
             if bool(torch.isnan(t).any()):  # infinities have their place in attention masks
@@ -155,7 +168,7 @@ def call(model: nn.Module, inputs: Any) -> Any:
         return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
     except NfaError:
         raise
-    except (RuntimeError, TypeError) as error:
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
         reason = _known_reason(error, inputs)
         if reason is None:
             raise
@@ -169,7 +182,14 @@ def _known_reason(error: Exception, inputs: Any) -> str | None:
             "the network uses tensors made under torch.inference_mode that are neither parameters nor "
             "buffers: make them outside of it"
         )
-    return None
+    first = " ".join(str(error).split("\n")[0].split())[:160]
+    mismatch = any(words in first for words in _MISMATCHES) or "forward()" in first
+    if not mismatch:
+        return None
+    advice = ""
+    if any(not t.is_floating_point() for t in _tensors(inputs)) and any(w in first for w in _OF_DTYPES):
+        advice = ": pass floating inputs, x.float()"
+    return f"the network cannot take the inputs {_describe(inputs)} ({first}){advice}"
 
 
 def picked(raw: Any, output_fn: OutputFn | None) -> Tensor:
@@ -248,5 +268,8 @@ def pick_tensor(raw: Any) -> Any:
 def _describe(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"{value.dtype} of shape {tuple(value.shape)}"
-    keys = f" with keys {', '.join(map(str, value))}" if isinstance(value, Mapping) else ""
-    return type(value).__name__ + keys
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_describe(entry)}" for key, entry in value.items()) + "}"
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_describe, value))})"
+    return told(value)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nfa.checks import told
+from nfa.errors import NfaError
+
 NAN = math.nan
 _COLUMNS = 1024  # columns in float64 at a time
 _ROWS = 512  # rows of a symmetric product at a time: below the diagonal half of it is enough
@@ -125,3 +128,34 @@ def pearson(part: tuple[float, ...], whole: tuple[float, ...], count: int) -> fl
     if var_n <= 1e-10 * whole[2] or var_g <= 1e-10 * whole[3]:
         return NAN
     return min(1.0, max(-1.0, (ng - n * g / count) / math.sqrt(var_n * var_g)))
+
+
+def blocks(matrix: Tensor, what: str) -> tuple[Tensor, float]:
+    """A matrix as (groups, ·, ·), and the scale that brings its largest entry to one.
+
+    Raises:
+        NfaError: no such matrix, or entries that are not finite.
+    """
+    real = isinstance(matrix, Tensor) and matrix.is_floating_point() and matrix.layout == torch.strided
+    if not real or matrix.dim() not in (2, 3) or matrix.numel() == 0 or matrix.is_meta:
+        raise NfaError(
+            f"{what} must be a non-empty real (out, in) or (groups, out, in) tensor, got {told(matrix)}"
+        )
+    scale = largest(matrix)
+    if not math.isfinite(scale):
+        raise NfaError(f"{what} has entries that are not finite")
+    return matrix.detach() if matrix.dim() == 3 else matrix.detach()[None], or_one(scale)
+
+
+def check_shape(what: str, blocks: Tensor, expected: tuple[int, ...], W: Tensor) -> None:
+    """Refuse what does not belong to a weight."""
+    if blocks.shape != expected:
+        raise NfaError(
+            f"a weight of shape {tuple(W.shape)} needs a {what} of shape {expected}, "
+            f"got {tuple(blocks.shape)}"
+        )
+
+
+def or_one(scale: float) -> float:
+    """A scale, or 1 where that is zero."""
+    return scale if scale > 0 else 1.0

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,12 @@ from pathlib import Path
 def replaced_whole(path: str | os.PathLike) -> Iterator[Path]:
     """A path to write to that replaces ``path`` at the end: an interrupted write leaves the previous file."""
     path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():  # a device or a pipe stays one
+        with tempfile.TemporaryDirectory() as folder:
+            partial = Path(folder) / "whole"
+            yield partial
+            path.write_bytes(partial.read_bytes())
+        return
     partial = path.with_name(path.name + ".partial")
     try:
         yield partial

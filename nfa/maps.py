@@ -9,8 +9,9 @@ import difflib
 import fnmatch
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -103,8 +104,15 @@ def weight_blocks(module: nn.Module) -> Tensor:
     """
     kind = map_kind(module)
     if kind is None:
-        raise NfaError(f"expected an nn.Linear or nn.Conv1d/2d/3d, got {type(module).__name__}")
-    return _whole("", module, kind).weight()
+        raise NfaError(
+            f"expected an nn.Linear or nn.Conv1d/2d/3d, got {type(module).__name__}: pass one layer"
+        )
+    if has_unbuilt(module):
+        raise NfaError(f"this {type(module).__name__} has no weight yet: call it with an input first")
+    W = _whole("", module, kind).weight()
+    if W.device.type == "meta" or not W.is_floating_point():
+        raise NfaError(f"expected a weight of floating values, got {W.dtype} on the device {W.device.type!r}")
+    return W
 
 
 def map_kind(module: nn.Module) -> str | None:
@@ -138,6 +146,7 @@ def find_maps(
     Raises:
         NfaError: a pattern matches no weight of the network.
     """
+    patterns = None if layers is None else _patterns(layers)
     maps: list[LinearMap] = []
     skipped: list[SkippedModule] = []
     owners: dict[str, str] = {}  # name of a map -> name of its module
@@ -149,9 +158,42 @@ def find_maps(
             entry = _measurable(found) if isinstance(found, LinearMap) else found
             (maps if isinstance(entry, LinearMap) else skipped).append(entry)
             owners[entry.name] = name
-    if layers is None:
-        return maps, skipped
-    return _select(maps, skipped, owners, [layers] if isinstance(layers, str) else list(layers))
+    return (maps, skipped) if patterns is None else _select(maps, skipped, owners, patterns)
+
+
+def _patterns(layers: Any) -> list[str]:
+    listed = isinstance(layers, Iterable) and not isinstance(layers, Mapping | str)
+    patterns = list(layers) if listed else [layers]
+    if not patterns or not all(isinstance(pattern, str) and pattern for pattern in patterns):
+        raise NfaError(
+            f"layers must be a pattern of layer names such as 'layer1.*', or several, got {layers!r}"
+        )
+    return patterns
+
+
+def check_any(maps: Sequence[LinearMap], skipped: Sequence[SkippedModule]) -> None:
+    """Refuse a network whose weights are all skipped, and say why the first one is."""
+    if not maps and skipped:
+        first = skipped[0]
+        raise NfaError(
+            f"no linear map to measure: of {len(skipped)} weights of two or more dimensions all are skipped, "
+            f"the first ({first.name or type(first).__name__}) because of this: {first.reason}"
+        )
+
+
+def in_order(
+    model: nn.Module, maps: Sequence[LinearMap], skipped: Sequence[SkippedModule]
+) -> list[LinearMap | SkippedModule]:
+    """Maps and skipped modules in the order of the network."""
+    position = {name: i for i, (name, _) in enumerate(model.named_modules())}
+
+    def of_module(entry: LinearMap | SkippedModule) -> int:
+        name = entry.name
+        while name not in position:  # a part of the weight of the module it is named after
+            name = name.rpartition(".")[0]
+        return position[name]
+
+    return sorted((*maps, *skipped), key=of_module)
 
 
 def _classify(

@@ -22,14 +22,18 @@ from torch import Tensor
 from nfa.blockwise import (
     NAN,
     EntrySums,
+    blocks,
+    check_shape,
     columns,
     feature_entry_sums,
     gram,
     largest,
+    or_one,
     pearson,
     pooled,
     smaller_gram,
 )
+from nfa.checks import not_negative, positive, seed_of, whole, whole_or_none
 from nfa.errors import NfaError
 from nfa.forms import Form, Frame, LowRank, haar, inverse_root, joined, traceless
 
@@ -77,20 +81,22 @@ class FeaturePair:
         factor: Tensor | None = None,
         resolution: float | None = None,
     ):
-        W, self._W_scale = _blocks(weight, "weight")
+        W, self._W_scale = blocks(weight, "weight")
         if (sensitivity is None) == (factor is None):
             raise NfaError("a pair needs either a sensitivity C or a factor X with C = X Xᵀ")
         self.grouped = weight.dim() == 3
-        self.resolution = torch.finfo(weight.dtype).eps if resolution is None else resolution
+        self.resolution = torch.finfo(weight.dtype).eps
+        if resolution is not None:
+            self.resolution = not_negative("resolution", resolution)
         self.weight = W
         self._C = self._X = None
         if factor is None:
-            self._C, self._C_scale = _blocks(sensitivity, "sensitivity")
-            _check_shape("sensitivity", self._C, (*W.shape[:2], W.shape[1]), W)
+            self._C, self._C_scale = blocks(sensitivity, "sensitivity")
+            check_shape("sensitivity", self._C, (*W.shape[:2], W.shape[1]), W)
             self._C_root = math.sqrt(self._C_scale)
         else:
-            self._X, self._C_root = _blocks(factor, "factor")
-            _check_shape("factor", self._X, (*W.shape[:2], self._X.shape[2]), W)
+            self._X, self._C_root = blocks(factor, "factor")
+            check_shape("factor", self._X, (*W.shape[:2], self._X.shape[2]), W)
         self._sums: dict[float, EntrySums] = {}
 
     @property
@@ -113,7 +119,7 @@ class FeaturePair:
         Args:
             max_size: average blocks of entries so that no side is longer; the full matrix is not formed.
         """
-        W = pooled(self.weight, max_size)
+        W = pooled(self.weight, whole_or_none("max_size", max_size, 1))
         return self._ungroup(W.mT @ W)
 
     def agop(self, power: float = 1.0, max_size: int | None = None) -> Tensor:
@@ -121,7 +127,8 @@ class FeaturePair:
 
         The power is taken on the r-dimensional range, so null directions stay exactly null.
         """
-        W = pooled(self.weight, max_size)
+        W = pooled(self.weight, whole_or_none("max_size", max_size, 1))
+        power = positive("power", power)
         if power == 1.0 and self._X is not None:
             gradients = W.mT @ self._X.double()
             return self._ungroup(gradients @ gradients.mT)
@@ -200,7 +207,7 @@ class FeaturePair:
         With ``Δ = W - W₀`` this is the variant of arXiv 2212.13881 that subtracts the initialisation
         from the neural feature matrix and leaves the gradients alone.
         """
-        D, scale = _blocks(other, "other weight")
+        D, scale = blocks(other, "other weight")
         if D.shape != self.weight.shape:
             raise NfaError(
                 f"expected the shape of the weight, {tuple(self.weight.shape)}, got {tuple(D.shape)}"
@@ -229,7 +236,7 @@ class FeaturePair:
 
     def null_isotropic(self, power: float = 1.0) -> float:
         """`cosine` for C = I: the part of the correlation that W brings by itself."""
-        s = self._frame.sigma2
+        s, power = self._frame.sigma2, positive("power", power)
         return _ratio((s * s**power).sum(), s.norm() * (s**power).norm())
 
     def null_cosines(self, power: float = 1.0, draws: int = 32, seed: int = 0) -> Tensor:
@@ -239,8 +246,9 @@ class FeaturePair:
         each group; the rotated blocks are also dealt out to the groups at random, so that a depthwise
         convolution (blocks of size one) has a null too.
         """
-        generator = torch.Generator().manual_seed(seed)
-        return torch.tensor([self._null_draw(power, generator) for _ in range(draws)], dtype=torch.float64)
+        generator = torch.Generator().manual_seed(seed_of(seed))
+        power, draws = positive("power", power), range(whole("draws", draws))
+        return torch.tensor([self._null_draw(power, generator) for _ in draws], dtype=torch.float64)
 
     def _null_draw(self, power: float, generator: torch.Generator) -> float:
         """The cosine for ``C̃ = Q diag(c) Qᵀ``: where c has few entries, Q needs as few columns."""
@@ -295,7 +303,7 @@ class FeaturePair:
         R = len(sums)
         if R < 2:
             return Precision()
-        scale = _or_one(max(largest(part) for part in sums))
+        scale = or_one(max(largest(part) for part in sums))
         inside = self._frame.factor if factors else self._frame.sensitivity
         parts = [inside(part, scale) for part in sums]
 
@@ -327,7 +335,7 @@ class FeaturePair:
     def nfm_eigenvectors(self, k: int) -> Tensor:
         """The k leading eigenvectors of N as rows, (k, in); of the first group for a grouped weight."""
         r = self._frame.sigma2.shape[1]
-        leading = torch.eye(r, min(k, r)).to(self._frame.sigma2)
+        leading = torch.eye(r, min(whole("k", k, 1), r)).to(self._frame.sigma2)
         return self._pulled_back(leading[None])
 
     def agop_eigenvectors(self, k: int) -> Tensor:
@@ -336,7 +344,7 @@ class FeaturePair:
         No more than there are columns in a factor.
         """
         values, vectors = self._eigen
-        order = values[0].argsort(descending=True)[:k]
+        order = values[0].argsort(descending=True)[: whole("k", k, 1)]
         return self._pulled_back(vectors[:1, :, order])
 
     # ---- machinery ---------------------------------------------------------------------------------------
@@ -385,6 +393,7 @@ class FeaturePair:
 
     def _entry_sums(self, power: float) -> EntrySums:
         """Sums over the entries of the scaled N and ``G^power`` and over their diagonals."""
+        power = positive("power", power)
         if power not in self._sums:
             values, vectors = self._power_basis(power)
             sigma2 = self._frame.sigma2
@@ -413,7 +422,7 @@ def _jackknife(whole: float, without: Sequence[float], counts: Sequence[int]) ->
 
 def weight_cosine(first: Tensor, second: Tensor) -> float:
     """Cosine of ``AᵀA`` and ``BᵀB`` for weights A (g, o, i) and B (g, p, i), in the smaller dimension."""
-    (A, a), (B, b) = _blocks(first, "weight"), _blocks(second, "weight")
+    (A, a), (B, b) = blocks(first, "weight"), blocks(second, "weight")
     if A.shape[2] < A.shape[1]:
         N, M = gram(A.mT, a), gram(B.mT, b)
         return _ratio((N * M).sum(), N.norm() * M.norm())
@@ -424,42 +433,15 @@ def weight_cosine(first: Tensor, second: Tensor) -> float:
 def effective_rank(spectrum: Tensor) -> float:
     """Exponential of the entropy of a non-negative spectrum scaled to sum one (Roy and Vetterli 2007)."""
     p = spectrum.double().clamp_min(0)
-    p = p / _or_one(float(p.amax()))
+    p = p / or_one(float(p.amax()))
     if not float(p.sum()) > 0:
         return NAN
     p = p / p.sum()
     return float(torch.special.entr(p).sum().exp())
 
 
-def _blocks(matrix: Tensor, what: str) -> tuple[Tensor, float]:
-    """A matrix as (groups, ·, ·), and the scale that brings its largest entry to one."""
-    if matrix.dim() not in (2, 3) or matrix.numel() == 0 or not matrix.is_floating_point():
-        raise NfaError(
-            f"{what} must be a non-empty real (out, in) or (groups, out, in) tensor, "
-            f"got {matrix.dtype} of shape {tuple(matrix.shape)}"
-        )
-    scale = largest(matrix)
-    if not math.isfinite(scale):
-        raise NfaError(f"{what} has entries that are not finite")
-    return matrix.detach() if matrix.dim() == 3 else matrix.detach()[None], _or_one(scale)
-
-
-def _check_shape(what: str, blocks: Tensor, expected: tuple[int, ...], W: Tensor) -> None:
-    if blocks.shape != expected:
-        raise NfaError(
-            f"a weight of shape {tuple(W.shape)} needs a {what} of shape {expected}, "
-            f"got {tuple(blocks.shape)}"
-        )
-
-
-def _or_one(scale: float) -> float:
-    return scale if scale > 0 else 1.0
-
-
 def _powered(values: Tensor, power: float) -> Tensor:
-    if not power > 0:
-        raise NfaError(f"power must be positive, got {power}")
-    return values**power
+    return values ** positive("power", power)
 
 
 def _power_of(H: Form, power: float) -> tuple[Tensor, Tensor]:

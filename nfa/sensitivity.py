@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from nfa.batches import OUTPUTS, Batch, OutputFn, call, peek, prepare, split
+from nfa.batches import Batch, OutputFn, call, peek, prepare, split
 from nfa.errors import NfaError
 from nfa.maps import LinearMap, has_unbuilt
 from nfa.recorder import Recorder
@@ -79,8 +79,6 @@ def measure_sensitivities(
             (BatchNorm without running statistics), outputs that cannot be differentiated, or too little
             memory for one sample.
     """
-    _check(probes=probes, chunk=chunk, max_samples=max_samples, piece_limit=piece_limit)
-    _check_choices(output, probes, centered, neglect)
     batches = [batches] if isinstance(batches, Tensor) else batches
     home = device_of(model)
     target_device = torch.device(device) if device is not None else home
@@ -137,23 +135,6 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 # ---- checks and places ------------------------------------------------------------------------------------
-
-
-def _check(**counts: int | None) -> None:
-    for name, value in counts.items():
-        if value is not None and value < 1:
-            raise NfaError(f"{name} must be at least 1, got {value}")
-
-
-def _check_choices(output: str, probes: int | None, centered: bool, neglect: float) -> None:
-    if output not in OUTPUTS:
-        raise NfaError(f"output must be one of {', '.join(OUTPUTS)}, got {output!r}")
-    if not 0 <= neglect < 1:
-        raise NfaError(f"neglect must be a share in [0, 1), got {neglect}")
-    if centered and probes is not None:
-        raise NfaError(
-            "centered=True needs the mean gradient of every output: use the exact mode (probes=None)"
-        )
 
 
 def _check_independent_samples(model: nn.Module) -> None:

@@ -5,6 +5,7 @@ from nfa.kernels.metric import Metric
 from nfa.kernels.operator import KernelOperator, kernel_product
 from nfa.kernels.precision import exact_products
 from nfa.kernels.radial import (
+    KERNEL_OPTIONS,
     KERNELS,
     Exponential,
     Gaussian,
@@ -17,6 +18,7 @@ from nfa.kernels.radial import (
 
 __all__ = [
     "KERNELS",
+    "KERNEL_OPTIONS",
     "Exponential",
     "Gaussian",
     "KernelOperator",

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nfa.checks import choice, floats, settle, whole
 from nfa.errors import NfaError
 from nfa.kernels.conv_recursion import ConvShape, PairSums, PatchMaps, patch_windows, spans
 from nfa.kernels.conv_workers import cores, run_tasks
@@ -64,12 +65,9 @@ class ConvKernel:
 
     def __post_init__(self):
         for name in ("patch_size", "depth", "stride"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise NfaError(f"{name} must be a whole number of 1 or more, got {value!r}")
+            settle(self, **{name: whole(name, getattr(self, name), 1)})
         for name, known in (("padding", PADDINGS), ("head", HEADS), ("kind", KINDS)):
-            if getattr(self, name) not in known:
-                raise NfaError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+            settle(self, **{name: choice(name, getattr(self, name), known)})
 
     def patches(self, X: Tensor) -> Tensor:
         """Patches (n, h, w, D) of images X (n, c, H, W), as they are before T.
@@ -276,7 +274,11 @@ def _result(out: Tensor | None, X: Tensor, m: int) -> Tensor:
 
 def check_images(name: str, X: Tensor) -> None:
     """Raises NfaError unless X is a non-empty, finite (n, c, H, W) of float32 or float64."""
-    if X.dim() != 4 or X.numel() == 0 or X.dtype not in (torch.float32, torch.float64):
+    if (
+        floats(name, X, "(n, channels, height, width)").dim() != 4
+        or X.numel() == 0
+        or X.dtype not in (torch.float32, torch.float64)
+    ):
         hint = ": reshape flat vectors to images first" if X.dim() < 4 else ""
         raise NfaError(
             f"{name} must be images (n, channels, height, width) of float32 or float64, got {X.dtype} of "

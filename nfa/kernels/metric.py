@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nfa.checks import told
 from nfa.errors import NfaError
 from nfa.kernels.roots import NOT_ROUNDING, spectrum
 
@@ -59,7 +60,7 @@ class Metric:
         Raises:
             NfaError: M is not square or not finite, or a negative eigenvalue is no rounding error.
         """
-        if M.dim() == 1:
+        if isinstance(M, Tensor) and M.dim() == 1:
             return cls.diagonal(M)
         _check_real("a Mahalanobis matrix", M, 2)
         d = len(M)
@@ -141,10 +142,8 @@ class Metric:
 
 
 def _check_real(what: str, A: Tensor, dims: int) -> None:
-    if A.dim() != dims or A.numel() == 0 or not A.is_floating_point():
-        raise NfaError(
-            f"{what} must be a non-empty real tensor with {dims} dimensions, got {A.dtype} {_shape(A)}"
-        )
+    if not isinstance(A, Tensor) or A.dim() != dims or A.numel() == 0 or not A.is_floating_point():
+        raise NfaError(f"{what} must be a non-empty real tensor with {dims} dimensions, got {told(A)}")
     if not bool(A.isfinite().all()):
         raise NfaError(f"{what} has entries that are not finite: check the gradients it was made of")
 

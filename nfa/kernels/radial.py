@@ -12,11 +12,11 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from numbers import Real
 
 import torch
 from torch import Tensor
 
+from nfa.checks import number, positive, settle, told
 from nfa.errors import NfaError
 from nfa.kernels.distances import distances, fill, tile_entries
 from nfa.kernels.metric import Metric
@@ -35,8 +35,7 @@ class RadialKernel(ABC):
     bandwidth: float
 
     def __post_init__(self):
-        if not (isinstance(self.bandwidth, Real) and 0 < self.bandwidth < math.inf):
-            raise NfaError(f"the bandwidth must be a positive finite number, got {self.bandwidth!r}")
+        settle(self, bandwidth=positive("the bandwidth", self.bandwidth, "a positive finite number"))
 
     @property
     @abstractmethod
@@ -143,8 +142,8 @@ class Matern(RadialKernel):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.nu not in (0.5, 1.5, 2.5):
-            raise NfaError(f"nu must be 0.5, 1.5 or 2.5, for a closed form, got {self.nu!r}")
+        words = "0.5, 1.5 or 2.5, for a closed form"
+        settle(self, nu=number("nu", self.nu, lambda nu: nu in (0.5, 1.5, 2.5), words))
 
     @property
     def cusp(self) -> bool:
@@ -188,8 +187,8 @@ class Exponential(RadialKernel):
 
     def __post_init__(self):
         super().__post_init__()
-        if not (isinstance(self.q, Real) and 0 < self.q <= 2):
-            raise NfaError(f"q must be in (0, 2], where exp(-(r/L)^q) is positive definite, got {self.q!r}")
+        words = "in (0, 2], where exp(-(r/L)^q) is positive definite"
+        settle(self, q=number("q", self.q, lambda q: 0 < q <= 2, words))
 
     @property
     def cusp(self) -> bool:
@@ -215,6 +214,11 @@ KERNELS: dict[str, type[RadialKernel]] = {
 }
 
 
+KERNEL_OPTIONS = tuple(
+    field.name for kind in KERNELS.values() for field in fields(kind) if field.name != "bandwidth"
+)
+
+
 def make_kernel(name: str, bandwidth: float, **options: float) -> RadialKernel:
     """A kernel by its name in `KERNELS`.
 
@@ -226,6 +230,8 @@ def make_kernel(name: str, bandwidth: float, **options: float) -> RadialKernel:
     Raises:
         NfaError: an unknown name or option, or a value out of range.
     """
+    if not isinstance(name, str):
+        raise NfaError(f"the kernel must be given by its name, one of {', '.join(KERNELS)}, got {told(name)}")
     kind = KERNELS.get(name.lower())
     if kind is None:
         near = difflib.get_close_matches(name.lower(), KERNELS, n=1, cutoff=0.4)

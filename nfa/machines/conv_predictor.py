@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nfa.checks import floats
 from nfa.errors import NfaError
 from nfa.kernels.conv import ConvKernel, check_images
 from nfa.kernels.operator import wide_product
@@ -82,9 +83,8 @@ def checked_images(X: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
     Raises:
         NfaError: something else, or images of another size than those of the fit.
     """
-    if not isinstance(X, Tensor):
-        raise NfaError(f"expected images as a tensor (n, channels, height, width), got {type(X).__name__}")
+    X = floats("images", X, "(n, channels, height, width)")
     check_images("X", X)
     if shape is not None and X.shape[1:] != shape:
         raise NfaError(f"expected images of shape {tuple(shape)}, as in the fit, got {tuple(X.shape[1:])}")
-    return X.detach()
+    return X

@@ -12,14 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nfa.checks import device_of_name, flag, known_options, whole, whole_or_none
 from nfa.errors import NfaError
 from nfa.kernels.conv import ConvKernel
 from nfa.machines.conv_network import ConvKernelNetwork
 from nfa.machines.conv_predictor import ConvPredictor, checked_images
 from nfa.machines.conv_round import ConvFit, ConvRecursion, plain_options
 from nfa.machines.fitting import RoundMachine
-from nfa.machines.rounds import Progress, check_whole
-from nfa.machines.saved import load_machine, save_machine
+from nfa.machines.rounds import Progress
+from nfa.machines.saved import expect, history_of, index_in, opened_machine, save_machine
 from nfa.machines.targets import TargetCode
 
 _FORMAT = "nfa.ConvRFM 1"
@@ -94,14 +95,15 @@ class ConvRFM(RoundMachine):
         seed: int = 0,
         device: torch.device | str | None = None,
         memory: float | None = None,
+        **unknown: Any,
     ):
+        known_options(unknown, type(self))
         kernel = ConvKernel(patch_size, depth, stride, padding, head, kind)
         self.recursion = ConvRecursion(
             kernel, ridge, power, agop_images, agop_draw, criterion, solver, seed, memory
         )
-        check_whole("rounds", rounds, 0)
-        check_whole("patience", patience, 1)
-        self.rounds, self.patience, self.refit, self.device = rounds, patience, refit, device
+        self.rounds, self.patience = whole("rounds", rounds), whole_or_none("patience", patience, 1)
+        self.refit, self.device = flag("refit", refit), device_of_name(device)
         self.history: list[dict[str, Any]] = []
         self.best_round = 0
         self._predictor: ConvPredictor | None = None
@@ -144,8 +146,9 @@ class ConvRFM(RoundMachine):
         if X_val is not None:
             images = self._images(X_val, X.shape[1:]).to(X)
             validation = images, targets.columns(y_val, images)
-        self._targets, self.history, self._predictor = targets, [], None
-        self._fit_rounds(X, Y, validation, progress)
+        with self._anew():
+            self._targets = targets
+            self._fit_rounds(X, Y, validation, flag("progress", progress))
         return self
 
     def scores(self, X: Tensor) -> Tensor:
@@ -198,13 +201,18 @@ class ConvRFM(RoundMachine):
         Raises:
             NfaError: the file is missing, or none of these.
         """
-        tensors, state = load_machine(path, _FORMAT, device)
-        machine = cls(**state["options"], device=device)
-        machine._predictor = ConvPredictor(
-            machine.recursion.kernel, tensors.get("transform"), tensors["centers"], tensors["coefficients"]
-        )
-        machine._targets = TargetCode(**state["targets"])
-        machine.best_round, machine.history = state["best_round"], state["history"]
+        with opened_machine(path, _FORMAT, device) as (tensors, state):
+            machine = cls(**state["options"], device=device)
+            kernel, history = machine.recursion.kernel, history_of(state)
+            machine._targets = TargetCode(**state["targets"])
+            centers = checked_images(expect("centers", tensors.get("centers"), *[None] * 4))
+            kernel.shape(centers)
+            D, T = centers.shape[1] * kernel.patch_size**2, tensors.get("transform")
+            T = None if T is None else expect("transform", T, D, D)
+            a = expect("coefficients", tensors.get("coefficients"), len(centers), machine._targets.columns_of)
+            machine._predictor = ConvPredictor(kernel, T, centers, a)
+            machine.best_round = index_in("best_round", state["best_round"], len(history))
+            machine.history = history
         return machine
 
     def _options(self) -> dict[str, Any]:
@@ -226,8 +234,7 @@ class ConvRFM(RoundMachine):
         return line.kernel(index)
 
     def _images(self, X: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
-        X = checked_images(X, shape)
-        return X if self.device is None else X.to(self.device)
+        return self._on_device(checked_images(X, shape))
 
 
 def targets_of(y: Tensor, criterion: str) -> TargetCode:

@@ -6,22 +6,22 @@ power of G (Beaglehole, Radhakrishnan, Pandit and Belkin, arXiv 2309.00570).
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from numbers import Real
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from nfa.checks import choice, memory_of, not_negative, positive, seed_of, settle, whole_or_none
 from nfa.errors import NfaError
 from nfa.kernels.conv import ConvKernel
 from nfa.kernels.operator import wide_product
 from nfa.kernels.roots import spectrum
 from nfa.machines.conv_predictor import ConvPredictor
 from nfa.machines.recursion import EXACT, cosine_of_metrics, mse
-from nfa.machines.rounds import Clock, check_whole, several, stream
+from nfa.machines.rounds import Clock, one_or_several, several, stream
 from nfa.machines.spread import spread_matrix, spread_mean
 from nfa.solvers import METHODS, Solution, cholesky_bytes, ridge_path, room, solve
 
@@ -93,17 +93,19 @@ class ConvRecursion:
     distributed: bool = False
 
     def __post_init__(self):
+        settle(
+            self,
+            ridge=one_or_several(self.ridge, partial(not_negative, "ridge")),
+            power=positive("power", self.power),
+            agop_images=whole_or_none("agop_images", self.agop_images, 1),
+            agop_draw=choice("agop_draw", self.agop_draw, DRAWS),
+            criterion=choice("criterion", self.criterion, CRITERIA),
+            solver=choice("solver", self.solver, METHODS),
+            seed=seed_of(self.seed),
+            memory=memory_of(self.memory),
+        )
         if not self.ridges:
             raise NfaError("give at least one ridge")
-        for ridge in self.ridges:
-            if not (isinstance(ridge, Real) and 0 <= ridge < math.inf):
-                raise NfaError(f"ridge must be 0 or a positive number, got {ridge!r}")
-        for name, known in (("agop_draw", DRAWS), ("criterion", CRITERIA), ("solver", METHODS)):
-            if getattr(self, name) not in known:
-                raise NfaError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
-        if not 0 < self.power < math.inf:
-            raise NfaError(f"power must be a positive number, got {self.power}")
-        check_whole("agop_images", self.agop_images, 1)
 
     @property
     def ridges(self) -> tuple[float, ...]:

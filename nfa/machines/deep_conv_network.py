@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nfa.checks import choice, settle, whole
 from nfa.errors import NfaError
 from nfa.kernels.conv import PADDINGS, ConvKernel
 from nfa.machines.conv_network import ConvSum, PatchMap, outputs_of
@@ -51,12 +52,9 @@ class ConvFeatures:
 
     def __post_init__(self):
         for name, known in (("activation", ACTIVATIONS), ("padding", PADDINGS)):
-            if getattr(self, name) not in known:
-                raise NfaError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+            settle(self, **{name: choice(name, getattr(self, name), known)})
         for name in ("width", "stride", "pool"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise NfaError(f"{name} must be a whole number of 1 or more, got {value!r}")
+            settle(self, **{name: whole(name, getattr(self, name), 1)})
 
     def filters(self, D: int, generator: torch.Generator) -> Tensor:
         """A (width, D), in float64 on the CPU."""

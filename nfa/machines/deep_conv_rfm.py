@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nfa.checks import choice, device_of_name, flag, known_options, settle, whole
 from nfa.errors import NfaError
 from nfa.kernels import exact_products
 from nfa.kernels.conv import ConvKernel
@@ -23,8 +24,7 @@ from nfa.machines.conv_round import ConvRecursion, plain_options
 from nfa.machines.deep_conv_network import ConvFeatures, ConvLayer, DeepConvNetwork
 from nfa.machines.deep_rfm import SELECTIONS
 from nfa.machines.fitting import LayerMachine
-from nfa.machines.rounds import check_whole
-from nfa.machines.saved import load_machine, save_machine
+from nfa.machines.saved import expect, expect_room, history_of, index_in, opened_machine, save_machine
 from nfa.machines.targets import TargetCode
 
 _FORMAT = "nfa.DeepConvRFM 1"
@@ -51,8 +51,7 @@ class DeepConvRecursion:
     rounds: int = 3
 
     def __post_init__(self):
-        check_whole("layers", self.layers, 1)
-        check_whole("rounds", self.rounds, 0)
+        settle(self, layers=whole("layers", self.layers, 1), rounds=whole("rounds", self.rounds))
 
     @property
     def steps(self) -> int:
@@ -239,16 +238,18 @@ class DeepConvRFM(LayerMachine):
         seed: int = 0,
         device: torch.device | str | None = None,
         memory: float | None = None,
+        **unknown: Any,
     ):
+        known_options(unknown, type(self))
         kernel = ConvKernel(patch_size, depth, stride, padding, head, kind)
         recursion = ConvRecursion(
             kernel, ridge, power, agop_images, agop_draw, criterion, solver, seed, memory
         )
-        features = ConvFeatures(width, activation, conv_padding or padding, conv_stride, pool)
+        features = ConvFeatures(
+            width, activation, padding if conv_padding is None else conv_padding, conv_stride, pool
+        )
         self.options = DeepConvRecursion(recursion, features, depth if layers is None else layers, rounds)
-        if select not in SELECTIONS:
-            raise NfaError(f"select must be one of {', '.join(SELECTIONS)}, got {select!r}")
-        self.select, self.device = select, device
+        self.select, self.device = choice("select", select, SELECTIONS), device_of_name(device)
         self.history: list[dict[str, Any]] = []
         self.best_layer = 0
         self._predictor: ConvPredictor | None = None
@@ -291,9 +292,9 @@ class DeepConvRFM(LayerMachine):
         outputs = targets.classes or targets.columns(y, X).shape[1]
         network = self.options.network(tuple(X.shape[1:]), outputs)
         fit = DeepConvFit(self.options, network, X, y, targets, validation)
-        self._targets, self._network = targets, network
-        self.history, self._predictor = [], None
-        self._fit_layers(fit, self.options.layers, self.options.rounds, progress)
+        with self._anew():
+            self._targets, self._network = targets, network
+            self._fit_layers(fit, self.options.layers, self.options.rounds, flag("progress", progress))
         return self
 
     def scores(self, X: Tensor) -> Tensor:
@@ -362,14 +363,29 @@ class DeepConvRFM(LayerMachine):
         Raises:
             NfaError: the file is missing, or none of these.
         """
-        tensors, state = load_machine(path, _FORMAT, device)
-        machine = cls(**state["options"], device=device)
-        machine._targets, machine.history = TargetCode(**state["targets"]), state["history"]
-        shape, outputs = state["shape"]
-        network = machine.options.network(tuple(shape), outputs, layers=len(machine.history))
-        network.to(device or "cpu").load_state_dict(tensors)
-        machine._network, machine._predictor = network, network.predictor()
-        machine.best_layer = int(network.position[0])
+        with opened_machine(path, _FORMAT, device) as (tensors, state):
+            machine = cls(**state["options"], device=device)
+            machine._targets, machine.history = TargetCode(**state["targets"]), history_of(state)
+            (c, h, w), outputs = state["shape"]
+            shape = tuple(whole("a side of its images", side, 1) for side in (c, h, w))
+            layers, features = len(machine.history), machine.options.features.width
+            patch = machine.options.recursion.kernel.patch_size**2
+            depths = [c * patch] + [features * patch] * (layers - 1)  # D of each layer
+            for index, D in enumerate(depths):
+                name = f"layer{index}.feature_map.weight"
+                W = tensors.get(name)
+                expect(name, None if W is None else W.flatten(1), None, D)
+            expect_room(sum(D * (D + features) for D in depths) + c * h * w)
+            network = machine.options.network(shape, whole("outputs", outputs, 1), layers=layers)
+            network.to(machine.device or "cpu").load_state_dict(tensors)
+            best, index = (int(entry) for entry in network.position.flatten())
+            machine.best_layer = index_in("the layer of its position", best, layers)
+            index_in("the round of its position", index, machine.options.rounds + 1)
+            p, inputs = network.predictor(), network.layers[best].shape
+            expect("centers", p.centers, None, *inputs)
+            expect("coefficients", p.coefficients, len(p.centers), machine._targets.columns_of)
+            expect("transform", p.root(), depths[best], depths[best])
+            machine._network, machine._predictor = network, p
         return machine
 
     def _options(self) -> dict[str, Any]:
@@ -396,5 +412,4 @@ class DeepConvRFM(LayerMachine):
         return -row["val_accuracy"] if self.options.recursion.criterion == "accuracy" else row["val_mse"]
 
     def _checked(self, X: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
-        X = checked_images(X, shape)
-        return X if self.device is None else X.to(self.device)
+        return self._on_device(checked_images(X, shape))

@@ -6,7 +6,6 @@ Súkeník, Mondelli and Belkin, arXiv 2402.13728). Nothing is trained by gradien
 
 import os
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -14,26 +13,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nfa.checks import choice, device_of_name, flag, known_options, settle, whole
 from nfa.errors import NfaError
-from nfa.kernels import Metric, exact_products
+from nfa.kernels import KERNEL_OPTIONS, Metric, exact_products
 from nfa.kernels.roots import root_spectrum
 from nfa.machines.collapse import ClassMeans
 from nfa.machines.deep_network import DeepKernelNetwork, DeepLayer
 from nfa.machines.fitting import LayerMachine
 from nfa.machines.predictor import Predictor
-from nfa.machines.random_features import RandomFeatures
+from nfa.machines.random_features import RandomFeatures, check_rows
 from nfa.machines.recursion import Fit, Recursion
-from nfa.machines.rounds import check_whole
-from nfa.machines.saved import load_machine, save_machine
+from nfa.machines.saved import expect, expect_room, history_of, index_in, opened_machine, save_machine
 from nfa.machines.targets import TargetCode, check_points
 
 LABELS = ("signed", "one_hot")
 SELECTIONS = ("last", "best")
 _FORMAT = "nfa.DeepRFM 1"
-
-
-class ZeroRowsWarning(UserWarning):
-    """Points without a direction are among those to be scaled to unit length."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +55,13 @@ class DeepRecursion:
     labels: str = "signed"
 
     def __post_init__(self):
-        check_whole("depth", self.depth, 1)
-        check_whole("rounds", self.rounds, 0)
-        if self.labels not in LABELS:
-            raise NfaError(f"labels must be one of {', '.join(LABELS)}, got {self.labels!r}")
+        settle(
+            self,
+            depth=whole("depth", self.depth, 1),
+            rounds=whole("rounds", self.rounds),
+            unit_norm=flag("unit_norm", self.unit_norm),
+            labels=choice("labels", self.labels, LABELS),
+        )
 
     @property
     def steps(self) -> int:
@@ -176,7 +174,7 @@ class DeepFit:
         if layer != self._layer:
             raw = self._handed or [self.network.before(X, layer) for X in self._points]
             if self.options.unit_norm:
-                _check_rows(raw[0], layer)
+                check_rows(raw[0], layer)
             self._inputs = [self.network.layers[layer].scale(H) for H in raw]
             self._layer, self._handed = layer, []
         return self._inputs
@@ -266,15 +264,14 @@ class DeepRFM(LayerMachine):
         memory: float | None = None,
         **kernel_options: Any,
     ):
+        known_options(kernel_options, type(self), KERNEL_OPTIONS)
         recursion = Recursion(
             kernel, bandwidth, ridge, power, centering, normalization, solver, agop_samples, seed, memory,
             kernel_options,
         )  # fmt: skip
         features = RandomFeatures(activation, width, gamma, norm, bias)
         self.options = DeepRecursion(recursion, features, depth, rounds, unit_norm, labels)
-        if select not in SELECTIONS:
-            raise NfaError(f"select must be one of {', '.join(SELECTIONS)}, got {select!r}")
-        self.select, self.device = select, device
+        self.select, self.device = choice("select", select, SELECTIONS), device_of_name(device)
         self.history: list[dict[str, Any]] = []
         self.best_layer = 0
         self._predictor: Predictor | None = None
@@ -318,9 +315,9 @@ class DeepRFM(LayerMachine):
         outputs = targets.classes or targets.columns(y, X).shape[1]
         network = self.options.network(X.shape[1], outputs)
         fit = DeepFit(self.options, network, X, y, targets, validation)
-        self._width, self._targets, self._network = X.shape[1], targets, network
-        self.history, self._predictor = [], None
-        self._fit_layers(fit, self.options.depth, self.options.rounds, progress)
+        with self._anew():
+            self._width, self._targets, self._network = X.shape[1], targets, network
+            self._fit_layers(fit, self.options.depth, self.options.rounds, flag("progress", progress))
         return self
 
     def scores(self, X: Tensor) -> Tensor:
@@ -388,14 +385,28 @@ class DeepRFM(LayerMachine):
         Raises:
             NfaError: the file is missing, or none of these.
         """
-        tensors, state = load_machine(path, _FORMAT, device)
-        machine = cls(**state["options"], device=device)
-        machine._targets, machine._width = TargetCode(**state["targets"]), state["shape"][0]
-        machine.history = state["history"]
-        network = machine.options.network(*state["shape"], depth=len(machine.history))
-        network.to(device or "cpu").load_state_dict(tensors)
-        machine._network, machine._predictor = network, network.predictor()
-        machine.best_layer = int(network.position[0])
+        with opened_machine(path, _FORMAT, device) as (tensors, state):
+            machine = cls(**state["options"], device=device)
+            machine._targets, machine.history = TargetCode(**state["targets"]), history_of(state)
+            outputs = whole("outputs", state["shape"][1], 1)
+            width = machine._width = whole("in_features", state["shape"][0], 1)
+            layers, features = len(machine.history), machine.options.features.width
+            widths = [width] + [features] * (layers - 1)
+            for index, d in enumerate(widths):
+                name = f"layer{index}.random.weight"
+                expect(name, tensors.get(name), features, d)
+            expect_room(sum(d * (d + features) for d in widths))
+            network = machine.options.network(width, outputs, depth=layers)
+            network.to(machine.device or "cpu").load_state_dict(tensors)
+            best, index = (int(entry) for entry in network.position.flatten())
+            machine.best_layer = index_in("the layer of its position", best, layers)
+            index_in("the round of its position", index, machine.options.rounds + 1)
+            p = network.predictor()
+            root = expect("feature_map", p.root(), widths[best], None)
+            expect("centers", p.centers, None, root.shape[1])
+            expect("coefficients", p.coefficients, len(p.centers), machine._targets.columns_of)
+            expect("offset", p.offset, widths[best])
+            machine._network, machine._predictor = network, p
         return machine
 
     def _options(self) -> dict[str, Any]:
@@ -425,31 +436,10 @@ class DeepRFM(LayerMachine):
         return self._network.before(self._points(X, self._width), layer)
 
     def _points(self, X: Tensor, width: int | None = None) -> Tensor:
-        X = check_points(X, width)
-        return X if self.device is None else X.to(self.device)
+        return self._on_device(check_points(X, width))
 
 
 def symmetric(metric: Metric) -> Metric:
     """The same M by its symmetric root ``V S^½ Vᵀ``, (d, d); M is not the identity."""
     values, vectors = root_spectrum(metric.root)
     return Metric(((vectors * values.sqrt()) @ vectors.mT).to(metric.root), "full")
-
-
-def _check_rows(H: Tensor, layer: int) -> None:
-    """Tell of rows without a direction.
-
-    Raises:
-        NfaError: there are no others.
-    """
-    zero = int((H == 0).all(1).sum())
-    if not zero:
-        return
-    advice = "remove them" if layer == 0 else "give a larger width or a bias"
-    advice = f"{advice}, or unit_norm=False"
-    if zero == len(H):
-        raise NfaError(f"layer {layer} cannot scale its inputs to unit length, all are zero: {advice}")
-    warnings.warn(
-        f"{zero} of {len(H)} inputs of layer {layer} are zero, have no direction and stay zero: {advice}",
-        ZeroRowsWarning,
-        stacklevel=7,  # the caller of DeepRFM.fit
-    )

@@ -3,6 +3,8 @@
 import math
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -24,6 +26,7 @@ class Machine(ABC):
     """
 
     history: list[dict[str, Any]]
+    device: torch.device | None
     _predictor: Any
     _targets: TargetCode
 
@@ -41,10 +44,25 @@ class Machine(ABC):
             raise NfaError("this machine is not fitted: call fit(X, y) first")
         return self._predictor
 
+    @contextmanager
+    def _anew(self) -> Iterator[None]:
+        """Context of a fit that begins: where it ends without a predictor, the fit of before is kept."""
+        before = vars(self).copy()
+        self.history, self._predictor = [], None
+        try:
+            yield
+        except BaseException:
+            if self._predictor is None:
+                vars(self).update(before)
+            raise
+
     @staticmethod
     def _check_pair(X_val: Tensor | None, y_val: Tensor | None) -> None:
         if (X_val is None) != (y_val is None):
             raise NfaError("give both X_val and y_val, or neither")
+
+    def _on_device(self, X: Tensor) -> Tensor:
+        return X if self.device is None else X.to(self.device)
 
 
 class RoundMachine(Machine):

@@ -1,16 +1,22 @@
 """Random features Φ of a deep recursive feature machine: a linear map as it was drawn, and a nonlinearity."""
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from nfa.checks import choice, flag, number, positive, settle, whole
 from nfa.errors import NfaError
 
 ACTIVATIONS = ("relu", "laplace")
 NORMS = (1, 2)
+
+
+class ZeroRowsWarning(UserWarning):
+    """Points without a direction are among those to be scaled to unit length."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +45,14 @@ class RandomFeatures:
     bias: bool = False
 
     def __post_init__(self):
-        if self.activation not in ACTIVATIONS:
-            raise NfaError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {self.activation!r}")
-        if self.width < 1:
-            raise NfaError(f"width must be 1 random feature or more, got {self.width}")
-        if not 0 < self.gamma < math.inf:
-            raise NfaError(f"gamma must be a positive number, got {self.gamma}")
-        if self.norm not in NORMS:
-            raise NfaError(f"norm must be 1 or 2, got {self.norm!r}")
+        settle(
+            self,
+            activation=choice("activation", self.activation, ACTIVATIONS),
+            width=whole("width", self.width, 1),
+            gamma=positive("gamma", self.gamma),
+            norm=number("norm", self.norm, lambda norm: norm in NORMS, "1 or 2"),
+            bias=flag("bias", self.bias),
+        )
 
     def draw(self, in_features: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """R (D, d) and b (D,), None without a bias, in float64 on the CPU."""
@@ -83,3 +89,23 @@ class UnitRows(nn.Module):
         zero = norm == 0
         scale = torch.where(zero, 0.0, 1 / torch.where(zero, 1.0, norm))
         return (x * scale).to(x.dtype)
+
+
+def check_rows(H: Tensor, layer: int) -> None:
+    """Tell of rows without a direction.
+
+    Raises:
+        NfaError: there are no others.
+    """
+    zero = int((H == 0).all(1).sum())
+    if not zero:
+        return
+    advice = "remove them" if layer == 0 else "give a larger width or a bias"
+    advice = f"{advice}, or unit_norm=False"
+    if zero == len(H):
+        raise NfaError(f"layer {layer} cannot scale its inputs to unit length, all are zero: {advice}")
+    warnings.warn(
+        f"{zero} of {len(H)} inputs of layer {layer} are zero, have no direction and stay zero: {advice}",
+        ZeroRowsWarning,
+        stacklevel=7,  # the caller of DeepRFM.fit
+    )

@@ -8,12 +8,22 @@ outer product G of the predictor over its training points, and sets ``M ← G^po
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from numbers import Real
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from nfa.checks import (
+    choice,
+    memory_of,
+    not_negative,
+    plain,
+    positive,
+    seed_of,
+    settle,
+    whole_or_none,
+)
 from nfa.errors import NfaError
 from nfa.kernels import (
     KernelOperator,
@@ -27,7 +37,7 @@ from nfa.kernels import (
 from nfa.kernels.roots import power_root
 from nfa.machines.kernel_agop import CENTERINGS, KernelAgop, blockwise_agop, kernel_agop, without_self
 from nfa.machines.predictor import Predictor, images
-from nfa.machines.rounds import Clock, check_whole, several, stream
+from nfa.machines.rounds import Clock, one_or_several, several, stream
 from nfa.solvers import METHODS, Solution, cholesky, planned, ridge_path, room, solve
 
 NORMALIZATIONS = ("max", "trace", "none")
@@ -103,27 +113,28 @@ class Recursion:
     kernel_options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
+        settle(
+            self,
+            kernel_options={name: plain(value) for name, value in self.kernel_options.items()},
+            ridge=one_or_several(self.ridge, partial(not_negative, "ridge")),
+            power=positive("power", self.power),
+            centering=choice("centering", self.centering, CENTERINGS),
+            normalization=choice("normalization", self.normalization, NORMALIZATIONS),
+            solver=choice("solver", self.solver, METHODS),
+            agop_samples=whole_or_none("agop_samples", self.agop_samples, 1),
+            seed=seed_of(self.seed),
+            memory=memory_of(self.memory),
+        )
+        settle(self, bandwidth=one_or_several(self.bandwidth, self._bandwidth))
         if not self.bandwidths or not self.ridges:
             raise NfaError("give at least one bandwidth and one ridge")
-        if not isinstance(self.kernel, str):
-            raise NfaError(f"the kernel must be given by its name, got {self.kernel!r}")
-        for bandwidth in self.bandwidths:
-            if isinstance(bandwidth, str) and bandwidth != MEDIAN:
-                raise NfaError(f"the bandwidth must be a positive number or {MEDIAN!r}, got {bandwidth!r}")
-            make_kernel(self.kernel, 1.0 if bandwidth == MEDIAN else bandwidth, **self.kernel_options)
-        for ridge in self.ridges:
-            if not (isinstance(ridge, Real) and 0 <= ridge < math.inf):
-                raise NfaError(f"ridge must be 0 or a positive number, got {ridge!r}")
-        for name, value, known in (
-            ("centering", self.centering, CENTERINGS),
-            ("normalization", self.normalization, NORMALIZATIONS),
-            ("solver", self.solver, METHODS),
-        ):
-            if value not in known:
-                raise NfaError(f"{name} must be one of {', '.join(known)}, got {value!r}")
-        if not 0 < self.power < math.inf:
-            raise NfaError(f"power must be a positive number, got {self.power}")
-        check_whole("agop_samples", self.agop_samples, 1)
+
+    def _bandwidth(self, value: Any) -> float | str:
+        value = plain(value)
+        if isinstance(value, str) and value != MEDIAN:
+            raise NfaError(f"the bandwidth must be a positive number or {MEDIAN!r}, got {value!r}")
+        make_kernel(self.kernel, 1.0 if value == MEDIAN else value, **self.kernel_options)
+        return value
 
     @property
     def bandwidths(self) -> tuple[float | str, ...]:

@@ -12,16 +12,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from nfa.kernels import Metric, exact_products, make_kernel
+from nfa.checks import choice, device_of_name, flag, known_options, whole, whole_or_none
+from nfa.kernels import KERNEL_OPTIONS, Metric, exact_products, make_kernel
 from nfa.machines.fitting import RoundMachine
 from nfa.machines.network import KernelNetwork
 from nfa.machines.predictor import Predictor
 from nfa.machines.recursion import Fit, Recursion, mse
-from nfa.machines.rounds import Progress, check_whole
-from nfa.machines.saved import load_machine, save_machine
+from nfa.machines.rounds import Progress
+from nfa.machines.saved import expect, history_of, index_in, opened_machine, save_machine
 from nfa.machines.targets import TargetCode, check_points
 
 _FORMAT = "nfa.RFM 1"
+_METRICS = {None: ("identity",), 1: ("diagonal",), 2: ("full", "factored")}  # by the dimensions of a root
 
 
 class RFM(RoundMachine):
@@ -81,13 +83,13 @@ class RFM(RoundMachine):
         memory: float | None = None,
         **kernel_options: Any,
     ):
+        known_options(kernel_options, type(self), KERNEL_OPTIONS)
         self.recursion = Recursion(
             kernel, bandwidth, ridge, power, centering, normalization, solver, agop_samples, seed, memory,
             kernel_options,
         )  # fmt: skip
-        check_whole("rounds", rounds, 0)
-        check_whole("patience", patience, 1)
-        self.rounds, self.patience, self.refit, self.device = rounds, patience, refit, device
+        self.rounds, self.patience = whole("rounds", rounds), whole_or_none("patience", patience, 1)
+        self.refit, self.device = flag("refit", refit), device_of_name(device)
         self.history: list[dict[str, Any]] = []
         self.best_round = 0
         self._predictor: Predictor | None = None
@@ -128,8 +130,9 @@ class RFM(RoundMachine):
         if X_val is not None:
             points = self._points(X_val, X.shape[1]).to(X)
             validation = points, targets.columns(y_val, points)
-        self._targets, self.history, self._predictor = targets, [], None
-        self._fit_rounds(X, Y, validation, progress)
+        with self._anew():
+            self._targets = targets
+            self._fit_rounds(X, Y, validation, flag("progress", progress))
         return self
 
     def scores(self, X: Tensor) -> Tensor:
@@ -182,16 +185,22 @@ class RFM(RoundMachine):
         Raises:
             NfaError: the file is missing, or none of these.
         """
-        tensors, state = load_machine(path, _FORMAT, device)
-        options = state["options"]
-        machine = cls(**options, device=device)
-        kernel = make_kernel(options["kernel"], state["bandwidth"], **machine.recursion.kernel_options)
-        metric = Metric(tensors.get("root"), state["metric"])
-        machine._predictor = Predictor(
-            kernel, metric, tensors["offset"], tensors["centers"], tensors["coefficients"]
-        )
-        machine._targets = TargetCode(**state["targets"])
-        machine.best_round, machine.history = state["best_round"], state["history"]
+        with opened_machine(path, _FORMAT, device) as (tensors, state):
+            machine = cls(**state["options"], device=device)
+            recursion, history = machine.recursion, history_of(state)
+            kernel = make_kernel(recursion.kernel, state["bandwidth"], **recursion.kernel_options)
+            machine._targets = TargetCode(**state["targets"])
+            root, offset = tensors.get("root"), expect("offset", tensors.get("offset"), None)
+            metric = Metric(
+                root, choice("metric", state["metric"], _METRICS[None if root is None else root.dim()])
+            )
+            if root is not None:
+                expect("root", root, len(offset), *[None] * (root.dim() - 1))
+            centers = expect("centers", tensors.get("centers"), None, metric.rank or len(offset))
+            a = expect("coefficients", tensors.get("coefficients"), len(centers), machine._targets.columns_of)
+            machine._predictor = Predictor(kernel, metric, offset, centers, a)
+            machine.best_round = index_in("best_round", state["best_round"], len(history))
+            machine.history = history
         return machine
 
     def _options(self) -> dict[str, Any]:
@@ -219,5 +228,4 @@ class RFM(RoundMachine):
         return line.solving(index)
 
     def _points(self, X: Tensor, width: int | None = None) -> Tensor:
-        X = check_points(X, width)
-        return X if self.device is None else X.to(self.device)
+        return self._on_device(check_points(X, width))

@@ -1,13 +1,12 @@
 """What the machines share beside their recursions: phases timed, rounds told, failures named."""
 
 import time
-from collections.abc import Callable, Iterable
-from numbers import Integral
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 
-from nfa.errors import NfaError
+from nfa.checks import plain
 from nfa.status import StatusLine
 
 
@@ -71,15 +70,18 @@ def stream(seed: int, index: int) -> int:
     return (seed * 1_000_003 + index) % 2**63
 
 
-def check_whole(name: str, value: Any, least: int) -> None:
-    """Refuse what is neither None nor a whole number of at least ``least``."""
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
-    if value is not None and not (whole and value >= least):
-        raise NfaError(f"{name} must be a whole number of {least} or more, got {value!r}")
+def one_or_several(value: Any, check: Callable[[Any], Any]) -> Any:
+    """A value, or a tuple of what can be gone through (but no text), each as a check returns it.
+
+    Raises:
+        NfaError: there is none at all, or one is refused.
+    """
+    value = plain(value)
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping):
+        return tuple(check(entry) for entry in value)
+    return check(value)
 
 
 def several(value: Any) -> tuple:
-    """What can be gone through, but no text, as a tuple; anything else as its only entry."""
-    if isinstance(value, Iterable) and not isinstance(value, str):
-        return tuple(entry if isinstance(entry, str) else float(entry) for entry in value)
-    return (value,)
+    """A tuple as it is, anything else as its only entry."""
+    return value if isinstance(value, tuple) else (value,)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from nfa.checks import choice, positive, seed_of, told, whole, whole_or_none
 from nfa.errors import NfaError
 from nfa.kernels.operator import KernelOperator, wide_product
 from nfa.solvers.common import Solution, as_columns, check_matrix, check_ridge, room
@@ -104,11 +105,17 @@ def solve(
         NotConvergedWarning: CG did not reach the tolerance.
     """
     began = time.perf_counter()
-    check_ridge(ridge)
-    if method not in METHODS:
-        raise NfaError(f"the method must be one of {', '.join(METHODS)}, got {method!r}")
+    ridge = check_ridge(ridge)
+    choice("the method", method, METHODS)
+    positive("tol", tol)
+    whole("max_iterations", max_iterations, 1)
+    rank, seed = whole_or_none("rank", rank), seed_of(seed)
+    if not (isinstance(K, Tensor) or (hasattr(K, "size") and hasattr(K, "columns"))):
+        raise NfaError(f"K must be a matrix (n, n) or an operator such as KernelOperator, got {told(K)}")
     operator = MatrixOperator(K) if isinstance(K, Tensor) else K
     outputs = as_columns(Y, operator.size).shape[1]
+    if start is not None and not (isinstance(start, Tensor) and start.numel() == Y.numel()):
+        raise NfaError(f"start must be coefficients in the shape of the targets, got {told(start)}")
     budget = room(operator.device, memory)
     if planned(operator, outputs, method, budget) == "cholesky":
         own = not isinstance(K, Tensor)

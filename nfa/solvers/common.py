@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from nfa.blockwise import largest
+from nfa.checks import not_negative, positive, told
 from nfa.errors import NfaError
 from nfa.memory import available
 
@@ -64,6 +65,8 @@ def as_columns(Y: Tensor, n: int) -> Tensor:
     Raises:
         NfaError: not n rows of finite numbers.
     """
+    if not isinstance(Y, Tensor):
+        raise NfaError(f"a kernel matrix of {n} points needs a tensor of targets, got {told(Y)}")
     if Y.dim() not in (1, 2) or len(Y) != n or Y.numel() == 0 or Y.is_complex():
         raise NfaError(
             f"a kernel matrix of {n} points needs targets ({n},) or ({n}, c), got {tuple(Y.shape)}"
@@ -73,10 +76,9 @@ def as_columns(Y: Tensor, n: int) -> Tensor:
     return Y.detach().double().reshape(n, -1)
 
 
-def check_ridge(ridge: float) -> None:
+def check_ridge(ridge: float) -> float:
     """Refuse a negative ridge."""
-    if not 0 <= ridge < math.inf:
-        raise NfaError(f"the ridge must be a finite number >= 0, got {ridge}")
+    return not_negative("the ridge", ridge, "a finite number >= 0")
 
 
 def check_matrix(K: Tensor) -> None:
@@ -103,8 +105,6 @@ def name_of(dtype: torch.dtype) -> str:
 def room(device: torch.device, memory: float | None) -> float:
     """Bytes that may be used: ``memory``, or 80 % of what is free, or no limit where that is unknown."""
     if memory is not None:
-        if not memory > 0:
-            raise NfaError(f"the memory must be a positive number of bytes, got {memory}")
-        return float(memory)
+        return float(positive("the memory", memory, "a positive number of bytes"))
     free = available(device)
     return math.inf if free is None else 0.8 * free

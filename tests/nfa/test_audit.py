@@ -112,7 +112,7 @@ def test_unknown_names_and_bad_arguments(trained):
         report.row("1")
     with pytest.raises(nfa.NfaError, match="power must be a positive"):
         nfa.audit(net, x, power=0)
-    with pytest.raises(nfa.NfaError, match="nulls must be 0"):
+    with pytest.raises(nfa.NfaError, match="nulls must be a whole number of 0 or more"):
         nfa.audit(net, x, nulls=-1)
 
 

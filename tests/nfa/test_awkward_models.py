@@ -201,7 +201,7 @@ class Swap(nn.Module):
         ),
         (r"is for \(samples, classes\) outputs", torch.ones(4, 5), {"output": "softmax"}),
         ("pass a list of such pairs", (torch.ones(4, 5), torch.ones(4, dtype=torch.long)), {}),
-        ("replicates must be at least 1", torch.ones(4, 5), {"replicates": 0}),
+        ("replicates must be a whole number of 1 or more", torch.ones(4, 5), {"replicates": 0}),
         ("cannot be measured over several", torch.ones(4, 5), {"distributed": True, "centered": True}),
     ],
 )

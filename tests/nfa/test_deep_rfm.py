@@ -8,8 +8,8 @@ from torch import nn
 
 from nfa import NfaError, agop, audit, input_agop
 from nfa.kernels import Metric
-from nfa.machines.deep_rfm import DeepFit, DeepRecursion, DeepRFM, ZeroRowsWarning, symmetric
-from nfa.machines.random_features import RandomFeatures, UnitRows
+from nfa.machines.deep_rfm import DeepFit, DeepRecursion, DeepRFM, symmetric
+from nfa.machines.random_features import RandomFeatures, UnitRows, ZeroRowsWarning
 from nfa.machines.recursion import Recursion
 from nfa.machines.rfm import RFM
 from nfa.machines.rounds import RoundFailedWarning
@@ -370,7 +370,7 @@ def test_files_hold_the_machine(tmp_path, activation, rounds):
     ("options", "message"),
     [
         ({"depth": 0}, "depth must be a whole number of 1 or more, got 0"),
-        ({"width": 0}, "width must be 1 random feature or more, got 0"),
+        ({"width": 0}, "width must be a whole number of 1 or more, got 0"),
         ({"activation": "tanh"}, "activation must be one of relu, laplace"),
         ({"gamma": 0.0}, "gamma must be a positive number"),
         ({"norm": 3}, "norm must be 1 or 2"),

@@ -89,7 +89,8 @@ def test_an_expert_without_any_vector_is_skipped_and_the_others_are_measured(mak
     "options",
     [
         {"probes": 3}, {"tolerance": 0.2}, {"tolerance": 0.2, "memory": 2e6}, {"memory": 1e6},
-        {"drift": True},        {"output": "loss"}, {"per_head": True}, {"probes": 2, "chunk": 2}, {"max_samples": 9},
+        {"drift": True}, {"output": "loss"}, {"per_head": True}, {"probes": 2, "chunk": 2},
+        {"max_samples": 9},
     ],
 )  # fmt: skip
 def test_options_take_empty_experts(options):

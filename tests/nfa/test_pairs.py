@@ -489,7 +489,7 @@ def test_bad_pairs_are_refused(W, C, message):
 
 def test_bad_power_and_wrong_change_are_refused():
     pair = FeaturePair(torch.randn(3, 4), torch.eye(3))
-    with pytest.raises(NfaError, match="power must be positive"):
+    with pytest.raises(NfaError, match="power must be a positive number"):
         pair.cosine(0)
     with pytest.raises(NfaError, match="expected the shape of the weight"):
         pair.cosine_with(torch.ones(4, 3))
