@@ -157,15 +157,20 @@ def prepare(model: nn.Module, inputs: Any, device: torch.device) -> Any:
 
 
 def call(model: nn.Module, inputs: Any) -> Any:
-    """Call the model with a tensor, a tuple of arguments, or keyword arguments.
+    """Call the model with a tensor, a tuple of arguments, or keyword arguments."""
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+
+
+def understood(model: nn.Module, inputs: Any) -> Any:
+    """What `call` returns.
 
     Raises:
-        NfaError: the model cannot take these, or cannot be differentiated, for a reason known here.
+        NfaError: the model cannot take these inputs, or cannot be differentiated, and its error tells why.
     """
     try:
-        if isinstance(inputs, Mapping):
-            return model(**inputs)
-        return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+        return call(model, inputs)
     except NfaError:
         raise
     except (RuntimeError, TypeError, ValueError, IndexError) as error:

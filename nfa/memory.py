@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from nfa.batches import (
     Batch,
     Replayable,
-    call,
     cut,
     flat_outputs,
     length,
@@ -18,6 +17,7 @@ from nfa.batches import (
     picked,
     prepare,
     split,
+    understood,
 )  # fmt: skip
 from nfa.errors import NfaError
 from nfa.head import find_head
@@ -132,7 +132,7 @@ def survey(
     with untouched(model):
         recorder = Recorder(maps, bases, 1, False, home, model)
         with recorder.recording(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            raw = picked(call(model, prepare(model, inputs, home)), output_fn)
+            raw = picked(understood(model, prepare(model, inputs, home)), output_fn)
             out = flat_outputs(raw, output, target, 1)
             recorder.forwarding = False
             direct = output == "logits" and output_mask(raw, output, inputs) is None

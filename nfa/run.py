@@ -12,7 +12,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from nfa.batches import (
     Batch,
     OutputFn,
-    call,
     cut,
     doubled,
     flat_outputs,
@@ -23,6 +22,7 @@ from nfa.batches import (
     picked,
     pieces,
     prepare,
+    understood,
 )
 from nfa.errors import NfaError
 from nfa.head import Head, find_head
@@ -168,7 +168,7 @@ class Run:
 
     def _call(self, inputs: Any) -> Any:
         try:
-            return call(self.model, inputs)
+            return understood(self.model, inputs)
         except NfaError:
             raise
         except Exception as error:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from nfa.batches import Batch, OutputFn, call, peek, prepare, split
+from nfa.batches import Batch, OutputFn, peek, prepare, split, understood
 from nfa.errors import NfaError
 from nfa.maps import LinearMap, has_unbuilt
 from nfa.recorder import Recorder
@@ -106,7 +106,7 @@ def built(model: nn.Module, batches: Iterable[Batch]) -> Iterable[Batch]:
         return batches
     first, batches = peek(batches)
     with untouched(model), torch.no_grad():
-        call(model, prepare(model, split(first)[0], device_of(model)))
+        understood(model, prepare(model, split(first)[0], device_of(model)))
     return batches
 
 
