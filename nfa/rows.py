@@ -1,6 +1,7 @@
 """One row a layer and measurement: the columns of ``ansatz.csv`` and ``audit.csv``, and nothing else."""
 
 import csv
+import io
 import math
 import os
 from collections.abc import Iterable
@@ -8,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from nfa.cells import csv_text, text_of
+from nfa.errors import NfaError
 from nfa.files import write_whole
 
 NAN = math.nan
@@ -109,11 +111,23 @@ def write_csv(path: str | os.PathLike, rows: Iterable[AnsatzRow], *, with_epoch:
 
 
 def read_csv(path: str | os.PathLike) -> list[AnsatzRow]:
-    """Read what `write_csv` wrote, with or without the ``epoch`` column."""
+    """Read what `write_csv` wrote, with or without the ``epoch`` column.
+
+    Raises:
+        NfaError: the file holds something else.
+        OSError: it cannot be read.
+    """
     with Path(path).open(newline="", encoding="utf-8") as handle:
-        return [
-            AnsatzRow(**{k: _parse(k, v) for k, v in record.items()}) for record in csv.DictReader(handle)
-        ]
+        try:
+            text = handle.read()
+            if not text.endswith("\n"):  # the last number may have lost digits
+                raise ValueError("the last line has no end")
+            records = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+            return [AnsatzRow(**{k: _parse(k, v) for k, v in record.items()}) for record in records]
+        except (csv.Error, TypeError, ValueError, AttributeError) as error:
+            raise NfaError(
+                f"{path} is cut off or damaged ({error}): expected a row a layer, as nfa writes them"
+            ) from None
 
 
 def _parse(column: str, text: str) -> str | int | float:

@@ -108,5 +108,5 @@ def _below(folder: Path) -> list[Path]:
     found = []
     for place, folders, files in os.walk(folder):
         folders[:] = [f for f in folders if not f.startswith(".")]
-        found += [path for path in (Path(place, f) for f in files) if is_image(path)]
+        found += [p for p in (Path(place, f) for f in files) if is_image(p) and p.is_file()]  # no pipes
     return sorted(found)

@@ -1,12 +1,14 @@
 """Malformed data and arguments of an audit: one line and status 2, nothing written, never a traceback."""
 
 import json
+import os
 import struct
 import zipfile
 from pathlib import Path
 
 import numpy
 import pytest
+from PIL import Image
 
 from nfa.cli import main
 from tests.nfa.malformed import QUICK, RUNS, X, check, data, place, weights
@@ -201,3 +203,56 @@ def test_folders_that_cannot_be(place, capsys, out):
     assert status.value.code == 2
     error = capsys.readouterr().err
     assert error.splitlines()[-1].startswith("error: cannot write to --out")
+
+
+# ---- folders of images ------------------------------------------------------------------------------------
+
+
+def photos():
+    """Two classes of grey images."""
+    for label in ("a", "b"):
+        Path("photos", label).mkdir(parents=True)
+        for i in range(2):
+            Image.new("L", (8, 8), 40 * i + 9).save(Path("photos", label, f"{i}.png"))
+    return Path("photos")
+
+
+def pipe(folder):
+    os.mkfifo(folder / "a" / "pipe.png")
+
+
+def loop(folder):
+    (folder / "a" / "again").symlink_to(folder.absolute(), target_is_directory=True)
+
+
+def odd_names(folder):
+    for name in ("\x1b[2J.png", "new\nline.png", os.fsdecode(b"\xff.png"), "\u202egnp.png"):
+        Image.new("L", (8, 8), 99).save(folder / "a" / name)
+
+
+def dangling(folder):
+    (folder / "a" / "nowhere.png").symlink_to("/nothing/at/all.png")
+
+
+PASSING = {"pipe": pipe, "loop": loop, "odd names": odd_names, "dangling": dangling}
+REFUSED = {
+    "odd name of a damaged file": lambda folder: (folder / "a" / "\x1b[2J\n.png").write_bytes(b"no image"),
+    "a folder named like an image": lambda folder: (
+        (folder / "a.png").mkdir() or (folder / "x.png").write_bytes(b"")
+    ),
+    "deep": lambda folder: Image.new("I;16", (8, 8)).save(folder / "a" / "deep.png"),
+    "colour": lambda folder: Image.new("RGB", (8, 8)).save(folder / "a" / "colour\u2028.png"),
+}
+
+
+@pytest.mark.parametrize("kind", PASSING)
+def test_folders_with_oddities_that_do_no_harm(place, capsys, kind):
+    PASSING[kind](photos())
+    assert check(capsys, f"file:{RUNS / 'cnn'}", "--data", "photos", "--exact", "--nulls", "0") is None
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_folders_that_cannot_be_read(place, capsys, kind):
+    REFUSED[kind](photos())
+    every = ("--exact", "--nulls", "0", "--batch-size", "99")
+    assert check(capsys, f"file:{RUNS / 'cnn'}", "--data", "photos", *every)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from nfa import NfaError
 from nfa.cells import cell, text_of
 from nfa.cli import main
 from nfa.page import write_html
@@ -95,6 +96,26 @@ def test_a_spreadsheet_runs_no_name_and_the_name_reads_back(tmp_path, name):
     assert (written["layer"] != name) == (name in FORMULAS)
     assert written["layer"][:1] not in tuple("=+-@\t\r\n\uff1d")
     assert written["alignment"] == "-0.5"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[: len(text) // 2],
+        lambda text: text + "one,cell\n",
+        lambda text: text.replace("alignment", "alignments"),
+        lambda text: text.replace("0.25", "a quarter"),
+        lambda text: text.replace("layer,", "", 1),
+        lambda text: text + '"open',
+        lambda text: text + ",".join(["x"] * 99) + "\n",
+        lambda text: "layer\n" + "x" * 200_000,
+    ],
+)
+def test_a_damaged_table_is_one_sentence(tmp_path, damage):
+    write_csv(tmp_path / "a.csv", [replace(MEASURED, alignment=0.25)])
+    (tmp_path / "a.csv").write_text(damage((tmp_path / "a.csv").read_text()))
+    with pytest.raises(NfaError, match=r"a\.csv is cut off or damaged"):
+        read_csv(tmp_path / "a.csv")
 
 
 def test_numbers_and_nothing_stay_what_they_are():
