@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from callbacks.features import write_features
+from callbacks.final import FinalNetwork, digest_of
 from callbacks.loggers import LabWandbLogger
 from callbacks.memory import forget_peak, peak_memory_mb
 from nfa import AnsatzReport, AnsatzRow, NfaError, audit, wandb_sink
@@ -22,8 +22,8 @@ from nfa.report import LayerPicture
 from nfa.rows import write_csv
 
 
-class AnsatzMonitor(Callback):
-    """Audit ``pl_module.network`` at initialisation, every few epochs or steps, and at the end.
+class AnsatzMonitor(FinalNetwork):
+    """Audit ``pl_module.network`` at initialisation, every few epochs or steps, and as it is tested.
 
     The samples are a fixed, stratified subset of the training data, normalised and never augmented. Under
     DDP each rank measures its share and the sums are added up. Writes ``ansatz.csv`` after every
@@ -46,6 +46,7 @@ class AnsatzMonitor(Callback):
     Attributes:
         history: the rows of all measurements, in order.
         report: the last measurement.
+        drawn: pictures of some layers of the final network.
         seconds: time spent measuring.
         fitting_mb: peak memory up to the last measurement, measurements left out; and
         measuring_mb: that of the measurements.
@@ -85,7 +86,8 @@ class AnsatzMonitor(Callback):
         self.report: AnsatzReport | None = None
         self.seconds = 0.0
         self.fitting_mb = self.measuring_mb = 0.0
-        self._measured_at: int | None = None
+        self.drawn: list[LayerPicture] = []
+        self._measured: tuple[int, str] | None = None  # at which step, and which weights
         self._probe: tuple[Tensor, Tensor] | None = None
 
     @property
@@ -93,24 +95,11 @@ class AnsatzMonitor(Callback):
         """Exponent α in ``N ∝ G^α``."""
         return self.options["power"]
 
-    def drawn(self, pl_module: pl.LightningModule, input_shape: Sequence[int]) -> list[LayerPicture]:
-        """Pictures of some layers as last measured."""
-        if self.report is None or not self.pictures:
-            return []
-        return layer_pictures(
-            self.report, pl_module.network, power=self.power, count=self.pictures, input_shape=input_shape
-        )
-
     # ---- when ----------------------------------------------------------------------------------------------
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure the initial network, unless a checkpoint brought that along."""
-        self._probe = trainer.datamodule.probe(self.samples, seed=self.seed)
-        if len(self._probe[0]) < trainer.world_size:
-            raise NfaError(
-                f"callbacks.ansatz.samples={len(self._probe[0])} cannot be shared by {trainer.world_size} "
-                "processes: raise it"
-            )
+        self._choose_samples(trainer)
         if not has_unbuilt(pl_module.network):
             find_maps(
                 pl_module.network, self.options["layers"]
@@ -122,8 +111,8 @@ class AnsatzMonitor(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Measure every ``every_n_steps`` steps."""
-        step = trainer.global_step
-        if self.every_n_steps and step % self.every_n_steps == 0 and step != self._measured_at:
+        step, measured_at = trainer.global_step, self._measured and self._measured[0]
+        if self.every_n_steps and step % self.every_n_steps == 0 and step != measured_at:
             within = (batch_idx + 1) / max(int(trainer.num_training_batches), 1)
             self._measure(trainer, pl_module, trainer.current_epoch + within)
 
@@ -131,26 +120,47 @@ class AnsatzMonitor(Callback):
         """Measure every ``every_n_epochs`` epochs."""
         epoch = trainer.current_epoch + 1
         due = self.every_n_epochs and epoch % self.every_n_epochs == 0
-        if (due or epoch == trainer.max_epochs) and trainer.global_step != self._measured_at:
+        if (due or epoch == trainer.max_epochs) and self._measured != self._now(trainer, pl_module):
             self._measure(trainer, pl_module, float(epoch))
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def conclude(self, trainer: pl.Trainer, pl_module: pl.LightningModule, digest: str) -> None:
         """Measure the final network if that was not just done; pictures, table and features."""
-        if self._measured_at != trainer.global_step or self.report is None:
-            self._measure(trainer, pl_module, float(trainer.current_epoch))
+        self._choose_samples(trainer)
+        measured = self._measured == (trainer.global_step, digest)
+        if self.report is None or not measured:
+            again = measured and self.history  # by the run that the checkpoint is of
+            epoch = self.history[-1].epoch if again else float(trainer.current_epoch)
+            self._measure(trainer, pl_module, epoch)
         if not trainer.is_global_zero:
             return
         with self._set_apart():
             shape = trainer.datamodule.input_shape
+            self.drawn = self._draw(pl_module, shape)
             for logger in trainer.loggers:
                 if isinstance(logger, LabWandbLogger):
-                    pictures = self.drawn(pl_module, shape)
-                    logger.send(
-                        lambda run, p=pictures: wandb_sink.log_pictures(run, p, self.history[-1].epoch)
-                    )
+                    logger.send(lambda run: wandb_sink.log_pictures(run, self.drawn, self.history[-1].epoch))
                     logger.send(lambda run: wandb_sink.log_table(run, self.history))
             path = Path(trainer.default_root_dir) / "features.safetensors"
             write_features(path, pl_module.network, self.report, self._probe[0].split(self.batch_size))
+
+    def _draw(self, pl_module: pl.LightningModule, input_shape: Sequence[int]) -> list[LayerPicture]:
+        if not self.pictures:
+            return []
+        return layer_pictures(
+            self.report, pl_module.network, power=self.power, count=self.pictures, input_shape=input_shape
+        )
+
+    def _choose_samples(self, trainer: pl.Trainer) -> None:
+        self._probe = trainer.datamodule.probe(self.samples, seed=self.seed)
+        if len(self._probe[0]) < trainer.world_size:
+            raise NfaError(
+                f"callbacks.ansatz.samples={len(self._probe[0])} cannot be shared by {trainer.world_size} "
+                "processes: raise it"
+            )
+
+    @staticmethod
+    def _now(trainer: pl.Trainer, pl_module: pl.LightningModule) -> tuple[int, str]:
+        return trainer.global_step, trainer.strategy.broadcast(digest_of(pl_module.network))
 
     # ---- what ----------------------------------------------------------------------------------------------
 
@@ -181,8 +191,8 @@ class AnsatzMonitor(Callback):
             if self.initial is None and epoch == 0:
                 self.initial = self.report
             rows = [dataclasses.replace(row, epoch=epoch) for row in self.report.rows]
-            self.history.extend(rows)
-            self._measured_at = trainer.global_step
+            self.history = [row for row in self.history if row.epoch != epoch] + rows
+            self._measured = self._now(trainer, pl_module)
             if trainer.is_global_zero:
                 write_csv(Path(trainer.default_root_dir) / "ansatz.csv", self.history, with_epoch=True)
                 self._log(trainer, rows, epoch)
@@ -204,7 +214,7 @@ class AnsatzMonitor(Callback):
             "initial_rows": [dataclasses.asdict(row) for row in self.initial.rows] if self.initial else None,
             "initial_weights": self.initial.weights if self.initial else {},
             "seconds": self.seconds,
-            "measured_at": self._measured_at,
+            "measured": list(self._measured or ()),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -214,7 +224,7 @@ class AnsatzMonitor(Callback):
             rows = [AnsatzRow(**row) for row in state_dict["initial_rows"]]
             self.initial = AnsatzReport(rows=rows, weights=dict(state_dict["initial_weights"]))
         self.seconds = state_dict["seconds"]
-        self._measured_at = state_dict["measured_at"]
+        self._measured = tuple(state_dict.get("measured", ())) or None  # version 0.1 kept no digest
 
     def mean(self, column: str) -> float:
         """Mean of a column over the layers of the last measurement, undefined values left out."""

@@ -1,9 +1,11 @@
 """``features.safetensors``: the input-space feature matrices of a model, for side-by-side comparison."""
 
+import json
 import math
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
@@ -47,6 +49,19 @@ def write_features(
         tensors["inputs"] = torch.cat([x.flatten(1) for x in batches])
     with replaced_whole(path) as partial:
         save_file({k: v.to("cpu", torch.float32).contiguous() for k, v in tensors.items()}, partial, metadata)
+        _order_header(partial)
+
+
+def _order_header(path: Path) -> None:
+    """Give the metadata of a safetensors file one order, so that the same features make the same file."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header = {"__metadata__": dict(sorted(header.pop("__metadata__").items())), **header}
+        ordered = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(ordered) <= length:
+            file.seek(8)
+            file.write(ordered.ljust(length))
 
 
 def _words(shape: Sequence[int]) -> str:

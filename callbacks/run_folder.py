@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 import os
 import platform
@@ -14,13 +13,14 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
 
 import nfa
 from callbacks.ansatz import AnsatzMonitor
+from callbacks.final import FinalNetwork
 from callbacks.loggers import LabWandbLogger
 from callbacks.memory import forget_peak, give_back, peak_memory_mb
 from nfa import NfaError
+from nfa.compare.together import ANSATZ, FEATURES, METRICS, REPORT, SUMMARY, write_summary
 from nfa.files import write_whole
 from nfa.page import write_html
 
@@ -30,8 +30,10 @@ _MAY_BE_NAN = ("round/", "features/")  # what a round did not measure
 _NOT_DRAWN = ("test/", "round/")  # a row each, or how a kernel machine was solved: in metrics.csv alone
 
 
-class RunFolder(Callback):
-    """Write ``metrics.csv`` (a row an epoch), ``summary.json`` and ``report.html`` into the run folder.
+class RunFolder(FinalNetwork):
+    """Write ``metrics.csv`` (a row an epoch), ``report.html`` and, last of all, ``summary.json``.
+
+    The last files of an earlier run in the folder, or of an earlier end of this one, go when training starts.
 
     Args:
         dirpath: the run folder.
@@ -41,6 +43,7 @@ class RunFolder(Callback):
     Attributes:
         rows: one dictionary a finished epoch, and one with the test metrics.
         summary: what ``summary.json`` holds.
+        weights: digest of the network that is tested.
     """
 
     def __init__(self, dirpath: str | os.PathLike, description: dict[str, Any], command: str = ""):
@@ -49,6 +52,7 @@ class RunFolder(Callback):
         self.rows: list[dict[str, float]] = []
         self.summary: dict[str, Any] = {}
         self.run = secrets.token_hex(4)  # tells a copy of this run from another run
+        self.weights = ""
         self.fit_seconds = 0.0
         self._start = 0.0
         self._memory_before = 0.0
@@ -57,7 +61,15 @@ class RunFolder(Callback):
     # ---- during training -----------------------------------------------------------------------------------
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock."""
+        """Take away what is not of this run, or was its end before; start the clock."""
+        if trainer.is_global_zero:
+            measured = find_monitor(trainer) is not None
+            for name in (SUMMARY, REPORT, FEATURES, *([] if measured else [ANSATZ])):
+                (self.path / name).unlink(missing_ok=True)
+            if not self.rows:
+                (self.path / METRICS).unlink(missing_ok=True)
+        if self.rows:
+            self._write_metrics(trainer)
         give_back()
         forget_peak()
         self._memory_before = peak_memory_mb()
@@ -80,6 +92,11 @@ class RunFolder(Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop the clock."""
         self.fit_seconds = self._training_seconds(trainer)
+        super().on_train_end(trainer, pl_module)
+
+    def conclude(self, trainer: pl.Trainer, pl_module: pl.LightningModule, digest: str) -> None:
+        """Remember which weights are tested."""
+        self.weights = digest
 
     def _training_seconds(self, trainer: pl.Trainer) -> float:
         """Seconds of training, earlier sessions included and measuring left out."""
@@ -90,7 +107,13 @@ class RunFolder(Callback):
         """Rows and seconds so far."""
         seconds = self.rows[-1]["seconds"] if self.rows else 0.0
         rows = [dict(row) for row in self.rows]
-        return {"rows": rows, "fit_seconds": seconds, "description": self.description, "run": self.run}
+        return {
+            "rows": rows,
+            "fit_seconds": seconds,
+            "description": self.description,
+            "run": self.run,
+            "command": self.command,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the rows of a checkpoint."""
@@ -103,15 +126,21 @@ class RunFolder(Callback):
                 )
         self.rows, self.fit_seconds = list(state_dict["rows"]), state_dict["fit_seconds"]
         self.run = state_dict.get("run", self.run)
+        if state_dict["description"].get("config") == self.description.get("config"):  # it makes the same run
+            self.command = state_dict.get("command", self.command)
 
     # ---- after the test ------------------------------------------------------------------------------------
 
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the test metrics, the summary and the report."""
+    def finish(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the test metrics, if there are any, the report and the summary, and log them to W&B.
+
+        The summary comes last: with it, all is there.
+        """
         test = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("test/")}
         self.rows = [row for row in self.rows if not any(k.startswith("test/") for k in row)]
         last = self.rows[-1] if self.rows else {"epoch": 0, "step": 0, "seconds": 0.0}
-        self.rows.append({**{k: last.get(k, 0) for k in ("epoch", "step", "seconds")}, **test})
+        if test:
+            self.rows.append({**{k: last.get(k, 0) for k in ("epoch", "step", "seconds")}, **test})
         self._write_metrics(trainer)
         if not trainer.is_global_zero:
             return
@@ -120,6 +149,7 @@ class RunFolder(Callback):
         self.summary = {
             **self.description,
             "run": self.run,
+            "weights": self.weights,
             **test,
             "test_split": data.fingerprint(),
             "normalize": data.normalize,
@@ -134,11 +164,11 @@ class RunFolder(Callback):
         plain = {
             k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in self.summary.items()
         }
-        write_whole(self.path / "summary.json", json.dumps(plain, indent=2) + "\n")
-        self._write_report(trainer, pl_module, monitor)
+        self._write_report(trainer, monitor)
         for logger in trainer.loggers:
             if isinstance(logger, LabWandbLogger):
                 logger.log_results(self.path, plain)
+        write_summary(self.path, plain)
 
     def _memory(self, monitor: AnsatzMonitor | None) -> dict[str, float]:
         """Most in use; and by fitting alone, beyond libraries and data."""
@@ -149,9 +179,7 @@ class RunFolder(Callback):
             "fit_memory_mb": round(max(fitting - self._memory_before, 0.0), 1),
         }
 
-    def _write_report(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, monitor: AnsatzMonitor | None
-    ) -> None:
+    def _write_report(self, trainer: pl.Trainer, monitor: AnsatzMonitor | None) -> None:
         curves: dict[str, list[tuple[float, float]]] = {}
         for row in self.rows:
             for name, value in row.items():
@@ -160,12 +188,12 @@ class RunFolder(Callback):
         measured = monitor is not None and monitor.report is not None
         last = monitor.history[-1].epoch if measured else math.nan
         write_html(
-            self.path / "report.html",
+            self.path / REPORT,
             title=f"{self.description.get('model')} on {self.description.get('data')}",
             rows=[row for row in monitor.history if row.epoch == last] if measured else [],
             history=monitor.history if measured else (),
             curves=curves,
-            pictures=monitor.drawn(pl_module, trainer.datamodule.input_shape) if measured else (),
+            pictures=monitor.drawn if measured else (),
             meta={
                 "command": self.command,
                 **self.summary,
@@ -184,7 +212,7 @@ class RunFolder(Callback):
         writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
-        write_whole(self.path / "metrics.csv", text.getvalue())
+        write_whole(self.path / METRICS, text.getvalue())
 
 
 def find_monitor(trainer: pl.Trainer) -> AnsatzMonitor | None:

@@ -16,15 +16,15 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, read_write
 
+from lab.trust import sign
 from nfa import NfaError
 from nfa.commands import typed
-from nfa.compare.runs import SUMMARY
+from nfa.compare.together import SUMMARY, is_audited, is_complete
 from nfa.compare_command import compare_folders, log_to_wandb
 from nfa.files import write_whole
 
 FAILED = "failed.txt"  # in the folder of a job: why it ended early
 _OF_LAUNCHED = {"LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}  # set for processes
-_DONE = (SUMMARY, "audit.json")
 
 
 def summary_of_finished(folder: Path, config: str) -> dict[str, Any] | None:
@@ -42,16 +42,16 @@ def summary_of_finished(folder: Path, config: str) -> dict[str, Any] | None:
         return None
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    if summary.get("config") != config:
+    if not isinstance(summary, dict) or summary.get("config") != config:
         raise NfaError(
             f"{folder} holds a run with other options, or of another version: choose another hydra.sweep.dir"
         )
-    return summary
+    return summary if is_complete(folder) else None
 
 
-def checkpoint_of_job(run_dir: Path, config: str, max_epochs: int | None) -> str | None:
+def checkpoint_of_job(run_dir: Path, config: str) -> str | None:
     """Checkpoint that an interrupted try of a sweep's job left, if it can be gone on from."""
     path = run_dir / "checkpoints" / "last.ckpt"
     if not path.is_file():
@@ -59,12 +59,9 @@ def checkpoint_of_job(run_dir: Path, config: str, max_epochs: int | None) -> str
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         same = saved["callbacks"]["RunFolder"]["description"]["config"] == config
-        done = saved["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     except Exception:  # whatever it is: start anew
         return None
-    if not same or (max_epochs is not None and 0 <= max_epochs <= done):
-        return None
-    return str(path)
+    return str(path) if same else None
 
 
 @contextlib.contextmanager
@@ -117,8 +114,11 @@ class EndOfSweep(Callback):
     unfinished: list[Path] = []  # noqa: RUF012  Hydra keeps its callbacks to itself
 
     def on_multirun_start(self, config: DictConfig, **options: Any) -> None:
-        """Forget the failures of an earlier try: its jobs are tried again."""
-        for path in Path(config.hydra.sweep.dir).glob(f"*/{FAILED}"):
+        """Sign what Hydra writes, and forget the failures of an earlier try: its jobs are tried again."""
+        sweep, overrides = Path(config.hydra.sweep.dir), config.hydra.overrides
+        sweep.mkdir(parents=True, exist_ok=True)
+        sign(sweep, [*overrides.task, *overrides.hydra])
+        for path in sweep.glob(f"*/{FAILED}"):
             path.unlink()
 
     def on_multirun_end(self, config: DictConfig, **options: Any) -> None:
@@ -171,4 +171,4 @@ def typed_override(key: str, path: Path) -> str:
 
 
 def _ended(job: Path) -> bool:
-    return any((job / name).is_file() for name in _DONE) and not (job / FAILED).is_file()
+    return (is_complete(job) or is_audited(job)) and not (job / FAILED).is_file()

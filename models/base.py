@@ -16,6 +16,7 @@ from nfa import NfaError
 from nfa.zoo.weights import read_file
 
 TASKS = ("classification", "regression")
+TRAINED_STATE = "trained_state_dict"  # in a checkpoint whose state_dict is tested, and not trained further
 
 
 class LabModule(pl.LightningModule):
@@ -103,12 +104,16 @@ class LabModule(pl.LightningModule):
         self.log(f"{stage}/loss", mean, prog_bar=stage == "train", **options)
         self.log_dict(metrics, prog_bar=stage != "test", **options)
 
+    def settle(self) -> None:
+        """Become the network that is tested: called, once or more often, when training ends."""
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep under ``inputs`` how images were normalised, for whoever measures the network later."""
         checkpoint["inputs"] = describe_inputs(getattr(self._trainer, "datamodule", None))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse the checkpoint of another model with the first names that do not fit."""
+        """Take the weights to train further; refuse those of another model with the first misfits."""
+        checkpoint["state_dict"] = checkpoint.pop(TRAINED_STATE, checkpoint["state_dict"])
         mine, theirs = self.state_dict(), checkpoint["state_dict"]
         shapes = [
             f"{k}: {tuple(theirs[k].shape)} in the file, {tuple(mine[k].shape)} here"

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DistributedSampler
 
-from models.base import LabModule
+from models.base import TRAINED_STATE, LabModule
 from models.gather import gather_samples
 from nfa import NfaError
 from nfa.machines.rounds import RoundFailedWarning
@@ -144,12 +144,19 @@ class KernelModule(LabModule):
 
     def _whole_epoch(self) -> tuple[Tensor, Tensor]:
         """The samples of this epoch of all processes, each once."""
-        x, y = (gather_samples(torch.cat(parts)) for parts in zip(*self._samples, strict=True))
-        self._samples = []
+        samples, self._samples = self._samples, []
+        x, y = (gather_samples(torch.cat(parts)) for parts in zip(*samples, strict=True))
         sampler = getattr(self.trainer.train_dataloader, "sampler", None)
         if isinstance(sampler, DistributedSampler):  # fills up with samples it has given already
             x, y = x[: len(sampler.dataset)], y[: len(sampler.dataset)]
         return x, y
+
+    def _training(self) -> tuple[Tensor, Tensor]:
+        """The training samples, of a run that goes on after its last epoch."""
+        self._samples = [
+            tuple(part.to(self.device) for part in batch) for batch in self.trainer.train_dataloader
+        ]
+        return self._whole_epoch()
 
     def _validation(self) -> tuple[Tensor, Tensor] | None:
         """All validation inputs and targets, on every process."""
@@ -199,11 +206,15 @@ class KernelModule(LabModule):
             self._show_best()
 
     def on_train_start(self) -> None:
-        """Go on from the last round, not from the best."""
-        if bool(self.shows_best):
+        """Go on from the last round, not from the best, if there are rounds to come."""
+        if bool(self.shows_best) and not self.trainer.fit_loop.done:
             self._swap()
 
     def on_train_end(self) -> None:
+        """Settle, also where no callback asked for it."""
+        self.settle()
+
+    def settle(self) -> None:
         """Show the best round, whatever ended the training."""
         self._show_best()
 
@@ -212,9 +223,9 @@ class KernelModule(LabModule):
         if bool(self.shows_best) or best < 0 or (best == int(self.rounds_done) - 1 and not self.refit):
             return
         self._swap()
-        held_out = self._validation() if self.refit and self._epoch is not None else None
+        held_out = self._validation() if self.refit else None
         if held_out is not None:
-            x, y = self._epoch
+            x, y = self._epoch or self._training()
             try:
                 self.solve_again(torch.cat([x, held_out[0]]), torch.cat([y, held_out[1]]))
             except (NfaError, torch.OutOfMemoryError) as error:
@@ -261,7 +272,7 @@ class KernelModule(LabModule):
                     f"the checkpoint is of another model: its {name.strip('_')} is {saved.get(name)}, "
                     f"here it is {mine}. Give the model and data options it was trained with"
                 )
-        make_room(self, checkpoint["state_dict"])
+        make_room(self, checkpoint.get(TRAINED_STATE, checkpoint["state_dict"]))
         super().on_load_checkpoint(checkpoint)
 
 

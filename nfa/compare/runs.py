@@ -15,11 +15,11 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from nfa.compare.together import FEATURES, SUMMARY
 from nfa.errors import NfaError
 from nfa.nets.registry import canonical
 from nfa.rows import AnsatzRow, read_csv
 
-SUMMARY, FEATURES = "summary.json", "features.safetensors"
 _SCORES = ("test/accuracy", "test/mse")
 _NEEDED = ("model", "data", "seed", "fit_seconds", "run", "test_split")
 _MARKS = (SUMMARY, "metrics.csv", ".hydra", "checkpoints")  # of a folder in which a run was begun
@@ -203,6 +203,8 @@ def _summary(folder: Path) -> dict[str, Any]:
     score = summary.get(name)
     most = 1.0 if name == "test/accuracy" else sys.float_info.max
     if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= most:
+        if name not in summary:
+            raise NfaError(f"{folder} was not tested: its {SUMMARY} has no test accuracy or error")
         raise NfaError(f"{folder} has no finite test accuracy or error in its {SUMMARY}")
     return {k: v for k, v in summary.items() if v is not None or k == "seed"}
 

@@ -1,0 +1,61 @@
+"""What a run is, in plain values: names, options, settings, and a digest of all of them."""
+
+import hashlib
+import json
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+_NO_SETTING = {  # where and how it runs, and which repetition it is
+    "data.root", "data.fold", "trainer._target_", "trainer.default_root_dir", "trainer.accelerator",
+    "trainer.devices", "trainer.strategy", "trainer.num_nodes", "trainer.log_every_n_steps",
+    "trainer.enable_model_summary", "trainer.num_sanity_val_steps", "trainer.use_distributed_sampler",
+}  # fmt: skip
+_WHAT_IS_TRAINED = ("model.", "data.", "training.", "trainer.max_", "trainer.precision")
+
+
+def describe(cfg: DictConfig) -> dict[str, Any]:
+    """Model, data and seed by name, the other options that were given for them, and a digest of all options.
+
+    A ``_target_`` given on the command line is the name.
+    """
+    hydra_config = HydraConfig.get()
+    names = {"model": hydra_config.runtime.choices.model, "data": hydra_config.runtime.choices.data}
+    options = []
+    for override in hydra_config.overrides.task:
+        key, _, value = override.partition("=")
+        if key in ("model._target_", "data._target_"):
+            names[key.split(".")[0]] = value.rsplit(".", 1)[-1]
+        elif key.lstrip("+").startswith(_WHAT_IS_TRAINED):
+            options.append(override.lstrip("+"))
+    about = {"options": sorted(options), "settings": _settings(cfg), "config": _digest(cfg)}
+    return {**names, "seed": cfg.seed, **about}
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """A configuration in plain types, interpolations resolved."""
+    return OmegaConf.to_container(config, resolve=True)
+
+
+def _settings(cfg: DictConfig) -> dict[str, Any]:
+    """Every option that makes another model or training, typed or from a file, under its dotted name."""
+    settings: dict[str, Any] = {}
+
+    def collect(name: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                collect(f"{name}.{key}", item)
+        elif name not in _NO_SETTING and not name.endswith(".seed"):
+            settings[name] = value
+
+    for part in ("model", "data", "training", "trainer"):
+        collect(part, plain(cfg[part]))
+    return settings
+
+
+def _digest(cfg: DictConfig) -> str:
+    """Tells runs with other options apart; where they are written to and logged makes no difference."""
+    options = {k: v for k, v in plain(cfg).items() if k not in ("ckpt_path", "logger")}
+    options["trainer"].pop("default_root_dir", None)
+    return hashlib.sha256(json.dumps(options, sort_keys=True, default=str).encode()).hexdigest()[:16]
