@@ -134,7 +134,7 @@ class _WholeEpochs(_FitLoop):
 
 
 def train_by_epochs(trainer: pl.Trainer, *, trained: bool = False) -> None:
-    """Let ``trainer.fit`` go on from checkpoints of whole epochs; if ``trained``, with what follows the last."""
+    """Let ``trainer.fit`` go on from whole epochs; if ``trained``, with what follows the last one."""
     trainer.fit_loop = _WholeEpochs(trainer, trained)
 
 

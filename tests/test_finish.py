@@ -246,7 +246,8 @@ def test_five_kills_after_the_last_epoch(tmp_path, model):
     )  # fmt: skip
     whole = tmp_path / "run_whole"
     process = start(*options, folder=whole)
-    assert process.wait(300) == 0, process.stderr.read()
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
     last, end = ((whole / name).stat().st_mtime for name in ("metrics.csv", "summary.json"))
     draw = random.Random(model)
     for index in range(5):
@@ -255,7 +256,7 @@ def test_five_kills_after_the_last_epoch(tmp_path, model):
         wait_for_last_epoch(process, folder)
         time.sleep(draw.random() * max(end - last, 1.0))
         process.send_signal(signal.SIGKILL)
-        process.wait(60)
+        process.communicate(timeout=60)
         process = start(*options, "ckpt_path=last", folder=folder)
         _, errors = process.communicate(timeout=300)
         if process.returncode:  # the kill came too late
