@@ -197,7 +197,11 @@ def _tokenizer(transformers: Any, name: str, spec: str) -> Callable[[str], list[
 
     def tokenize(text: str) -> list[int]:
         # quietly: a whole book is longer than the network can read at once, and is cut into blocks afterwards
-        return quietly(transformers, lambda: tokenizer()(text, add_special_tokens=False)["input_ids"])
+        made = tokenizer()
+        try:
+            return quietly(transformers, lambda: made(text, add_special_tokens=False)["input_ids"])
+        except Exception as error:  # the tokenizers of Rust raise plain exceptions
+            raise NfaError(f"the tokenizer of {spec} cannot read the text ({_line(error)})") from error
 
     return tokenize
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import random
 import socket
 
 import pytest
@@ -137,6 +138,34 @@ def test_values_of_the_wrong_kind_are_one_line(folder, key, kind):
     changed(folder, **{key: WRONG[kind]})
     with contextlib.suppress(NfaError):  # any other error is a defect
         zoo.load(f"hf:{folder}")
+
+
+@pytest.fixture
+def reads_text(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    sizes = {**TINY, "vocab_size": 9, "max_position_embeddings": 16}
+    transformers.BertModel(transformers.BertConfig(**sizes)).save_pretrained(tmp_path / "net")
+    (tmp_path / "net" / "vocab.txt").write_text("[PAD] [UNK] [CLS] [SEP] [MASK] a b".replace(" ", "\n"))
+    (tmp_path / "net" / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    return tmp_path / "net"
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_damaged_files_of_a_folder(reads_text, seed):
+    """Cut at random: an error in one sentence, or a network that differs in nothing that is read."""
+    rng = random.Random(seed)
+    path = rng.choice(sorted(reads_text.iterdir()))
+    content = path.read_bytes()
+    path.write_bytes(content[: rng.randrange(len(content))])
+    with contextlib.suppress(NfaError):
+        loaded = zoo.load(f"hf:{reads_text}")
+        loaded.tokenize("a b c")
+
+
+def test_a_tokenizer_without_the_word_for_unknown_ones(reads_text):
+    (reads_text / "vocab.txt").write_text("a\nb")
+    with pytest.raises(NfaError, match=r"the tokenizer of hf:.* cannot read the text"):
+        zoo.load(f"hf:{reads_text}").tokenize("a c")
 
 
 def test_within_a_folder_nothing_asks_a_network():
