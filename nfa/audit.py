@@ -16,6 +16,7 @@ from nfa.arguments import batches_of, check_combinations, check_initial_state, c
 from nfa.batches import Batch, limited, peek, split
 from nfa.checks import known_options, network_of
 from nfa.coverage import covered_share, tied_to, tied_weights
+from nfa.duration import draws_for
 from nfa.errors import NfaError
 from nfa.maps import LinearMap, SkippedModule, check_any, find_maps, in_order, weight_blocks
 from nfa.memory import survey
@@ -381,15 +382,7 @@ def _unusable(entry: LinearMap, sensitivity: Sensitivity, weight: Tensor) -> str
 
 def null_draws(pair: FeaturePair, nulls: int) -> int:
     """Random rotations worth drawing: a draw costs r³ and its spread falls as 1/r."""
-    if nulls == 0:
-        return 0
     return draws_for(min(pair.weight.shape[1:]), nulls)
-
-
-def draws_for(width: int, nulls: int) -> int:
-    """The same for a layer of which the smaller side is ``width``."""
-    fewest = 4 if width <= 1024 else 2
-    return nulls if width <= 128 else min(nulls, max(fewest, round(nulls * (128 / width) ** 2)))
 
 
 # ---- what goes in -----------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import torch
 
-from nfa.audit import draws_for
 from nfa.pairs import FeaturePair
 
 _RANK = 128  # of the layer that is timed
@@ -55,3 +54,9 @@ def _timed() -> tuple[float, float]:
     middle = time.perf_counter()
     pair.null_cosines(0.5, 1)
     return middle - start, time.perf_counter() - middle
+
+
+def draws_for(width: int, nulls: int) -> int:
+    """Random rotations worth drawing for a layer whose smaller side is ``width``: a draw costs its cube."""
+    fewest = 4 if width <= 1024 else 2
+    return nulls if width <= 128 else min(nulls, max(fewest, round(nulls * (128 / width) ** 2)))
