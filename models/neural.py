@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from models.base import LabModule, check_finite
 from models.checks import check_choice
 from nfa import NfaError
-from nfa.batches import pick_tensor
 from nfa.maps import map_kind
 from nfa.nets.registry import checked
+from nfa.returned import pick_tensor
 
 LOSSES = ("auto", "cross_entropy", "mse")
 OPTIMIZERS = ("sgd", "adam", "adamw")
@@ -84,7 +84,7 @@ class NeuralModule(LabModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs (n, num_outputs) of inputs (n, *input_shape)."""
-        return pick_tensor(self.network(x))
+        return pick_tensor(self.network(x), "let its forward return the outputs alone, or name them logits")
 
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Mean loss of outputs (n, num_outputs) against targets (n,) int64 or (n, num_outputs) float."""

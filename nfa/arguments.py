@@ -67,6 +67,12 @@ def checked(options: Mapping[str, Any]) -> dict[str, Any]:
 def measurable(model: Any) -> nn.Module:
     """A network whose weights hold values and whose forward can be watched."""
     model = network_of(model)
+    if not all(hasattr(module, "training") for module in model.modules()):
+        raise NfaError(
+            "the network is a frozen script (torch.jit.freeze), which has no weights: measure it before that"
+        )
+    if isinstance(model, nn.DataParallel) and len(model.device_ids) > 1:
+        raise NfaError("DataParallel works on copies of the network, one a GPU: pass its .module")
     if any(t.device.type == "meta" for t in (*model.parameters(), *model.buffers()) if not is_lazy(t)):
         raise NfaError(
             "the network is on the device 'meta', where weights have no values: make it with "

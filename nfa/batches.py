@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from nfa.checks import told
 from nfa.errors import NfaError
+from nfa.returned import pick_tensor, words
 
 Batch = Tensor | Sequence[Any] | Mapping[str, Any]
 OutputFn = Callable[[Any], Tensor]
@@ -171,7 +172,7 @@ def understood(model: nn.Module, inputs: Any) -> Any:
     """
     try:
         return call(model, inputs)
-    except NfaError:
+    except (NfaError, torch.OutOfMemoryError):
         raise
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         reason = _known_reason(error, inputs)
@@ -194,14 +195,18 @@ def _known_reason(error: Exception, inputs: Any) -> str | None:
     advice = ""
     if any(not t.is_floating_point() for t in _tensors(inputs)) and any(w in first for w in _OF_DTYPES):
         advice = ": pass floating inputs, x.float()"
+    if "is invalid for input of size" in first:
+        advice = ": if its batch size is fixed, x.flatten(1) or x.view(len(x), -1) sets it free"
     return f"the network cannot take the inputs {_describe(inputs)} ({first}){advice}"
 
 
 def picked(raw: Any, output_fn: OutputFn | None) -> Tensor:
     """The tensor of outputs in what a model returned."""
-    out = output_fn(raw) if output_fn is not None else pick_tensor(raw)
+    if output_fn is None:
+        return pick_tensor(raw)
+    out = output_fn(raw)
     if not isinstance(out, Tensor) or not out.is_floating_point():
-        raise NfaError(f"the outputs must be one floating tensor, got {_describe(out)}; pass output_fn=")
+        raise NfaError(f"output_fn must return one floating tensor, got {_describe(out)} from {words(raw)}")
     return out
 
 
@@ -254,20 +259,6 @@ def _loss(out: Tensor, target: Any) -> Tensor:
         f"output='loss' needs one class index for each position of outputs {tuple(out.shape)}, "
         f"got targets {tuple(target.shape)}"
     )
-
-
-def pick_tensor(raw: Any) -> Any:
-    """The outputs in what a model returned: itself, the first of a tuple, or ``logits`` / ``out`` / …."""
-    if isinstance(raw, Mapping) or hasattr(raw, "keys"):
-        for key in ("logits", "out", "last_hidden_state"):
-            if key in raw:
-                return raw[key]
-        tensors = [raw[key] for key in raw if isinstance(raw[key], Tensor)]
-        return tensors[0] if len(tensors) == 1 else raw
-    if isinstance(raw, tuple | list) and raw:
-        return raw[0]
-    logits = getattr(raw, "logits", None)
-    return raw if logits is None else logits
 
 
 def _describe(value: Any) -> str:

@@ -1,7 +1,7 @@
 """Which of several tensors that a network returns is differentiated: one, all, or the one meant for it."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nfa.batches import OutputFn
 from nfa.errors import NfaError
+from nfa.returned import listed, tensors, words
 
 KNOWN = ("logits", "out")  # of the networks of transformers; of torchvision's for segmentation
 
@@ -37,16 +38,16 @@ class Choice:
         """
         found = dict(tensors(raw))
         if not found:
-            raise NfaError(f"the network returns no floating tensor: it returned {_words(raw)}")
+            raise NfaError(f"the network returns no floating tensor: it returned {words(raw)}")
         if self.everything:
             return _side_by_side(found)
         if self.index is not None:
             if self.index >= len(found):
-                raise NfaError(f"--output-index {self.index}: the network returns {_listed(found)}")
+                raise NfaError(f"--output-index {self.index}: the network returns {listed(found)}")
             return list(found.values())[self.index]
         if self.key is not None:
             if self.key not in found:
-                raise NfaError(f"--output-key {self.key}: the network returns {_listed(found)}")
+                raise NfaError(f"--output-key {self.key}: the network returns {listed(found)}")
             return found[self.key]
         return self._unambiguous(raw, found)
 
@@ -61,31 +62,10 @@ class Choice:
                 return found[key]
         if len(found) > 1:
             raise NfaError(
-                f"the network returns {len(found)} tensors, {_listed(found)}: choose one with --output-index "
+                f"the network returns {len(found)} tensors, {listed(found)}: choose one with --output-index "
                 "N or --output-key NAME, or measure them together with --outputs all"
             )
         return next(iter(found.values()))
-
-
-def tensors(raw: Any, place: str = "", depth: int = 8) -> Iterator[tuple[str, Tensor]]:
-    """Name (key, attribute, position, joined by dots) and floating tensor of all that a network returned."""
-    if isinstance(raw, Tensor):
-        if raw.is_floating_point():
-            yield place or "0", raw
-        return
-    for name, entry in _entries(raw) if depth else ():
-        yield from tensors(entry, f"{place}.{name}" if place else str(name), depth - 1)
-
-
-def _entries(raw: Any) -> Iterator[tuple[Any, Any]]:
-    if isinstance(raw, Mapping):
-        yield from raw.items()
-    elif isinstance(raw, tuple) and hasattr(raw, "_fields"):
-        yield from zip(raw._fields, raw, strict=True)
-    elif isinstance(raw, tuple | list):
-        yield from enumerate(raw)
-    elif is_dataclass(raw) and not isinstance(raw, type):
-        yield from ((field.name, getattr(raw, field.name)) for field in fields(raw))
 
 
 def _side_by_side(found: Mapping[str, Tensor]) -> Tensor:
@@ -94,17 +74,6 @@ def _side_by_side(found: Mapping[str, Tensor]) -> Tensor:
     if len(samples) > 1 or 0 in samples:
         raise NfaError(
             f"--outputs all: expected tensors whose first dimension counts samples, the network returns "
-            f"{_listed(found)}: choose one with --output-index N or --output-key NAME"
+            f"{listed(found)}: choose one with --output-index N or --output-key NAME"
         )
     return torch.cat([t.flatten(1) if t.dim() > 1 else t[:, None] for t in found.values()], 1)
-
-
-def _listed(found: Mapping[str, Tensor]) -> str:
-    return ", ".join(f"{i}: {name} {tuple(t.shape)}" for i, (name, t) in enumerate(found.items()))
-
-
-def _words(raw: Any) -> str:
-    if isinstance(raw, Tensor):
-        return f"{raw.dtype} of shape {tuple(raw.shape)}"
-    names = ", ".join(str(name) for name, _ in _entries(raw))
-    return f"{type(raw).__name__}{f' ({names})' if names else ''}"

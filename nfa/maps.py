@@ -27,6 +27,7 @@ _MEASURABLE = (torch.float32, torch.float64)
 _FUSED = "its {name} acts inside a fused call that is not followed here"
 
 _REASONS = {
+    torch.jit.ScriptModule: "the calls of a scripted layer cannot be watched; measure it before torch.jit",
     nn.Embedding: "its input is an index, not a vector",
     nn.EmbeddingBag: "its input is an index, not a vector",
     nn.Bilinear: "it is not linear in one input",
@@ -209,7 +210,8 @@ def _classify(
         yield from _recurrent(name, module)
     elif _is_quantised(module):
         shape = tuple(module.weight().shape) if callable(getattr(module, "weight", None)) else (0, 0)
-        yield SkippedModule(name, type(module).__name__, shape, "quantised weights have no gradient")
+        reason = "quantised weights have no gradient; measure the network before it is quantised"
+        yield SkippedModule(name, type(module).__name__, shape, reason)
     else:
         yield from _other(name, module)
 
@@ -280,6 +282,8 @@ def _other(name: str, module: nn.Module) -> Iterator[SkippedModule]:
     if wide:
         kind = type(module).__name__
         known = next((reason for cls, reason in _REASONS.items() if isinstance(module, cls)), None)
+        if type(module) is nn.Module:
+            known = "torch.export keeps weights and no layers; measure the network before it is exported"
         reason = known or f"{kind}.{wide[0][0]} is not the weight of a linear map known to nfa"
         yield SkippedModule(name, kind, tuple(wide[0][1].shape), reason)
 

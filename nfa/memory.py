@@ -11,6 +11,7 @@ from nfa.batches import (
     Batch,
     Replayable,
     cut,
+    doubled,
     flat_outputs,
     length,
     output_mask,
@@ -119,7 +120,27 @@ def survey(
     inputs, target = split(batches.first)
     n = length(inputs)
     inputs, target = cut(inputs, slice(1), n), cut(target, slice(1), n)
-    home = device_of(model)
+    try:
+        return _footprint(model, inputs, target, maps, bases, output, output_fn, neglect), batches
+    except NfaError as error:
+        try:  # squeeze() takes the axis of a sample alone away
+            two = doubled(inputs), doubled(target)
+            return _footprint(model, *two, maps, bases, output, output_fn, neglect), batches
+        except NfaError:
+            raise error from None
+
+
+def _footprint(
+    model: nn.Module,
+    inputs: Any,
+    target: Any,
+    maps: Sequence[LinearMap],
+    bases: Mapping[str, Tensor],
+    output: str,
+    output_fn: Any,
+    neglect: float,
+) -> Footprint:
+    home, n = device_of(model), length(inputs)
     saved: dict[int, int] = {}
     own = {p.untyped_storage().data_ptr() for p in (*model.parameters(), *model.buffers())}
 
@@ -133,28 +154,25 @@ def survey(
         recorder = Recorder(maps, bases, 1, False, home, model)
         with recorder.recording(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             raw = picked(understood(model, prepare(model, inputs, home)), output_fn)
-            out = flat_outputs(raw, output, target, 1)
+            out = flat_outputs(raw, output, target, n)
             recorder.forwarding = False
             direct = output == "logits" and output_mask(raw, output, inputs) is None
             head = find_head(recorder.last_call, raw, out.shape[1], neglect) if direct else None
             backwards = head.lines(recorder.last_call.inputs) if head else out.shape[1]
             widest = recorder.most_bytes
-    return (
-        Footprint(
-            sample=sum(saved.values()) + 3 * widest,
-            sums=sum(a.groups * a.size**2 * 12 for a in recorder.accumulators.values()),
-            statistics=max(
-                a.groups * min(a.size, m.in_features) ** 2 * 8 * _MATRICES
-                for m, a in zip(maps, recorder.accumulators.values(), strict=True)
-            ),
-            outputs=out.shape[1],
-            backwards=backwards,
-            ranks=tuple(
-                (a.groups, min(a.size, m.in_features))
-                for m, a in zip(maps, recorder.accumulators.values(), strict=True)
-            ),
+    return Footprint(
+        sample=(sum(saved.values()) + 3 * widest) // n,
+        sums=sum(a.groups * a.size**2 * 12 for a in recorder.accumulators.values()),
+        statistics=max(
+            a.groups * min(a.size, m.in_features) ** 2 * 8 * _MATRICES
+            for m, a in zip(maps, recorder.accumulators.values(), strict=True)
         ),
-        batches,
+        outputs=out.shape[1],
+        backwards=backwards,
+        ranks=tuple(
+            (a.groups, min(a.size, m.in_features))
+            for m, a in zip(maps, recorder.accumulators.values(), strict=True)
+        ),
     )
 
 

@@ -12,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from nfa.batches import (
     Batch,
     OutputFn,
+    call,
     cut,
     doubled,
     flat_outputs,
@@ -43,6 +44,14 @@ class _Resume:
     identity: bool = False  # of the head, added with the first backward
 
 
+class _Alone(Exception):
+    """The network does not take one sample alone."""
+
+    def __init__(self, reason: NfaError):
+        super().__init__(str(reason))
+        self.reason = reason
+
+
 @dataclass
 class Run:
     """The state of one sweep."""
@@ -65,6 +74,7 @@ class Run:
     passes: int = 0  # completed
     seen: int = 0  # samples of the pass under way
     looked_for_shared: bool = False
+    whole: Any = None  # the inputs of the batch of which a piece is measured
     _abandoned: bool = False
 
     def __post_init__(self):
@@ -106,6 +116,7 @@ class Run:
 
     def batch(self, index: int, inputs: Any, target: Any) -> None:
         """Measure one batch, in pieces."""
+        self.whole = inputs
         for part, part_target in pieces(inputs, target, self.recorder.piece_size):
             part = prepare(self.model, part, self.recorder.device)
             if isinstance(part_target, Tensor):
@@ -125,6 +136,13 @@ class Run:
         try:
             self._measure(inputs, target, index, resume)
             return
+        except _Alone as alone:
+            self.avoids_single = True
+            try:
+                self._measure(inputs, target, index, resume)
+                return
+            except NfaError:
+                raise alone.reason from None
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
@@ -151,10 +169,8 @@ class Run:
         if n == 1 and self.avoids_single:
             inputs, target = doubled(inputs), doubled(target)
         with recorder.recording():
-            with _batchable_attention(self.chunk):
-                raw = picked(self._call(inputs), self.output_fn)
+            raw, out = self._outputs(inputs, target)
             recorder.forwarding = False
-            out = flat_outputs(raw, self.output, target, length(inputs))
             _check_finite(out, index)
             if not resume.started:
                 slots = list(range(self.probes)) if self.over_probes else [index]
@@ -166,14 +182,40 @@ class Run:
             self.backwards = total
             self._backward(root, total, seeds_of, index, resume, n)
 
+    def _outputs(self, inputs: Any, target: Any) -> tuple[Tensor, Tensor]:
+        """What the network returns for a piece, as it is and as (samples, k)."""
+        try:
+            with _batchable_attention(self.chunk):
+                raw = picked(self._call(inputs), self.output_fn)
+            return raw, flat_outputs(raw, self.output, target, length(inputs))
+        except NfaError as error:
+            if length(inputs) == 1 and not self.avoids_single:  # squeeze() takes its axis away
+                raise _Alone(error) from None
+            raise
+
     def _call(self, inputs: Any) -> Any:
         try:
             return understood(self.model, inputs)
-        except NfaError:
-            raise
         except Exception as error:
-            error.add_note(FORWARD_FAILED)
+            self._check_batch_size(inputs, error)
+            if not isinstance(error, NfaError):
+                error.add_note(FORWARD_FAILED)
             raise
+
+    def _check_batch_size(self, inputs: Any, error: Exception) -> None:
+        """Say so where the network takes a whole batch, and failed with a part of it."""
+        n, size = length(inputs), length(self.whole)
+        if n in (1, size) or out_of_memory(error):  # one alone is given up first
+            return
+        try:
+            call(self.model, prepare(self.model, self.whole, self.recorder.device))
+        except Exception:
+            return
+        raise NfaError(
+            f"the network takes the {size} samples of a batch together and not {n} of them "
+            f"({str(error).splitlines()[0][:160]}): let its forward keep the first dimension of its inputs, "
+            f"x.flatten(1) in the place of x.view({size}, -1)"
+        ) from error
 
     def _plan(
         self, raw: Tensor, out: Tensor, samples: int, mask: Tensor | None, resume: _Resume
@@ -210,11 +252,18 @@ class Run:
                 self._call(map_tensors(cut(inputs, part, n), torch.clone))  # the model may change its input
             return {name: a.pending_rows for name, a in recorder.accumulators.items()}
 
-        first, second, both = rows(slice(0, 1)), rows(slice(1, 2)), rows(slice(0, 2))
+        self.looked_for_shared, size = True, 1
+        try:
+            first = rows(slice(0, 1))
+        except NfaError:  # it does not take one sample alone
+            self.avoids_single, size = True, 2
+            if n < 4:
+                return
+            first = rows(slice(0, 2))
+        second, both = rows(slice(size, 2 * size)), rows(slice(0, 2 * size))
         for m in recorder.maps:
             if first[m.name] and first[m.name] == second[m.name] == both[m.name]:
                 recorder.accumulators[m.name].partly = "it acts on something that all samples share"
-        self.looked_for_shared = True
 
     def _backward(
         self,

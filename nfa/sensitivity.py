@@ -53,8 +53,8 @@ def measure_sensitivities(
         maps: from `nfa.maps.find_maps`.
         output: ``logits`` (what the model returns), ``softmax`` or ``log_softmax`` of it, or the
             ``loss`` of each sample (cross-entropy for integer targets, else mean squared error).
-        output_fn: picks the tensor of outputs out of what the model returns; by default a tensor, the
-            first element of a tuple, or ``logits`` / ``out`` / the only tensor of a mapping.
+        output_fn: picks the tensor of outputs out of what the model returns; by default the only floating
+            tensor in there, or of several the one called ``logits``, ``out`` or ``last_hidden_state``.
         probes: None for all outputs, exactly, going through the head where that takes fewer backwards
             (`nfa.head`); K draws K random ±1 combinations for each sample, an unbiased estimate at K
             backwards.

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 import nfa
@@ -102,3 +103,17 @@ def test_a_checkpoint_is_loaded_without_code_that_it_names(tmp_path):
     with pytest.raises(nfa.NfaError, match=r"'this\.s'.*not imported"):
         NeuralModule.load_from_checkpoint(path)
     assert "this" not in sys.modules
+
+
+def test_several_tensors_that_a_network_returns_are_not_cut():
+    model = build_model(NET, {}, DATA)
+    network, x = model.network, torch.ones(2, 4)
+    for several in (lambda x: (network(x), x.sum()), lambda x: {"a": network(x), "b": x}):
+        model.network = nn.Module()
+        model.network.forward = several
+        with pytest.raises(
+            nfa.NfaError, match="returns 2 tensors, .* let its forward return the outputs alone"
+        ):
+            model.training_step((x, torch.tensor([0, 1])), 0)
+    model.network.forward = lambda x: {"logits": network(x), "aux": x}
+    assert torch.equal(model(x), network(x))
