@@ -78,13 +78,19 @@ def test_other_runtime_errors_are_not_taken_for_memory():
     class Broken(nn.Module):
         def __init__(self):
             super().__init__()
-            self.a = nn.Linear(3, 3)
+            self.a, self.reason = nn.Linear(3, 3), "bad luck"
 
         def forward(self, x):
+            if self.reason:
+                raise RuntimeError(self.reason)
             return self.a(x) @ torch.ones(2, 2, dtype=x.dtype)
 
-    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        nfa.audit(Broken().double(), X)
+    net = Broken().double()
+    with pytest.raises(RuntimeError, match="bad luck"):
+        nfa.audit(net, X)
+    net.reason = None
+    with pytest.raises(nfa.NfaError, match="shapes cannot be multiplied"):
+        nfa.audit(net, X)
 
 
 def test_survey_sees_outputs_backwards_and_the_graph():
