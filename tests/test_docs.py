@@ -326,7 +326,7 @@ OF_HYDRA = {"Key '…' is not in struct", "Could not find '…'"}  # tests/test_
 
 def messages():
     """All strings in the source, with … for each formatted value."""
-    folders = ("nfa", "models", "datamodules", "callbacks")
+    folders = ("nfa", "lab", "models", "datamodules", "callbacks")
     for path in [*itertools.chain(*((ROOT / f).rglob("*.py") for f in folders)), ROOT / "train.py"]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
