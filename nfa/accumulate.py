@@ -70,7 +70,7 @@ class Sensitivity:
     def merged(self) -> "Sensitivity":
         """The same C without its replicates."""
         C = self.factor if self.factored else self.matrix
-        return Sensitivity({0: C}, [1], self.basis, factored=self.factored)
+        return Sensitivity({0: C}, [1], self.basis, resolution=self.resolution, factored=self.factored)
 
     def reduce(self, weight: Tensor) -> Tensor:
         """A weight (groups, out, in) in the coordinates of C, (groups, q, in)."""

@@ -39,6 +39,7 @@ def _precision_notes(tolerance: float, report: AnsatzReport) -> Iterator[str]:
     known = {row.layer: report.precision[row.layer] for row in report.rows if row.measured}
     errors = {layer: p.cosine for layer, p in known.items() if p.cosine > tolerance}
     drifts = {layer: p.drift for layer, p in known.items() if p.drift > tolerance}
+    cuts = {layer: p.cut for layer, p in known.items() if p.cut > tolerance}
     alignments = [p.alignment for p in known.values() if p.alignment == p.alignment]
     if errors:
         yield (
@@ -50,6 +51,12 @@ def _precision_notes(tolerance: float, report: AnsatzReport) -> Iterator[str]:
             f"Not settled: in {_layers(drifts)} the cosine moves by more than {tolerance:g} when the samples "
             f"are halved, by up to {_worst(drifts)}. There it still depends on how many samples and probes "
             "there are: compare it with its null only."
+        )
+    if cuts:
+        yield (
+            f"Rounding: in {_layers(cuts)} the spectrum of C goes on below what single precision resolves, and "
+            f"the power lets it count: the cosine hangs on it by up to {_worst(cuts)}, which its standard "
+            "error includes. A network in float64 resolves more."
         )
     if alignments:
         yield f"Alignment is known to a standard error of {max(alignments):.3f} or better in every layer."

@@ -1,10 +1,12 @@
-"""The sensitivity seen from the weight: a matrix C̃ (g, r, r), written out or as ``Y Yᵀ`` with few columns.
+"""The sensitivity seen from the weight: a matrix C̃ (g, r, r), written out, or with few columns.
 
-Both forms answer the same questions. The second never takes an r × r matrix: its non-zero spectrum is
-that of the k × k matrix ``YᵀY``, whose eigenvectors q give its own as ``Y q / √λ``. All is float64.
+All forms answer the same questions. ``Y Yᵀ`` never takes an r × r matrix: its non-zero spectrum is that of
+the k × k matrix ``YᵀY``, whose eigenvectors q give its own as ``Y q / √λ``. ``B A Bᵀ`` is a matrix of which k
+directions are known to be more than rounding. All is float64.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -36,9 +38,14 @@ class Dense:
         """``diag(σ) A diag(σ)`` for σ (g, r)."""
         return Dense((sigma[:, :, None] * self.matrix).mul_(sigma[:, None, :]))
 
+    @cached_property
+    def values(self) -> Tensor:
+        """Eigenvalues (g, r), ascending, rounding among them."""
+        return torch.linalg.eigvalsh(self.matrix)
+
     def spectrum(self) -> Tensor:
         """Eigenvalues (g, r), descending; rounding counts as zero."""
-        return without_rounding(torch.linalg.eigvalsh(self.matrix), self.matrix.shape[1]).flip(-1)
+        return without_rounding(self.values, self.matrix.shape[1]).flip(-1)
 
     def eigen(self) -> tuple[Tensor, Tensor]:
         """Eigenvalues (g, r), where rounding counts as zero, and eigenvectors as columns (g, r, r)."""
@@ -98,7 +105,45 @@ class LowRank:
         return self.factor.mT @ self.factor
 
 
-Form = Dense | LowRank
+@dataclass(frozen=True)
+class Spanned:
+    """The matrices ``B A Bᵀ``, (g, r, r): A (g, k, k), and B (g, r, k) with columns orthonormal or zero."""
+
+    basis: Tensor
+    matrix: Tensor
+
+    def diagonal(self) -> Tensor:
+        """Diagonals, (g, r)."""
+        return ((self.basis @ self.matrix) * self.basis).sum(-1)
+
+    def norm(self) -> Tensor:
+        """Frobenius norm of all groups together."""
+        return self.matrix.norm()
+
+    def traceless_norm(self, keep: Tensor) -> Tensor:
+        """Norm of what remains when the multiple of the identity on ``keep`` (g, r) is removed.
+
+        As safe as that of `LowRank`, for the same reason.
+        """
+        trace = self.matrix.diagonal(dim1=-2, dim2=-1).sum()
+        return (self.norm().square() - trace.square() / keep.sum().clamp_min(1)).clamp_min(0).sqrt()
+
+    def between(self, sigma: Tensor) -> "Spanned":
+        """``diag(σ) B A Bᵀ diag(σ)`` for σ (g, r)."""
+        Q, R = torch.linalg.qr(sigma[:, :, None] * self.basis)
+        return Spanned(Q, R @ self.matrix @ R.mT)
+
+    def spectrum(self) -> Tensor:
+        """The eigenvalues (g, k) that need not be zero, descending; rounding counts as zero."""
+        return Dense(self.matrix).spectrum()
+
+    def eigen(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues (g, k), where rounding counts as zero, and their eigenvectors as columns (g, r, k)."""
+        values, vectors = Dense(self.matrix).eigen()
+        return values, self.basis @ vectors
+
+
+Form = Dense | LowRank | Spanned
 
 
 @dataclass(frozen=True)
@@ -129,8 +174,12 @@ class Frame:
         keep = sigma2 > max(out, inputs) * torch.finfo(sigma2.dtype).eps * sigma2[:, :1]
         return cls(sigma2 * keep, U.mul_(keep[:, None, :]), keep)
 
-    def sensitivity(self, C: Tensor, scale: float) -> Form:
-        """``Uᵀ C U / scale`` for C (g, out, out), the symmetric part."""
+    def sensitivity(self, C: Tensor, scale: float, span: Tensor | None = None) -> Form:
+        """``Uᵀ C U / scale`` for C (g, out, out), the symmetric part; of it what is in ``span`` (g, r, k)."""
+        if span is not None:
+            U = self.U @ span
+            within = U.mT @ (C.double() / scale) @ U
+            return Spanned(span, (within + within.mT).div_(2))
         inside = self.U.mT @ (C.double() / scale) @ self.U
         return self._within(Dense((inside + inside.mT).div_(2)), largest_of_groups(C) / scale)
 
@@ -150,9 +199,11 @@ class Frame:
 
 
 def joined(parts: list[Form]) -> Form:
-    """The sum of matrices of one form."""
+    """The sum of matrices of one form, of one basis too."""
     if isinstance(parts[0], LowRank):
         return LowRank(torch.cat([part.factor for part in parts], 2))
+    if isinstance(parts[0], Spanned):
+        return Spanned(parts[0].basis, sum((part.matrix for part in parts[1:]), start=parts[0].matrix))
     return Dense(sum((part.matrix for part in parts[1:]), start=parts[0].matrix))
 
 

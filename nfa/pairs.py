@@ -9,6 +9,9 @@ have been scaled to order one; no matrix larger than the smaller side of W is fo
 U and σ come from one eigendecomposition of ``S = WWᵀ``. Where C is the sum of m < r outer products,
 ``C = XXᵀ``, it stays in that form (``C̃ = YYᵀ`` with ``Y = UᵀX``): the spectrum and the eigenvectors of
 H are then those of an m × m problem, and no other decomposition of size r is needed.
+
+A C that was added up in float32 has eigenvalues of rounding where it should have none, and a small power
+of G makes them count. Those below what such sums resolve are zero: ``C̃ = B A Bᵀ`` with the k others.
 """
 
 import math
@@ -35,7 +38,10 @@ from nfa.blockwise import (
 )
 from nfa.checks import not_negative, positive, seed_of, whole, whole_or_none
 from nfa.errors import NfaError
-from nfa.forms import Form, Frame, LowRank, haar, inverse_root, joined, traceless
+from nfa.forms import Dense, Form, Frame, LowRank, Spanned, haar, inverse_root, joined, traceless
+
+_UNRESOLVED = 2.0  # roundings of the largest eigenvalue of a sum: below is noise, of which 0.3 were seen
+_NEAR = 10.0  # times that: eigenvalues up to here tell how the spectrum goes on
 
 
 @dataclass(frozen=True)
@@ -43,15 +49,18 @@ class Precision:
     """How well samples pin the statistics of a pair down; NaN where they are too few to tell.
 
     Attributes:
-        cosine: standard error of the cosine.
+        cosine: standard error of the cosine, `cut` included.
         alignment: standard error of the alignment.
         drift: how far the mean cosine of the two halves of the samples is from that of all. The cosine of a
             C of low rank grows with the samples, which no spread between them shows.
+        cut: how far the cosine hangs on eigenvalues of C near those that float32 sums do not resolve; 0 for
+            a C of exact low rank, and where the power lets no small one count.
     """
 
     cosine: float = NAN
     alignment: float = NAN
     drift: float = NAN
+    cut: float = 0.0
 
 
 class FeaturePair:
@@ -68,6 +77,8 @@ class FeaturePair:
         sensitivity: C, (out, out) or (groups, out, out), symmetric positive semi-definite.
         factor: X, (out, m) or (groups, out, m), in the place of ``sensitivity``.
         resolution: relative rounding of the weight's entries; None takes the epsilon of its dtype.
+        noise: relative rounding of the products that ``sensitivity`` is the sum of; None takes the epsilon of
+            its dtype.
 
     Raises:
         NfaError: shapes that do not belong together, or values that are not finite.
@@ -80,6 +91,7 @@ class FeaturePair:
         *,
         factor: Tensor | None = None,
         resolution: float | None = None,
+        noise: float | None = None,
     ):
         W, self._W_scale = blocks(weight, "weight")
         if (sensitivity is None) == (factor is None):
@@ -90,9 +102,12 @@ class FeaturePair:
             self.resolution = not_negative("resolution", resolution)
         self.weight = W
         self._C = self._X = None
+        self._floor = 0.0  # relative to the largest eigenvalue of C
         if factor is None:
             self._C, self._C_scale = blocks(sensitivity, "sensitivity")
             check_shape("sensitivity", self._C, (*W.shape[:2], W.shape[1]), W)
+            rounding = torch.finfo(sensitivity.dtype).eps if noise is None else not_negative("noise", noise)
+            self._floor = _UNRESOLVED * rounding
             self._C_root = math.sqrt(self._C_scale)
         else:
             self._X, self._C_root = blocks(factor, "factor")
@@ -182,7 +197,8 @@ class FeaturePair:
         or with equal singular values, and α also where G is flat, for want of a finite exponent.
         """
         diagonal = self._inside.diagonal()
-        usable = self._frame.keep & (diagonal > 1e-12 * diagonal.amax())  # the rest is rounding
+        rounding = max(1e-12, self._floor)
+        usable = self._frame.keep & (diagonal > rounding * diagonal.amax())
         if int(usable.sum()) < 3:
             return NAN, NAN
         x = self._frame.sigma2[usable].log()
@@ -300,12 +316,15 @@ class FeaturePair:
             factors: the sums are given as factors.
             halves: find the drift too, at the cost of two more groups.
         """
-        R = len(sums)
+        R, cut = len(sums), self._cut_error(power)
         if R < 2:
-            return Precision()
+            return Precision(cosine=cut or NAN, cut=cut)
         scale = or_one(max(largest(part) for part in sums))
-        inside = self._frame.factor if factors else self._frame.sensitivity
-        parts = [inside(part, scale) for part in sums]
+        if factors:
+            parts = [self._frame.factor(part, scale) for part in sums]
+        else:
+            span = self._inside.basis if isinstance(self._inside, Spanned) else None
+            parts = [self._frame.sensitivity(part, scale, span) for part in sums]
 
         def cosine(C: Form) -> float:
             return _cosine(self._frame.sigma2, *_power_of(self._frame.agop(C), power))
@@ -313,11 +332,24 @@ class FeaturePair:
         without = [joined(parts[:j] + parts[j + 1 :]) for j in range(R)]
         whole = self.cosine(power)
         half = (cosine(joined(parts[::2])) + cosine(joined(parts[1::2]))) / 2 if halves else NAN
+        spread = _jackknife(whole, [cosine(C) for C in without], counts)
         return Precision(
-            cosine=_jackknife(whole, [cosine(C) for C in without], counts),
+            cosine=math.hypot(spread, cut),
             alignment=_jackknife(self.alignment, [self._alignment_of(C) for C in without], counts),
             drift=abs(whole - half),
+            cut=cut,
         )
+
+    def _cut_error(self, power: float) -> float:
+        """How much `cosine` changes when the cut is made ten times as high: nothing where there is a gap."""
+        if not isinstance(self._inside, Spanned):
+            return 0.0
+        values = self._inside.matrix.diagonal(dim1=-2, dim2=-1)  # `_resolved` made it diagonal
+        higher = values > _NEAR * self._floor * values.amax(-1, keepdim=True)
+        if bool((higher == (values > 0)).all()):
+            return 0.0
+        C = Spanned(self._inside.basis, torch.diag_embed(values * higher))
+        return abs(_cosine(self._frame.sigma2, *_power_of(self._frame.agop(C), power)) - self.cosine(power))
 
     # ---- spectra -----------------------------------------------------------------------------------------
 
@@ -357,10 +389,22 @@ class FeaturePair:
     def _inside(self) -> Form:
         """C̃: the scaled C in the coordinates of W's left singular vectors."""
         if self._X is None:
-            return self._frame.sensitivity(self._C, self._C_scale)
+            return self._resolved(self._frame.sensitivity(self._C, self._C_scale))
         C = self._frame.factor(self._X, self._C_root)
         short = C.factor.shape[2] < int(self._frame.keep.sum(-1).min())
         return C if short else C.dense()
+
+    def _resolved(self, C: Dense) -> Form:
+        """C̃ without the eigenvalues that are rounding; as it came where there are none."""
+        values = C.values
+        kept = values > self._floor * values.amax(-1, keepdim=True)
+        beyond = ~kept & self._frame.keep.flip(-1)  # zeros beyond the rank of W are no rounding
+        if not bool(beyond.any()):
+            return C
+        values, vectors = torch.linalg.eigh(C.matrix)
+        k = max(int(kept.sum(-1).max()), 1)
+        values, vectors, kept = (part[..., -k:] for part in (values, vectors, kept))
+        return Spanned(vectors * kept[:, None, :], torch.diag_embed(values * kept))
 
     @cached_property
     def _eigen(self) -> tuple[Tensor, Tensor]:

@@ -27,10 +27,10 @@ def layer_pair(sensitivity: Sensitivity, weight: Tensor) -> FeaturePair:
     """Weight (groups, out, in) and sensitivity of one map, in the coordinates in which C was measured."""
     W = sensitivity.reduce(weight.to(next(iter(sensitivity.sums.values())).device))
     name, C = ("factor", sensitivity.factor) if sensitivity.factored else ("sensitivity", sensitivity.matrix)
-    resolution = torch.finfo(weight.dtype).eps
+    rounding = {"resolution": torch.finfo(weight.dtype).eps, "noise": sensitivity.resolution}
     if len(W) > 1:
-        return FeaturePair(W, **{name: C}, resolution=resolution)
-    return FeaturePair(W[0], **{name: C[0]}, resolution=resolution)
+        return FeaturePair(W, **{name: C}, **rounding)
+    return FeaturePair(W[0], **{name: C[0]}, **rounding)
 
 
 def precision(
