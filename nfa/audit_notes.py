@@ -54,8 +54,8 @@ def _precision_notes(tolerance: float, report: AnsatzReport) -> Iterator[str]:
         )
     if cuts:
         yield (
-            f"Rounding: in {_layers(cuts)} the spectrum of C goes on below what single precision resolves, and "
-            f"the power lets it count: the cosine hangs on it by up to {_worst(cuts)}, which its standard "
+            f"Rounding: in {_layers(cuts)} the spectrum of C goes on below what single precision resolves, "
+            f"and the power lets it count: the cosine hangs on it by up to {_worst(cuts)}, which its standard "
             "error includes. A network in float64 resolves more."
         )
     if alignments:
