@@ -55,8 +55,8 @@ def _precision_notes(tolerance: float, report: AnsatzReport) -> Iterator[str]:
     if cuts:
         yield (
             f"Rounding: in {_layers(cuts)} the spectrum of C goes on below what single precision resolves, "
-            f"and the power lets it count: the cosine hangs on it by up to {_worst(cuts)}, which its standard "
-            "error includes. A network in float64 resolves more."
+            f"and the power lets it count: the cosine hangs on it by up to {_worst(cuts)}, as its standard "
+            "error says. A network in float64 resolves more."
         )
     if alignments:
         yield f"Alignment is known to a standard error of {max(alignments):.3f} or better in every layer."
