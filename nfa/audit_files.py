@@ -113,7 +113,8 @@ def show(result: Result) -> None:
     """Print the table and what there is to say about it."""
     rows = result.report.rows
     # Whoever reads a file or a pipe can scroll: names stay whole there.
-    width = shutil.get_terminal_size((120, 24)).columns if sys.stdout.isatty() else _UNLIMITED
+    on_terminal = sys.stdout is not None and sys.stdout.isatty()  # None where it was closed
+    width = shutil.get_terminal_size((120, 24)).columns if on_terminal else _UNLIMITED
     meta = result.report.meta
     say(*format_table(rows, width=width).split("\n"), "", summary_sentence(rows), *result.notes, "")
     say(f"measured in {clock(meta['sweep_seconds'])}, statistics in {clock(meta['statistics_seconds'])}")

@@ -1,5 +1,6 @@
 """One line of progress, rewritten in a terminal; elsewhere a line now and then."""
 
+import io
 import sys
 import time
 from typing import TextIO
@@ -13,7 +14,7 @@ class StatusLine:
     """Writes to a stream, standard error by default."""
 
     def __init__(self, stream: TextIO | None = None):
-        self.stream = stream or sys.stderr
+        self.stream = stream or sys.stderr or io.StringIO()  # standard error may have been closed
         self.terminal = self.stream.isatty()
         self._last = 0.0
         self._width = 0

@@ -392,6 +392,13 @@ def test_files_are_there_before_the_table_and_where_the_table_cannot_be_shown(pl
     assert len(read_csv("out/audit.csv")) == 3
 
 
+def test_closed_streams_lose_no_files(place, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert audit("plain") == 0
+    assert len(read_csv("out/audit.csv")) == 3
+
+
 def process(net, *arguments, **environment):
     command = [sys.executable, "-m", "nfa", "audit", f"command_nets:{net}", "--data", "x.npz", "--out", "out"]
     known = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
