@@ -154,14 +154,12 @@ def test_compressed_weights_are_not_unpacked(tmp_path):
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_tensors_that_claim_more_than_their_storage(tmp_path, zipped):
-    """A view of one number as a square of millions is read by torch, and takes no memory itself."""
+    """A view of one number as a square of millions is read by torch; a copy of it would take terabytes."""
     wide = torch.ones(1).expand(MILLION, MILLION)
     torch.save(
         {"weight": wide, "bias": torch.zeros(4)}, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped
     )
-    with pytest.raises(
-        NfaError, match=r"weight is \(1000000, 1000000\) in the file, \(4, 4\) in the network"
-    ):
+    with pytest.raises(NfaError, match=r"takes about 4\.0 TB of memory"):
         load_weights(nn.Linear(4, 4), tmp_path / "w.pth")
 
 
