@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nfa.rows import read_csv
+from tests.waiting import HANGS, meeting_place
 
 ROOT = Path(__file__).parent.parent
 COMMON = (
@@ -21,10 +22,10 @@ def train(folder, *overrides):
     done = subprocess.run(
         [sys.executable, "train.py", *COMMON, f"hydra.run.dir={folder}", *overrides],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **meeting_place()},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HANGS,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -19,6 +19,7 @@ import torch
 
 from tests.docs_place import ROOT, Stock, small, train_py
 from tests.set_files import switch_off_checksums
+from tests.waiting import HANGS
 
 # Commands of the documentation that are yet to be built. They are not run.
 PLANNED = []
@@ -182,7 +183,7 @@ def run_train(arguments, capsys):
     if "trainer=ddp" in arguments:
         done = subprocess.run(
             [sys.executable, str(ROOT / "train.py"), *arguments],
-            timeout=300, capture_output=True, text=True, check=False,
+            timeout=HANGS, capture_output=True, text=True, check=False,
         )  # fmt: skip
         code, out, err = done.returncode, done.stdout, done.stderr
     else:

@@ -14,6 +14,7 @@ from callbacks import AnsatzMonitor, LastCheckpoint, RunFolder
 from models.kernel import KernelModule
 from models.recursive import RecursiveModule
 from tests.same_files import ENDS, assert_same_files
+from tests.waiting import HANGS
 
 ROOT = Path(__file__).parent.parent
 MLP = ("model=mlp", "model.width=8")
@@ -246,7 +247,7 @@ def test_five_kills_after_the_last_epoch(tmp_path, model):
     )  # fmt: skip
     whole = tmp_path / "run_whole"
     process = start(*options, folder=whole)
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=HANGS)
     assert process.returncode == 0, errors
     last, end = ((whole / name).stat().st_mtime for name in ("metrics.csv", "summary.json"))
     draw = random.Random(model)
@@ -256,9 +257,9 @@ def test_five_kills_after_the_last_epoch(tmp_path, model):
         wait_for_last_epoch(process, folder)
         time.sleep(draw.random() * max(end - last, 1.0))
         process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=60)
+        process.communicate(timeout=HANGS)
         process = start(*options, "ckpt_path=last", folder=folder)
-        _, errors = process.communicate(timeout=300)
+        _, errors = process.communicate(timeout=HANGS)
         if process.returncode:  # the kill came too late
             assert "is complete" in errors
         assert_same_files(folder, whole)

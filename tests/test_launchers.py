@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from tests.test_sweep import ROOT, is_whole, jobs, sweep
+from tests.waiting import HANGS
 
 PAIR = (
     "model=mlp,rfm", "trainer.accelerator=cpu", "logger=csv", "data.n_train=120", "data.n_test=60",
@@ -34,7 +35,7 @@ def plain(tmp_path_factory):
     "options",
     [
         ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),
-        ("hydra/launcher=submitit_local", "hydra.launcher.timeout_min=10"),
+        ("hydra/launcher=submitit_local", "hydra.launcher.timeout_min=600"),
         ("trainer=ddp",),  # two processes for the net, and two for the kernel machine
     ],
     ids=["joblib", "submitit", "ddp"],
@@ -56,7 +57,7 @@ def test_launched_jobs_give_the_numbers_of_one_process(plain, tmp_path, options)
 def test_sample_for_slurm_names_what_a_cluster_asks_for():
     shown = subprocess.run(
         [sys.executable, "train.py", "hydra/launcher=slurm", "--cfg", "hydra", "--package", "hydra.launcher"],
-        cwd=ROOT, capture_output=True, text=True, check=True, timeout=120,
+        cwd=ROOT, capture_output=True, text=True, check=True, timeout=HANGS,
     ).stdout  # fmt: skip
     assert "SlurmLauncher" in shown
     for line in ("partition: gpu", "timeout_min: 240", "gres: gpu:1", "array_parallelism: 8"):

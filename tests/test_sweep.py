@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.waiting import HANGS
+
 ROOT = Path(__file__).parent.parent
 JOBS = ("model=mlp,rfm", "seed=0,1", "model.width=8")
 SMALL = (
@@ -28,7 +30,7 @@ def sweep(*arguments, folder, **environment):
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=HANGS,
         check=False,
     )
 

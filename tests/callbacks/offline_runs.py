@@ -4,6 +4,8 @@ import json
 import time
 from dataclasses import dataclass, field
 
+from tests.waiting import HANGS
+
 
 @dataclass
 class OfflineRun:
@@ -42,7 +44,7 @@ def records(data):
             parts = []
 
 
-def finished_records(path, seconds=60):
+def finished_records(path):
     """All records of a run that is finished.
 
     W&B holds back what fills no block of 32 KiB until its own process closes the file. `wandb.finish` asks
@@ -50,7 +52,7 @@ def finished_records(path, seconds=60):
     """
     from wandb.proto import wandb_internal_pb2
 
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + HANGS
     while True:
         found = [wandb_internal_pb2.Record.FromString(data) for data in records(path.read_bytes())]
         if found and found[-1].WhichOneof("record_type") == "exit":

@@ -12,6 +12,7 @@ from datamodules import Digits
 from nfa import cli
 from nfa.machines.conv_rfm import ConvRFM
 from nfa.rows import read_csv
+from tests.waiting import HANGS, meeting_place
 
 SMALL = ("model=conv_rfm", "model.depth=2", "data.n_train=120", "data.n_test=60")
 
@@ -90,10 +91,10 @@ def test_two_processes_fit_what_one_fits(tmp_path, model):
                 f"hydra.run.dir={tmp_path / name}", *options,
             ],
             cwd=Path(__file__).parents[2],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", **meeting_place()},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=HANGS,
             check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

@@ -16,6 +16,7 @@ from models.gather import gather_samples
 from nfa.kernels import Metric
 from nfa.machines.network import KernelNetwork
 from nfa.rows import read_csv
+from tests.waiting import HANGS, meeting_place
 
 ROOT = Path(__file__).parents[2]
 FILES = {"ansatz.csv", "metrics.csv", "summary.json", "report.html", "features.safetensors", "checkpoints"}
@@ -288,10 +289,10 @@ def test_two_processes_fit_what_one_fits(tmp_path):
                 *options,
             ],
             cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", **meeting_place()},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=HANGS,
             check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

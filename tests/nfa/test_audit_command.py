@@ -15,6 +15,7 @@ from nfa import audit_command, audit_files
 from nfa.cli import main
 from nfa.rows import read_csv
 from tests.nfa.audit_place import ROOT, audit, notes, place, refused
+from tests.waiting import HANGS
 
 __all__ = ["place"]
 
@@ -211,7 +212,7 @@ def test_closed_streams_lose_no_files(place, monkeypatch):
 def process(net, *arguments, **environment):
     command = [sys.executable, "-m", "nfa", "audit", f"command_nets:{net}", "--data", "x.npz", "--out", "out"]
     known = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.run([*command, *arguments], capture_output=True, env=known, timeout=300, check=False)
+    return subprocess.run([*command, *arguments], capture_output=True, env=known, timeout=HANGS, check=False)
 
 
 @pytest.mark.long

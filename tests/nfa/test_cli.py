@@ -3,10 +3,8 @@
 import csv
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,7 @@ import nfa
 from nfa.cli import main
 from nfa.console import clock, parse_size
 from nfa.rows import AUDIT_COLUMNS, read_csv
+from tests.waiting import HANGS
 
 ROOT = Path(__file__).parents[2]
 
@@ -296,33 +295,30 @@ def test_output_that_cannot_be_written(place, capsys):
     assert "cannot write to --out" in capsys.readouterr().err
 
 
-SLOW = """
-class Slow(nn.Module):
+STOPPED = """
+class Stopped(nn.Module):
     def __init__(self):
         super().__init__()
-        self.net = Small()
+        self.net, self.calls = Small(), 0
 
     def forward(self, x):
-        import time
-        time.sleep(0.3)
+        import os, signal
+        self.calls += 1
+        if self.calls == 12:  # Ctrl-C, some samples later
+            os.kill(os.getpid(), signal.SIGINT)
         return self.net(x)
 """
 
 
 def test_interrupt_writes_what_was_seen_marked_partial(place):
-    (place / "cli_nets.py").write_text(NETS + SLOW)
-    command = [sys.executable, "-m", "nfa", "audit", "cli_nets:Slow", "--data", "photos", "--out", "out"]
+    (place / "cli_nets.py").write_text(NETS + STOPPED)
+    command = [sys.executable, "-m", "nfa", "audit", "cli_nets:Stopped", "--data", "photos", "--out", "out"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [*command, "--exact", "--batch-size", "1", *PLAIN],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
     )  # fmt: skip
-    for line in process.stderr:
-        if "samples at a time" in line:
-            break
-    time.sleep(1.5)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=HANGS)
     assert process.returncode == 130, err
     meta = json.loads(Path("out/audit.json").read_text())["meta"]
     assert meta["stopped"] is True

@@ -79,7 +79,7 @@ def test_time_left_of_the_statistics_themselves(clock):
 
 def test_a_layer_is_timed_in_fact():
     seconds = Statistics([(1, 128)], 4).seconds
-    assert 0 < seconds < 60
+    assert seconds > 0
     assert Statistics([(2, 10), (1, 20)], 0).shares == pytest.approx([2 * 10**2.3, 20**2.3])
 
 

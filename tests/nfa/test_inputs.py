@@ -318,7 +318,7 @@ def test_missing_set(sets):
         ("", "found no data ''"),
         ("CIFAR", "expected digits, mnist, .*a folder of images.*mean cifar10"),
         ("nowhere/x.npz", "found no data 'nowhere/x.npz': expected digits"),
-        ("~nobody/x", "found no data"),
+        ("~no:user/x", "found no data"),
         (__file__, r"cannot read .*test_inputs\.py: expected digits"),
     ],
 )

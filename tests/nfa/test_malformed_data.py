@@ -149,7 +149,7 @@ ARGUMENTS = {
     "long data": ("malformed_net:build", "--data", "a" * 5000),
     "folder as data": ("malformed_net:build", "--data", "."),
     "system as data": ("malformed_net:build", "--data", "/dev/null"),
-    "user as data": ("malformed_net:build", "--data", "~nobody-of-that-name/x.npz"),
+    "user as data": ("malformed_net:build", "--data", "~no:user/x.npz"),
     "zero in weights": (*NETWORK, "--weights", "a\x00b"),
     "long weights": (*NETWORK, "--weights", "a" * 5000),
     "weights of the system": (*NETWORK, "--weights", "/dev/zero"),
