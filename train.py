@@ -17,6 +17,7 @@ import re
 import secrets
 import shlex
 import warnings
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,6 +27,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
+
+from lab.mistakes import check_flags, told_in_one_line, version_line
 
 ROOT = Path(__file__).resolve().parent
 _LONGEST_NAME = 180
@@ -44,7 +47,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     from callbacks.loggers import LabWandbLogger, finish_wandb
     from callbacks.run_folder import find_monitor
     from callbacks.sweep import as_single_run, checkpoint_of_job, summary_of_finished
-    from lab.describe import describe, plain
+    from lab.describe import describe, plain, trainer_options
     from lab.resume import find_start, restoring, train_by_epochs
     from models import build_model
 
@@ -74,7 +77,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             logger.file_under(model.kind, Path(HydraConfig.get().sweep.dir).name if _is_sweep() else None)
         progress = progress_options()
         progress["callbacks"] += [*callbacks, folder, LastCheckpoint(run_dir / "checkpoints")]
-        trainer = _instantiate(cfg.trainer, logger=logger, **progress)
+        trainer = _instantiate(trainer_options(cfg), logger=logger, **progress)
         train_by_epochs(trainer, trained=start.trained)
         if logger:
             logger.log_hyperparams(plain(cfg))
@@ -153,19 +156,26 @@ def _arguments() -> list[str]:
     return [*options, *HydraConfig.get().overrides.task]
 
 
-def _instantiate(config: DictConfig, **extra: Any) -> Any:
+def _instantiate(config: Mapping[str, Any], **extra: Any) -> Any:
     """Build what a ``_target_`` names; a mistake of the user keeps its own one-line message."""
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
     from nfa import NfaError
 
+    target = config["_target_"]
     try:
         return hydra.utils.instantiate(config, _convert_="all", **extra)
     except hydra.errors.InstantiationException as error:
-        if isinstance(error.__cause__, NfaError | MisconfigurationException):
-            raise error.__cause__ from None
+        cause = error.__cause__
+        if isinstance(cause, NfaError | MisconfigurationException):
+            raise cause from None
         if "Error locating target" in str(error):
-            raise NfaError(f"cannot import {config._target_}: {error.__cause__ or error}") from None
+            raise NfaError(f"cannot import {target}: {cause or error}") from None
+        if isinstance(cause, OSError) and cause.errno is not None:
+            raise cause from None
+        ours = target.split(".")[0] in ("callbacks", "datamodules", "pytorch_lightning")
+        if ours or (isinstance(cause, TypeError) and "argument" in str(cause)):
+            raise NfaError(f"cannot build {target} with these options: {cause or error}") from error
         raise
 
 
@@ -202,6 +212,7 @@ def _relative(path: Path) -> Path:
 def _job(cfg: DictConfig) -> float | None:
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+    from lab.check import check_options
     from lab.trust import sign
     from nfa import NfaError
 
@@ -212,6 +223,7 @@ def _job(cfg: DictConfig) -> float | None:
             sign(folder / hydra_config.output_subdir, hydra_config.overrides.task)
         if _is_sweep():
             print(f"\n== job {hydra_config.job.num + 1}: {folder.name}")
+        check_options(cfg)
         summary = _audit(cfg) if cfg.get("audit") else train(cfg)
     except (NfaError, MisconfigurationException) as error:
         return _fail(error)
@@ -281,6 +293,10 @@ def main() -> None:
     inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     places = dict.fromkeys(path for path in (str(ROOT), os.getcwd(), *inherited) if path)
     os.environ["PYTHONPATH"] = os.pathsep.join(places)  # for the processes of launchers
+    if "--version" in sys.argv[1:]:
+        print(version_line())
+        return
+    check_flags(sys.argv[1:])
     if not _ASKING & set(sys.argv[1:]):
         from lab.command_line import prepare
         from nfa import NfaError
@@ -292,7 +308,8 @@ def main() -> None:
         except NfaError as error:
             _stop(str(error))
     try:
-        _job()
+        with told_in_one_line(sys.argv[1:]):
+            _job()
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         raise SystemExit(128 + signal.SIGINT) from None

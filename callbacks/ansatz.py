@@ -15,6 +15,8 @@ from callbacks.features import write_features
 from callbacks.final import FinalNetwork, digest_of
 from callbacks.loggers import LabWandbLogger
 from callbacks.memory import forget_peak, peak_memory_mb
+from lab.option import check_all
+from lab.options import ANSATZ
 from nfa import AnsatzReport, AnsatzRow, NfaError, audit, wandb_sink
 from nfa.maps import find_maps, has_unbuilt
 from nfa.pictures import layer_pictures
@@ -69,18 +71,12 @@ class AnsatzMonitor(FinalNetwork):
         pictures: int = 8,
         seed: int = 0,
     ):
-        for name, value, least in (
-            ("samples", samples, 1),
-            ("batch_size", batch_size, 1),
-            ("every_n_epochs", every_n_epochs, 0),
-            ("every_n_steps", every_n_steps, 1),
-            ("pictures", pictures, 0),
-        ):
-            if value is not None and value < least:
-                raise NfaError(f"callbacks.ansatz.{name} must be at least {least}, got {value}")
+        self.options = {"layers": layers, "power": power, "probes": probes, "nulls": nulls, "chunk": chunk}
+        when = {"every_n_epochs": every_n_epochs, "every_n_steps": every_n_steps}
+        what = {"samples": samples, "batch_size": batch_size, "pictures": pictures, "seed": seed}
+        check_all("callbacks.ansatz", ANSATZ, when | what | self.options)
         self.every_n_epochs, self.every_n_steps = every_n_epochs, every_n_steps
         self.samples, self.batch_size, self.pictures, self.seed = samples, batch_size, pictures, seed
-        self.options = {"layers": layers, "power": power, "probes": probes, "nulls": nulls, "chunk": chunk}
         self.history: list[AnsatzRow] = []
         self.initial: AnsatzReport | None = None
         self.report: AnsatzReport | None = None

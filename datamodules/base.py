@@ -10,15 +10,15 @@ from torch import Tensor
 
 from datamodules.batches import TensorBatches
 from datamodules.checks import (
-    check_choice,
-    check_count,
     check_labels,
     check_samples,
     check_scorable,
     check_trainable,
 )
 from datamodules.splits import Split, cut
-from datamodules.transforms import AUGMENTATIONS, NORMALIZATIONS, BatchTransform, Normalize, ShiftFlip
+from datamodules.transforms import BatchTransform, Normalize, ShiftFlip
+from lab.option import check_all
+from lab.options import COUNT, SAMPLES
 from nfa.errors import NfaError
 from nfa.inputs.stratify import generator, stratified_order
 
@@ -67,17 +67,14 @@ class TensorDataModule(LightningDataModule, ABC):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_count("data.batch_size", batch_size)
-        check_count("data.eval_batch_size", eval_batch_size)
-        check_choice("data.normalize", normalize, NORMALIZATIONS)
-        check_choice("data.augment", augment, AUGMENTATIONS)
-        for name, n in (("data.n_train", n_train), ("data.n_test", n_test)):
-            if n is not None:
-                check_count(name, n)
-        if not 0 <= val_fraction < 1:
-            raise NfaError(
-                f"expected data.val_fraction in [0, 1), got {val_fraction}: pass 0 for no validation"
-            )
+        given = {"normalize": normalize, "augment": augment, "val_fraction": val_fraction, "seed": seed}
+        sizes = {
+            "batch_size": batch_size,
+            "eval_batch_size": eval_batch_size,
+            "n_train": n_train,
+            "n_test": n_test,
+        }
+        check_all("data", SAMPLES, given | sizes)
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_fraction, self.n_train, self.n_test = val_fraction, n_train, n_test
         self.normalize, self.augment, self.seed = normalize, augment, seed
@@ -211,7 +208,7 @@ class TensorDataModule(LightningDataModule, ABC):
         Raises:
             NfaError: n < 1.
         """
-        check_count("number of probe samples", n)
+        COUNT.check("the number of probe samples", n)
         train = self._split("train")
         chosen = train.take(stratified_order(train.y, generator(seed, "probe"))[:n])
         return self._transform.normalize(chosen.x), chosen.y

@@ -1,21 +1,9 @@
-"""Checks of options and data; each failure is an NfaError that says what to do."""
+"""Checks of data; each failure is an NfaError that says what to do."""
 
 from torch import Tensor
 
 from datamodules.splits import Split
 from nfa.errors import NfaError
-
-
-def check_count(name: str, value: int) -> None:
-    """Refuse what is not a whole number of at least 1."""
-    if not isinstance(value, int) or value < 1:
-        raise NfaError(f"expected {name} to be a whole number of at least 1, got {value!r}")
-
-
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Refuse a value that is not among `choices`."""
-    if value not in choices:
-        raise NfaError(f"unknown {name}={value!r}: expected one of {', '.join(choices)}")
 
 
 def check_samples(name: str, split: Split) -> None:
@@ -61,9 +49,3 @@ def check_scorable(*splits: tuple[str, Split]) -> None:
                 f"the {name} split of a regression has one sample, r2 needs two: raise its size"
                 + (", or pass data.val_fraction=0 for none" if name == "validation" else "")
             )
-
-
-def check_fraction(name: str, value: float) -> None:
-    """Refuse what is not between 0 and 1, both excluded."""
-    if not 0 < value < 1:
-        raise NfaError(f"expected {name} between 0 and 1, got {value}")

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from datamodules.base import TensorDataModule
-from datamodules.checks import check_count, check_fraction
 from datamodules.images import decode_files
 from datamodules.splits import Split, cut
+from lab.option import check_all
+from lab.options import IMAGE_FOLDER
 from nfa.errors import NfaError
 from nfa.inputs.image_files import ENDINGS, is_image
 from nfa.inputs.stratify import generator
@@ -48,9 +49,7 @@ class ImageFolderData(TensorDataModule):
         self, root: str | Path, size: int | None = None, test_fraction: float = 0.2, **base: Any
     ) -> None:
         super().__init__(**base)
-        if size is not None:
-            check_count("data.size", size)
-        check_fraction("data.test_fraction", test_fraction)
+        check_all("data", IMAGE_FOLDER, {"root": root, "size": size, "test_fraction": test_fraction})
         self.root, self.size, self.test_fraction = Path(root).expanduser(), size, test_fraction
 
     def load(self) -> tuple[Split, Split]:

@@ -70,6 +70,20 @@ def allocate(n: int, c: int, h: int, w: int) -> Tensor:
     return torch.empty(n, c, h, w, dtype=torch.uint8)
 
 
+def check_room(n: int, values: int, options: str) -> None:
+    """Refuse to draw n samples of so many float32 values that do not fit in half of the free memory.
+
+    Raises:
+        NfaError: it names the options to lower.
+    """
+    needed, free = 4 * n * values, available_memory()
+    if needed > free / 2:
+        raise NfaError(
+            f"{n} samples of {values} numbers need {needed / 1e9:.2f} GB, more than half of the "
+            f"{free / 1e9:.2f} GB of free memory: lower {options}"
+        )
+
+
 def available_memory() -> int:
     """Return the bytes of memory to be had without swapping; all there are where the system does not say."""
     try:

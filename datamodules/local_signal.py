@@ -14,8 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from datamodules.base import TensorDataModule
-from datamodules.checks import check_count
+from datamodules.images import check_room
 from datamodules.splits import Split
+from lab.option import check_all
+from lab.options import DATA, LOCAL_SIGNAL
 from nfa.errors import NfaError
 from nfa.inputs.digits import digits
 from nfa.inputs.stratify import generator, stratified_order
@@ -55,12 +57,9 @@ class LocalSignal(TensorDataModule):
         **base: Any,
     ) -> None:
         super().__init__(n_test=n_test, normalize=normalize, **base)
-        check_count("data.n", n)
-        check_count("data.size", size)
-        if not 0 <= noise < math.inf:
-            raise NfaError(f"expected data.noise of at least 0, got {noise}: it is a standard deviation")
-        if not 0 < strength < math.inf:
-            raise NfaError(f"expected data.strength above 0, got {strength}: without a signal all is noise")
+        given = {"n": n, "n_test": n_test, "size": size, "noise": noise, "strength": strength}
+        check_all("data", DATA.get(type(self).__name__, LOCAL_SIGNAL), given)
+        check_room(max(n, n_test), self.channels * size**2, "data.n, data.n_test or data.size")
         self.n, self.size, self.noise, self.strength = n, size, noise, strength
 
     @abstractmethod
@@ -85,12 +84,10 @@ class LocalSignal(TensorDataModule):
         x = self.noise * torch.randn(n, self.channels, self.size, self.size, generator=rng)
         return Split(x, self.place(x, part, rng))
 
-    def _check_side(self, option: str, side: int, least: int = 1) -> None:
-        check_count(f"data.{option}", side)
-        if not least <= side <= self.size:
-            raise NfaError(
-                f"expected data.{option} from {least} to data.size={self.size}, got {side}: change either"
-            )
+    def _check_side(self, option: str, side: int) -> None:
+        check_all("data", DATA.get(type(self).__name__, {}), {option: side})
+        if side > self.size:
+            raise NfaError(f"data.{option} must be at most data.size={self.size}, got {side}: change either")
 
 
 class Star(LocalSignal):
@@ -126,7 +123,7 @@ class Star(LocalSignal):
         **base: Any,
     ) -> None:
         super().__init__(n, n_test, size, noise, strength, **base)
-        self._check_side("star", star, least=5)
+        self._check_side("star", star)
         self.star = star
         self.class_names = ("noise", "star")
 
@@ -220,8 +217,6 @@ class Bars(LocalSignal):
         **base: Any,
     ) -> None:
         super().__init__(n, n_test, size, noise, strength, **base)
-        if size < 2:
-            raise NfaError(f"expected data.size of at least 2, for two halves, got {size}: raise it")
         self._check_side("bar", bar)
         self.bar = bar
         self.class_names = ("left", "right")

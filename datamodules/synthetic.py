@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from datamodules.base import TensorDataModule
-from datamodules.checks import check_choice, check_count
+from datamodules.images import check_room
 from datamodules.splits import Split
+from lab.option import check_all
+from lab.options import DATA, SYNTHETIC
 from nfa.errors import NfaError
 from nfa.inputs.stratify import generator
 
@@ -36,12 +38,13 @@ class Synthetic(TensorDataModule):
         self, n: int, n_test: int, dim: int, noise: float = 0.0, *, normalize: str = "none", **base: Any
     ) -> None:
         super().__init__(n_test=n_test, normalize=normalize, **base)
-        check_count("data.n", n)
-        check_count("data.n_test", n_test)
-        check_count("data.dim", dim)
-        if not noise >= 0:
-            raise NfaError(f"expected data.noise of at least 0, got {noise}")
+        self.check(n=n, n_test=n_test, dim=dim, noise=noise)
+        check_room(max(n, n_test), dim, "data.n, data.n_test or data.dim")
         self.n, self.dim, self.noise = n, dim, noise
+
+    def check(self, **options: Any) -> None:
+        """Refuse an option of this class that is of another type or out of range."""
+        check_all("data", DATA.get(type(self).__name__, SYNTHETIC), options)
 
     @abstractmethod
     def function(self, x: Tensor) -> Tensor:
@@ -85,8 +88,6 @@ class LowRank(Synthetic):
         self, n: int = 2000, n_test: int = 2000, dim: int = 100, noise: float = 0.0, **base: Any
     ) -> None:
         super().__init__(n, n_test, dim, noise, **base)
-        if dim < 2:
-            raise NfaError(f"expected data.dim of at least 2, for y = x_1 x_2, got {dim}")
 
     def inputs(self, n: int, rng: torch.Generator) -> Tensor:
         """Draw standard normal x (n, dim)."""
@@ -119,7 +120,7 @@ class Bits(Synthetic):
         **base: Any,
     ) -> None:
         super().__init__(n, n_test, dim, noise, **base)
-        check_count("data.k", k)
+        self.check(k=k)
         if k > dim:
             raise NfaError(f"expected data.k of at most data.dim={dim}, got {k}")
         self.k = k
@@ -153,9 +154,7 @@ class SparseParity(Bits):
         **base: Any,
     ) -> None:
         super().__init__(n, n_test, dim, k, noise, **base)
-        if noise > 0.5:
-            raise NfaError(f"expected data.noise, the probability of a flip, in [0, 0.5], got {noise}")
-        check_choice("data.task", task, ("classification", "regression"))
+        self.check(task=task)
         self._classes = task == "classification"
 
     def function(self, x: Tensor) -> Tensor:

@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 
 from datamodules.base import TensorDataModule
-from datamodules.checks import check_choice, check_count, check_fraction, check_trainable
+from datamodules.checks import check_trainable
 from datamodules.columns import choose_inputs
 from datamodules.encoding import Encoder
 from datamodules.splits import Split, cut, cut_fold
 from datamodules.table_sets import NamedTable, check_name, open_named
 from datamodules.tables import missing, read_table
-from datamodules.targets import TASKS, read_target
-from datamodules.transforms import NORMALIZATIONS
+from datamodules.targets import read_target
+from lab.option import check_all
+from lab.options import SAMPLES, TABULAR
 from nfa.errors import NfaError
 from nfa.inputs.stratify import generator
 
@@ -81,14 +82,16 @@ class Tabular(TensorDataModule):
         **base: Any,
     ) -> None:
         super().__init__(normalize="none", **base)  # columns differ in kind: the encoder scales them
-        check_choice("data.normalize", normalize, NORMALIZATIONS)
-        check_choice("data.task", task, TASKS)
-        check_fraction("data.test_fraction", test_fraction)
+        where = {"path": path, "target": target, "name": name, "test_path": test_path, "root": root}
+        how = {"task": task, "drop": drop, "categorical": categorical, "normalize": normalize}
+        flags = {"header": header, "download": download, "normalize_target": normalize_target}
+        parts = {"test_fraction": test_fraction, "folds": folds, "fold": fold}
+        check_all("data", SAMPLES | TABULAR, where | how | flags | parts)
         _check_source(path, name, target, test_path)
         _check_fold(folds, fold, test_path)
         self.path, self.target, self.name, self.test_path = path, target, name, test_path
         self.forced_task, self.header = task, header
-        self.drop, self.categorical = _listed("data.drop", drop), _listed("data.categorical", categorical)
+        self.drop, self.categorical = _listed(drop), _listed(categorical)
         self.root, self.download = Path(root).expanduser(), download
         self.test_fraction, self.folds, self.fold = test_fraction, folds, fold
         self.standardize, self.normalize_target = normalize != "none", normalize_target
@@ -211,20 +214,14 @@ def _check_source(
 
 
 def _check_fold(folds: int, fold: int | None, test_path: Any) -> None:
-    check_count("data.folds", folds)
-    if folds < 2:
-        raise NfaError(f"expected data.folds of at least 2, got {folds}")
     if fold is None:
         return
-    if not isinstance(fold, int) or not 0 <= fold < folds:
+    if fold >= folds:
         raise NfaError(f"expected data.fold from 0 to {folds - 1}, for data.folds={folds}, got {fold!r}")
     if test_path is not None:
         raise NfaError("data.fold cuts the test set out of data.path: leave out data.test_path, or data.fold")
 
 
-def _listed(option: str, columns: str | int | Sequence[str | int]) -> tuple[str | int, ...]:
+def _listed(columns: str | int | Sequence[str | int]) -> tuple[str | int, ...]:
     """One column may be given without brackets."""
-    columns = [columns] if isinstance(columns, str | int) else list(columns)
-    if not all(isinstance(column, str | int) for column in columns):
-        raise NfaError(f"expected {option} to be names or positions of columns, got {columns}")
-    return tuple(columns)
+    return (columns,) if isinstance(columns, str | int) else tuple(columns)

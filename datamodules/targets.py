@@ -10,7 +10,6 @@ from datamodules.columns import is_numeral
 from datamodules.tables import as_text, is_number
 from nfa.errors import NfaError
 
-TASKS = ("auto", "classification", "regression")
 _MOST_CLASSES = 20  # different whole numbers up to which they are taken as classes
 
 

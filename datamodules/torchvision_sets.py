@@ -6,10 +6,11 @@ from typing import Any
 from torchvision import datasets
 
 from datamodules.base import TensorDataModule
-from datamodules.checks import check_choice, check_count
 from datamodules.images import decode_files, resize
 from datamodules.splits import Split
-from nfa.inputs.torchvision_sets import SOURCES, files, images, labels, open_set
+from lab.option import check_all
+from lab.options import TORCHVISION
+from nfa.inputs.torchvision_sets import files, images, labels, open_set
 
 
 class TorchvisionSet(TensorDataModule):
@@ -36,9 +37,7 @@ class TorchvisionSet(TensorDataModule):
         **base: Any,
     ) -> None:
         super().__init__(**base)
-        check_choice("data.name", name, tuple(SOURCES))
-        if size is not None:
-            check_count("data.size", size)
+        check_all("data", TORCHVISION, {"name": name, "root": root, "download": download, "size": size})
         self.name, self.root, self.download = name, Path(root).expanduser(), download
         self.size = 32 if size is None and name == "GTSRB" else size
 

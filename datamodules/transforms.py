@@ -7,8 +7,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-NORMALIZATIONS = ("channel", "feature", "none")
-AUGMENTATIONS = ("none", "shift", "shift_flip")
 _CHUNK_VALUES = 2**20  # values cast to float64 at a time when statistics are fitted: 8 MB
 
 

@@ -12,6 +12,7 @@ _NO_SETTING = {  # where and how it runs, and which repetition it is
     "trainer.devices", "trainer.strategy", "trainer.num_nodes", "trainer.log_every_n_steps",
     "trainer.enable_model_summary", "trainer.num_sanity_val_steps", "trainer.use_distributed_sampler",
 }  # fmt: skip
+_NOTHING_IF_NULL = ("precision", "max_steps", "max_time")  # of the trainer: as if they were not there
 _WHAT_IS_TRAINED = ("model.", "data.", "training.", "trainer.max_", "trainer.precision")
 
 
@@ -38,6 +39,21 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(config, resolve=True)
 
 
+def trainer_options(cfg: DictConfig) -> dict[str, Any]:
+    """What the trainer is given."""
+    options = plain(cfg.trainer)
+    return {k: v for k, v in options.items() if v is not None or k not in _NOTHING_IF_NULL}
+
+
+def _filed(cfg: DictConfig) -> dict[str, Any]:
+    """All options as runs of every version tell them: the plain networks once stood in ``models``."""
+    options = plain(cfg) | {"trainer": trainer_options(cfg)}
+    target = options["model"].get("_target_")
+    if isinstance(target, str) and target.startswith("nfa.nets."):
+        options["model"]["_target_"] = f"models.{target.rpartition('.')[2]}"
+    return options
+
+
 def _settings(cfg: DictConfig) -> dict[str, Any]:
     """Every option that makes another model or training, typed or from a file, under its dotted name."""
     settings: dict[str, Any] = {}
@@ -49,13 +65,14 @@ def _settings(cfg: DictConfig) -> dict[str, Any]:
         elif name not in _NO_SETTING and not name.endswith(".seed"):
             settings[name] = value
 
+    options = _filed(cfg)
     for part in ("model", "data", "training", "trainer"):
-        collect(part, plain(cfg[part]))
+        collect(part, options[part])
     return settings
 
 
 def _digest(cfg: DictConfig) -> str:
     """Tells runs with other options apart; where they are written to and logged makes no difference."""
-    options = {k: v for k, v in plain(cfg).items() if k not in ("ckpt_path", "logger")}
+    options = {k: v for k, v in _filed(cfg).items() if k not in ("ckpt_path", "logger")}
     options["trainer"].pop("default_root_dir", None)
     return hashlib.sha256(json.dumps(options, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from models.base import LabModule
 from models.neural import NeuralModule
 from nfa import NfaError
+from nfa.nets.allowance import Allowance
 
 
 def build_model(model: Mapping[str, Any], training: Mapping[str, Any], data: Any) -> LabModule:
@@ -34,12 +35,14 @@ def build_model(model: Mapping[str, Any], training: Mapping[str, Any], data: Any
     spec = {**{k: v for k, v in known.items() if _takes(target, k)}, **model}
     if inspect.isclass(target) and issubclass(target, pl.LightningModule):
         return _lightning_module(spec)
-    return NeuralModule(net=spec, task=data.task, num_outputs=data.num_outputs, **training)
+    with Allowance(f"model {model['_target_']}"):
+        return NeuralModule(net=spec, task=data.task, num_outputs=data.num_outputs, **training)
 
 
 def _lightning_module(spec: dict[str, Any]) -> LabModule:
     try:
-        return hydra.utils.instantiate(spec, _convert_="all")
+        with Allowance(f"model {spec['_target_']}"):
+            return hydra.utils.instantiate(spec, _convert_="all")
     except hydra.errors.InstantiationException as error:
         if isinstance(error.__cause__, NfaError):
             raise error.__cause__ from None

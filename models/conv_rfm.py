@@ -66,6 +66,7 @@ class ConvRFM(RecursiveModule):
     ):
         super().__init__(task, num_outputs, patience, refit)
         self.save_hyperparameters()
+        self.check_options()
         self.shape = image_shape(input_shape, "conv_rfm")
         memory = None if memory_gb is None else memory_gb * 1e9
         kernel = ConvKernel(patch_size, depth, stride, padding, head, kind)

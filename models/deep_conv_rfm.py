@@ -72,6 +72,7 @@ class DeepConvRFM(DeepModule):
     ):
         super().__init__(task, num_outputs, patience)
         self.save_hyperparameters()
+        self.check_options()
         self.shape = image_shape(input_shape, "deep_conv_rfm")
         memory = None if memory_gb is None else memory_gb * 1e9
         kernel = ConvKernel(patch_size, depth, padding=padding)

@@ -71,6 +71,7 @@ class DeepRFM(DeepModule):
     ):
         super().__init__(task, num_outputs, patience)
         self.save_hyperparameters()
+        self.check_options()
         memory = None if memory_gb is None else memory_gb * 1e9
         recursion = Recursion(
             kernel, bandwidth, ridge, power, centering, normalization, solver, agop_samples, seed, memory,

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DistributedSampler
 
+from lab.option import FLAG, check_all
+from lab.options import KERNEL_MACHINE, MODEL
 from models.base import TRAINED_STATE, LabModule
 from models.gather import gather_samples
 from nfa import NfaError
@@ -49,8 +51,7 @@ class KernelModule(LabModule):
 
     def __init__(self, task: str, num_outputs: int, patience: int | None = None, refit: bool = False):
         super().__init__(task, num_outputs)
-        if patience is not None and patience < 1:
-            raise NfaError(f"model.patience must be at least 1, got {patience}")
+        check_all("model", KERNEL_MACHINE | {"refit": FLAG}, {"patience": patience, "refit": refit})
         self.automatic_optimization = False
         self.patience, self.refit, self.num_outputs = patience, refit, num_outputs
         self.clock = nn.Parameter(torch.zeros(()))
@@ -62,6 +63,11 @@ class KernelModule(LabModule):
         self._epoch: tuple[Tensor, Tensor] | None = None
         self._errors = [0.0, 0.0]
         self._told: set[str] = set()
+
+    def check_options(self) -> None:
+        """Refuse what no machine takes; of the kernel, which may be the user's own, its name decides."""
+        table = MODEL.get(type(self).__name__, KERNEL_MACHINE)
+        check_all("model", {name: table[name] for name in table if name != "kernel"}, self.hparams)
 
     # ---- to be implemented ---------------------------------------------------------------------------------
 

@@ -10,16 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lab.option import check_all
+from lab.options import TRAINING
 from models.base import LabModule, check_finite
-from models.checks import check_choice
 from nfa import NfaError
 from nfa.maps import map_kind
 from nfa.nets.registry import checked
 from nfa.returned import pick_tensor
-
-LOSSES = ("auto", "cross_entropy", "mse")
-OPTIMIZERS = ("sgd", "adam", "adamw")
-SCHEDULES = ("constant", "cosine", "one_cycle")
 
 
 class NeuralModule(LabModule):
@@ -41,7 +38,7 @@ class NeuralModule(LabModule):
         init_scale: factor on the initial weights of all linear maps.
 
     Raises:
-        NfaError: an unknown name, or a loss that does not go with the task.
+        NfaError: an option of another type or out of range, or a loss that does not go with the task.
     """
 
     def __init__(
@@ -59,12 +56,7 @@ class NeuralModule(LabModule):
     ):
         super().__init__(task, num_outputs)
         self.save_hyperparameters()
-        for name, value, known in (
-            ("loss", loss, LOSSES),
-            ("optimizer", optimizer, OPTIMIZERS),
-            ("schedule", schedule, SCHEDULES),
-        ):
-            check_choice(f"training.{name}", value, known)
+        check_all("training", TRAINING, self.hparams)
         if loss == "cross_entropy" and task == "regression":
             raise NfaError("training.loss=cross_entropy needs class targets; use mse for regression")
         self.loss_name = (

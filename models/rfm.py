@@ -62,6 +62,7 @@ class RFM(RecursiveModule):
     ):
         super().__init__(task, num_outputs, patience, refit)
         self.save_hyperparameters()
+        self.check_options()
         memory = None if memory_gb is None else memory_gb * 1e9
         self.recursion = Recursion(
             kernel, bandwidth, ridge, power, centering, normalization, solver, agop_samples, seed, memory,

@@ -77,8 +77,8 @@ def test_the_setting_of_the_paper():
     [
         (SparseParity, {"k": 0}, "data.k "),
         (SparseParity, {"dim": 4, "k": 5}, "data.k of at most data.dim=4"),
-        (SparseParity, {"noise": 0.6}, "flip"),
-        (SparseParity, {"task": "ranking"}, "unknown data.task"),
+        (SparseParity, {"noise": 0.6}, "data.noise must be a number from 0 to 0.5, got 0.6"),
+        (SparseParity, {"task": "ranking"}, "data.task must be one of"),
         (Staircase, {"dim": 2, "k": 3}, "data.k of at most data.dim=2"),
         (Staircase, {"dim": 0}, "data.dim"),
         (Staircase, {"noise": -1}, "data.noise"),

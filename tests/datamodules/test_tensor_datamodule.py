@@ -199,10 +199,10 @@ def test_a_split_lives_on_the_gpu_if_it_takes_less_than_half_of_it(monkeypatch, 
         ({"n_train": 0}, "data.n_train"),
         ({"n_test": 0}, "data.n_test"),
         ({"n_train": 1e2}, "data.n_train"),
-        ({"val_fraction": 1}, r"val_fraction in \[0, 1\), got 1"),
+        ({"val_fraction": 1}, "data.val_fraction must be a number of at least 0 and below 1, got 1"),
         ({"val_fraction": -0.1}, "val_fraction"),
-        ({"normalize": "pixel"}, "unknown data.normalize='pixel': expected one of channel, feature, none"),
-        ({"augment": "mixup"}, "unknown data.augment='mixup'"),
+        ({"normalize": "pixel"}, "data.normalize must be one of channel, feature, none, got 'pixel'"),
+        ({"augment": "mixup"}, "data.augment must be one of none, shift, shift_flip, got 'mixup'"),
     ],
 )
 def test_options_out_of_range(options, message):

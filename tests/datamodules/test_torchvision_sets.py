@@ -118,7 +118,7 @@ def test_damaged_files(tmp_path):
 
 
 def test_unknown_name():
-    with pytest.raises(NfaError, match=r"unknown data.name='ImageNet': expected one of MNIST, .*GTSRB"):
+    with pytest.raises(NfaError, match=r"data.name must be one of MNIST, .*GTSRB, got 'ImageNet'"):
         TorchvisionSet("ImageNet")
 
 
