@@ -1,1 +1,1 @@
-"""How a job of ``train.py`` runs: its command line, what it takes from a folder, its options, how it is gone on with."""
+"""How a job of ``train.py`` runs: command line and options, what it takes from a folder, going on with it."""

@@ -253,12 +253,9 @@ def _composed(typed: Sequence[Override], places: Sequence[str]) -> DictConfig | 
         for o in typed
         if "." not in o.key_or_group and not o.is_sweep_override() and not o.is_delete()
     ]
-    search = [f"hydra.searchpath=[{','.join(f'file://{Path(place).absolute()}' for place in places)}]"]
-    for attempt in (
-        [*chosen, *search],
-        [c for c in chosen if _is_group(c.lstrip("+").partition("=")[0])],
-        [],
-    ):
+    urls = [f"file://{Path(place).absolute()}" for place in places if Path(place).is_dir()]
+    ours = [option for option in chosen if _is_group(option.lstrip("+").partition("=")[0])]
+    for attempt in ([*chosen, f"hydra.searchpath=[{','.join(urls)}]"], ours, []):
         with contextlib.suppress(HydraException, OmegaConfBaseException, ValueError), _fresh_hydra():
             return compose("train", attempt, return_hydra_config=True)
     return None

@@ -148,11 +148,11 @@ def test_what_other_options_refer_to_may_be_added(run):
 
 
 def test_options_of_a_class_of_ones_own_are_free(run, tmp_path):
-    (tmp_path / "my_nets.py").write_text(
+    (tmp_path / "depht_nets.py").write_text(
         "from torch import nn\n\ndef tiny(depht):\n"
         "    return nn.Sequential(nn.Flatten(), nn.Linear(64, depht), nn.Tanh(), nn.Linear(depht, 10))\n"
     )
-    swap = ["model._target_=my_nets.tiny", "+model.depht=4", *(f"~model.{k}" for k in MLP)]
+    swap = ["model._target_=depht_nets.tiny", "+model.depht=4", *(f"~model.{k}" for k in MLP)]
     done = run("model=mlp", *swap, "trainer.max_epochs=1", "callbacks=none")
     assert done.code == 0, done.err
 
