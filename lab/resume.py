@@ -11,6 +11,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import StochasticWeightAveraging
 from pytorch_lightning.loops.fit_loop import _FitLoop
 
 from nfa import NfaError
@@ -136,6 +137,11 @@ class _WholeEpochs(_FitLoop):
 def train_by_epochs(trainer: pl.Trainer, *, trained: bool = False) -> None:
     """Let ``trainer.fit`` go on from whole epochs; if ``trained``, with what follows the last one."""
     trainer.fit_loop = _WholeEpochs(trainer, trained)
+    for callback in trainer.callbacks if trained else ():
+        if isinstance(
+            callback, StochasticWeightAveraging
+        ):  # puts back what its own last epoch would have set
+            callback._accumulate_grad_batches = trainer.accumulate_grad_batches
 
 
 @contextmanager

@@ -81,3 +81,33 @@ class KillOnce(Callback):
         else:
             self.marker.unlink()
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+class KeepTested(Callback):
+    """Write the weights that the test used, beside the run folder."""
+
+    def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
+        torch.save(pl_module.network.state_dict(), "tested.pt")
+
+
+class HalveAtEnd(Callback):
+    """Change the weights after the last epoch."""
+
+    def on_train_end(self, trainer, pl_module):
+        _scale(pl_module, 0.5)
+
+
+class SwapInForTest(Callback):
+    """Put other weights in for the test alone, at one of its hooks, as an average of weights does."""
+
+    def __init__(self, hook="on_test_start"):
+        setattr(self, hook, lambda trainer, pl_module: _scale(pl_module, 0.5))
+
+    def on_test_end(self, trainer, pl_module):
+        _scale(pl_module, 2.0)
+
+
+def _scale(pl_module, factor):
+    with torch.no_grad():
+        for parameter in pl_module.network.parameters():
+            parameter.mul_(factor)
