@@ -25,6 +25,7 @@ _OPTIONS_WITH_VALUE = (
 )  # fmt: skip
 _PATHS = ("ckpt_path", "hydra.run.dir", "hydra.sweep.dir", "data.root")
 _QUOTED = re.compile(r"""(["']).*\1""", re.DOTALL)
+_YAML_TYPES = {f"tag:yaml.org,2002:{name}" for name in ("seq", "str", "int", "float", "bool", "null")}
 _CLOCKS_DIFFER = 60  # seconds: a shared disk may have a clock of its own
 
 
@@ -120,7 +121,7 @@ def resume_run(overrides: list[str]) -> list[str]:
         )
     saved = folder / ".hydra" / "overrides.yaml"
     place = [] if named is not None else [f"hydra.run.dir={quoted(str(folder))}"]
-    if not saved.is_file():
+    if not saved.exists():
         return [*overrides, *place]
     earlier = _texts(_nodes(saved), saved)
     kept = _kept(saved.parent, earlier, overrides)
@@ -200,9 +201,10 @@ def _nodes(path: Path, *names: str) -> yaml.Node:
 
 def _texts(node: yaml.Node | None, path: Path) -> list[str]:
     items = node.value if isinstance(node, yaml.SequenceNode) else None
-    if items is None or not all(isinstance(item, yaml.ScalarNode) for item in items):
+    scalars = [item for item in items or () if isinstance(item, yaml.ScalarNode)]
+    if items is None or len(scalars) < len(items) or {node.tag, *(i.tag for i in scalars)} - _YAML_TYPES:
         raise NfaError(f"{path} does not hold a list of options key=value: start a new run")
-    return [item.value for item in items]
+    return [item.value for item in scalars]
 
 
 # ---- where it writes to ------------------------------------------------------------------------------------

@@ -138,9 +138,7 @@ def train_by_epochs(trainer: pl.Trainer, *, trained: bool = False) -> None:
     """Let ``trainer.fit`` go on from whole epochs; if ``trained``, with what follows the last one."""
     trainer.fit_loop = _WholeEpochs(trainer, trained)
     for callback in trainer.callbacks if trained else ():
-        if isinstance(
-            callback, StochasticWeightAveraging
-        ):  # puts back what its own last epoch would have set
+        if isinstance(callback, StochasticWeightAveraging):  # its own last epoch would have kept it
             callback._accumulate_grad_batches = trainer.accumulate_grad_batches
 
 

@@ -54,6 +54,12 @@ class Run:
         return torch.load(self.folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _state_folder(tmp_path_factory):
+    """What the lab keeps of a user, the user of the tests keeps elsewhere."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
     """Function ``run(*overrides, folder="run") -> Run``; works in an empty folder, on small digits."""
