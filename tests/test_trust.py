@@ -218,9 +218,8 @@ def test_malformed_options_are_one_line(run, tmp_path, content, sweep):
 
 def test_a_folder_in_the_place_of_the_options(run, tmp_path):
     (tmp_path / "a" / ".hydra" / "overrides.yaml").mkdir(parents=True)
-    one_line(
-        run("ckpt_path=last", folder="a", small=False), "the options in a/.hydra/overrides.yaml cannot be"
-    )
+    done = run("ckpt_path=last", folder="a", small=False)
+    one_line(done, "the options in a/.hydra/overrides.yaml cannot be read")
 
 
 # ---- the newest --------------------------------------------------------------------------------------------
