@@ -18,7 +18,7 @@ from nfa.checks import known_options, network_of
 from nfa.coverage import covered_share, tied_to, tied_weights
 from nfa.duration import draws_for
 from nfa.errors import NfaError
-from nfa.maps import LinearMap, SkippedModule, check_any, find_maps, in_order, weight_blocks
+from nfa.maps import LinearMap, SkippedModule, check_any, find_maps, in_order, patterns_of, weight_blocks
 from nfa.memory import survey
 from nfa.pairs import FeaturePair, Precision, weight_cosine
 from nfa.report import format_table, summary_sentence
@@ -154,6 +154,7 @@ def audit(
         options.pop(name) for name in _OWN
     )
     seed, max_samples, watch = options["seed"], options["max_samples"], options.pop("watch") or Watch()
+    layers = patterns_of(layers)
     if not (initial_state is None or isinstance(initial_state, AnsatzReport)):
         check_initial_state(initial_state)
     with same_random_states():  # loaders and lazy modules draw numbers

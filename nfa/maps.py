@@ -147,7 +147,7 @@ def find_maps(
     Raises:
         NfaError: a pattern matches no weight of the network.
     """
-    patterns = None if layers is None else _patterns(layers)
+    patterns = patterns_of(layers)
     maps: list[LinearMap] = []
     skipped: list[SkippedModule] = []
     owners: dict[str, str] = {}  # name of a map -> name of its module
@@ -162,7 +162,14 @@ def find_maps(
     return (maps, skipped) if patterns is None else _select(maps, skipped, owners, patterns)
 
 
-def _patterns(layers: Any) -> list[str]:
+def patterns_of(layers: Any) -> list[str] | None:
+    """Patterns of layer names as a list; None stands for all layers.
+
+    Raises:
+        NfaError: something that holds no patterns.
+    """
+    if layers is None:
+        return None
     listed = isinstance(layers, Iterable) and not isinstance(layers, Mapping | str)
     patterns = list(layers) if listed else [layers]
     if not patterns or not all(isinstance(pattern, str) and pattern for pattern in patterns):

@@ -5,7 +5,6 @@ from nfa.kernels.metric import Metric
 from nfa.kernels.operator import KernelOperator, kernel_product
 from nfa.kernels.precision import exact_products
 from nfa.kernels.radial import (
-    KERNEL_OPTIONS,
     KERNELS,
     Exponential,
     Gaussian,
@@ -14,11 +13,11 @@ from nfa.kernels.radial import (
     RadialKernel,
     make_kernel,
     median_bandwidth,
+    option_names,
 )
 
 __all__ = [
     "KERNELS",
-    "KERNEL_OPTIONS",
     "Exponential",
     "Gaussian",
     "KernelOperator",
@@ -31,4 +30,5 @@ __all__ = [
     "kernel_product",
     "make_kernel",
     "median_bandwidth",
+    "option_names",
 ]

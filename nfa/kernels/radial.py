@@ -214,9 +214,11 @@ KERNELS: dict[str, type[RadialKernel]] = {
 }
 
 
-KERNEL_OPTIONS = tuple(
-    field.name for kind in KERNELS.values() for field in fields(kind) if field.name != "bandwidth"
-)
+def option_names() -> tuple[str, ...]:
+    """Names of the options of all kernels in `KERNELS`, beside the bandwidth."""
+    return tuple(
+        field.name for kind in KERNELS.values() for field in fields(kind) if field.name != "bandwidth"
+    )
 
 
 def make_kernel(name: str, bandwidth: float, **options: float) -> RadialKernel:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nfa.checks import choice, device_of_name, flag, known_options, settle, whole
 from nfa.errors import NfaError
-from nfa.kernels import KERNEL_OPTIONS, Metric, exact_products
+from nfa.kernels import Metric, exact_products, option_names
 from nfa.kernels.roots import root_spectrum
 from nfa.machines.collapse import ClassMeans
 from nfa.machines.deep_network import DeepKernelNetwork, DeepLayer
@@ -264,7 +264,7 @@ class DeepRFM(LayerMachine):
         memory: float | None = None,
         **kernel_options: Any,
     ):
-        known_options(kernel_options, type(self), KERNEL_OPTIONS)
+        known_options(kernel_options, type(self), option_names())
         recursion = Recursion(
             kernel, bandwidth, ridge, power, centering, normalization, solver, agop_samples, seed, memory,
             kernel_options,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from nfa.checks import choice, device_of_name, flag, known_options, whole, whole_or_none
-from nfa.kernels import KERNEL_OPTIONS, Metric, exact_products, make_kernel
+from nfa.kernels import Metric, exact_products, make_kernel, option_names
 from nfa.machines.fitting import RoundMachine
 from nfa.machines.network import KernelNetwork
 from nfa.machines.predictor import Predictor
@@ -83,7 +83,7 @@ class RFM(RoundMachine):
         memory: float | None = None,
         **kernel_options: Any,
     ):
-        known_options(kernel_options, type(self), KERNEL_OPTIONS)
+        known_options(kernel_options, type(self), option_names())
         self.recursion = Recursion(
             kernel, bandwidth, ridge, power, centering, normalization, solver, agop_samples, seed, memory,
             kernel_options,
@@ -138,7 +138,7 @@ class RFM(RoundMachine):
     def scores(self, X: Tensor) -> Tensor:
         """Real outputs (n, outputs); for classes the larger, the likelier."""
         predictor = self.predictor
-        return predictor(self._points(X, len(predictor.offset)))
+        return predictor(self._points(X, len(predictor.offset)).to(predictor.offset.device))
 
     @property
     def predictor(self) -> Predictor:

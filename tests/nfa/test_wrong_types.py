@@ -2,6 +2,7 @@
 
 import copy
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy
@@ -11,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import nfa
-from nfa.kernels import Metric, make_kernel
+from nfa.kernels import KERNELS, Metric, RadialKernel, make_kernel
 from nfa.solvers import solve
 from tests.nfa.test_untouched import equal, snapshot
 
@@ -521,6 +522,25 @@ def test_numbers_of_numpy_and_tensors_are_plain_numbers(machine, tmp_path):
     expected = made[1].scores(points)
     assert torch.equal(made[0].scores(points), expected)
     assert torch.allclose(machine.load(tmp_path / "machine").scores(points), expected)
+
+
+def test_options_of_a_kernel_of_ones_own(monkeypatch):
+    @dataclass(frozen=True)
+    class Rational(RadialKernel):
+        beta: float = 1.0
+        cusp = False
+
+        def value(self, r):
+            return (1 + (r / self.bandwidth) ** 2) ** -self.beta
+
+        def slope(self, r):
+            return (1 + (r / self.bandwidth) ** 2) ** (-self.beta - 1) * (-2 * self.beta / self.bandwidth**2)
+
+    monkeypatch.setitem(KERNELS, "rational", Rational)
+    for machine in (nfa.RFM, nfa.DeepRFM):
+        made = machine(kernel="rational", beta=numpy.float32(0.5), ridge=0.1).fit(X, CLASSES)
+        assert made.predict(X).shape == (12,)
+        refused(lambda machine=machine: machine(kernel="rational", beat=0.5), "did you mean 'beta'")
 
 
 def test_numbers_of_numpy_and_tensors_in_an_audit():
