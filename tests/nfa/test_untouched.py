@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import nfa
+from nfa.untouched import undoing
 
 
 class Explosive(nn.Module):
@@ -313,3 +314,23 @@ def test_a_train_method_of_the_users_own_that_fails_changes_nothing():
     with pytest.raises(RuntimeError, match="never in eval mode"):
         nfa.audit(net, IMAGES)
     assert equal(snapshot(net), before)
+
+
+@pytest.mark.parametrize("failing", [[0], [2], [0, 1], [0, 1, 2, 3]])
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_every_step_back_is_taken_and_the_first_error_told(failing, error):
+    taken = []
+
+    def step(index):
+        taken.append(index)
+        if index in failing:
+            raise error(f"step {index}")
+
+    def all_steps():
+        with undoing() as undo:
+            for index in range(4):
+                undo.later(step, index)
+
+    with pytest.raises(error, match=f"step {max(failing)}"):
+        all_steps()
+    assert taken == [3, 2, 1, 0]
