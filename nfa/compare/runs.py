@@ -1,24 +1,30 @@
 """Run folders: which are finished, what they hold, and why others are left out."""
 
-import csv
 import itertools
-import json
 import math
 import os
-import re
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
-from nfa.compare.together import FEATURES, SUMMARY
+from nfa.compare.reading import (
+    LARGEST,
+    UNREADABLE,
+    is_number,
+    is_plain,
+    is_regular,
+    read_ansatz,
+    read_json,
+    read_metrics,
+    read_shapes,
+    reason_of,
+)
+from nfa.compare.together import ANSATZ, FEATURES, METRICS, SUMMARY, disagreement
 from nfa.errors import NfaError
 from nfa.nets.registry import canonical
-from nfa.rows import AnsatzRow, read_csv
+from nfa.rows import AnsatzRow
 
 _SCORES = ("test/accuracy", "test/mse")
 _NEEDED = ("model", "data", "seed", "fit_seconds", "run", "test_split")
@@ -167,13 +173,38 @@ def read_run(folder: Path) -> Run:
     """
     summary = _summary(folder)
     try:
-        metrics = _numbers(folder / "metrics.csv")
-        ansatz = read_csv(folder / "ansatz.csv") if (folder / "ansatz.csv").is_file() else []
-        tensors, facts = _tensors(folder / FEATURES)
-    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise NfaError(f"the files of {folder} cannot be read ({reason}): run it again") from None
+        if not is_regular(folder / METRICS):
+            raise ValueError(f"it has no {METRICS}")
+        metrics = read_metrics(folder / METRICS)
+        ansatz = read_ansatz(folder / ANSATZ) if is_regular(folder / ANSATZ) else []
+        tensors, facts = read_shapes(folder / FEATURES)
+        together = disagreement(folder, summary, report=False) or _difference(summary, metrics, ansatz)
+    except UNREADABLE as error:
+        raise NfaError(f"the files of {folder} cannot be read ({reason_of(error)}): run it again") from None
+    if together is not None:
+        raise NfaError(
+            f"{folder} is not finished, or was used again: {together}. Go on with it (ckpt_path=last), "
+            "or leave it out"
+        )
     return Run(folder, summary, metrics, ansatz, tensors, facts)
+
+
+def _difference(
+    summary: dict[str, Any], metrics: list[dict[str, float]], ansatz: list[AnsatzRow]
+) -> str | None:
+    """How files that were not written together differ in epochs and score; what all versions tell."""
+    epochs = summary.get("epochs", math.inf)
+    trained = max(row["epoch"] for row in metrics)
+    measured = max((row.epoch for row in ansatz), default=0.0)  # perhaps before the end of the last epoch
+    if epochs not in (trained, math.inf):
+        return f"its {METRICS} ends with epoch {trained:g}, and its {SUMMARY} tells of {epochs:g}"
+    for name in _SCORES:
+        told = [row[name] for row in metrics if name in row]
+        if told and not math.isclose(told[-1], summary.get(name, math.nan), rel_tol=1e-6):
+            return f"its {METRICS} has {name} {told[-1]:g}, and its {SUMMARY} {summary.get(name)}"
+    if measured > epochs:
+        return f"its {ANSATZ} ends with epoch {measured:g}, and its {SUMMARY} tells of {epochs:g}"
+    return None
 
 
 def _summary(folder: Path) -> dict[str, Any]:
@@ -182,14 +213,13 @@ def _summary(folder: Path) -> dict[str, Any]:
         raise NfaError(f"{folder} is no folder")
     if not _is_run(folder):
         raise NfaError(f"{folder} holds no run of train.py")
-    if not path.is_file():
-        raise NfaError(f"{folder} is not finished: it has no {SUMMARY}. Go on with it, or leave it out")
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        raise NfaError(f"{path} cannot be read as JSON: run {folder} again") from None
-    if not isinstance(summary, dict):
-        raise NfaError(f"{path} holds no summary of a run: run {folder} again")
+        there = is_regular(path)
+        summary = read_json(path) if there else {}
+    except UNREADABLE as error:
+        raise NfaError(f"{path} cannot be read as JSON ({reason_of(error)}): run {folder} again") from None
+    if not there:
+        raise NfaError(f"{folder} is not finished: it has no {SUMMARY}. Go on with it, or leave it out")
     missing = [name for name in _NEEDED if name not in summary]
     if missing:
         raise NfaError(
@@ -197,12 +227,18 @@ def _summary(folder: Path) -> dict[str, Any]:
             f"does not tell {', '.join(missing)}. Run it again"
         )
     wrong = [k for k, kind in _KINDS.items() if not _is_of(summary.get(k), kind)]
+    wrong += [k for k in ("model", "data", "run", "test_split") if not summary[k]]
+    if not isinstance(summary["seed"], int | None) or isinstance(summary["seed"], bool):
+        wrong.append("seed")
+    if not is_plain(summary.get("settings")):
+        wrong.append("settings")
+    if summary.get("kind") not in (None, "net", "kernel"):
+        wrong.append("kind")
     if wrong or not all(isinstance(option, str) for option in summary.get("options") or ()):
         raise NfaError(f"{path} is damaged ({', '.join(wrong) or 'options'}): run {folder} again")
     name = next((name for name in _SCORES if name in summary), "test/accuracy")
     score = summary.get(name)
-    most = 1.0 if name == "test/accuracy" else sys.float_info.max
-    if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= most:
+    if not is_number(score) or not 0 <= score <= (1.0 if name == "test/accuracy" else LARGEST):
         if name not in summary:
             raise NfaError(f"{folder} was not tested: its {SUMMARY} has no test accuracy or error")
         raise NfaError(f"{folder} has no finite test accuracy or error in its {SUMMARY}")
@@ -210,33 +246,9 @@ def _summary(folder: Path) -> dict[str, Any]:
 
 
 def _is_of(value: object, kind: type | tuple[type, ...]) -> bool:
-    """Whether a value is of a kind, or absent; a number has to be finite, and is no truth value."""
+    """Whether a value is of a kind, or absent; a number is not below 0, and no truth value."""
     if value is None:
         return True
     if kind == (int, float):
-        return isinstance(value, kind) and not isinstance(value, bool) and abs(value) < sys.float_info.max
+        return is_number(value) and value >= 0
     return isinstance(value, kind)
-
-
-def _numbers(path: Path) -> list[dict[str, float]]:
-    with path.open(newline="", encoding="utf-8") as handle:
-        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(handle)]
-
-
-def _tensors(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
-    if not path.is_file():
-        return {}, {}
-    with safe_open(path, "pt") as file:
-        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        facts = dict(file.metadata() or {})
-    for name in ("patch", "input_shape"):
-        if name in facts and not re.fullmatch(r"\d+(x\d+)*", facts[name]):
-            raise ValueError(f"{name} is {facts[name]!r} and no shape")
-    for name, shape in shapes.items():
-        square = len(shape) in (2, 3) and shape[-1] == shape[-2]
-        if 0 in shape or not (square or (name == "inputs" and len(shape) == 2)):
-            raise ValueError(f"{name} has the shape {shape}")
-    inputs, whole = shapes.get("inputs"), shapes.get("input_agop")
-    if inputs and whole and inputs[1] != whole[0]:
-        raise ValueError(f"inputs of length {inputs[1]} and an AGOP of size {whole[0]}")
-    return shapes, facts

@@ -38,7 +38,8 @@ def disagreement(folder: Path, summary: Mapping[str, Any], *, report: bool = Tru
     names = [name for name in BESIDE if report or name != REPORT]
     known = summary.get(_DIGESTS)
     if not isinstance(known, Mapping):
-        needed = {METRICS, REPORT, *([FEATURES] if (folder / ANSATZ).is_file() else [])}
+        measured = (folder / ANSATZ).is_file()
+        needed = {METRICS, *([REPORT] if report else []), *([FEATURES] if report and measured else [])}
         missing = [name for name in names if name in needed and not (folder / name).is_file()]
         return f"it has no {missing[0]}" if missing else None
     for name in names:

@@ -31,8 +31,13 @@ def make_run(folder, model="mlp", seed=0, accuracy=0.9, *, features=True, facts=
     (folder / "summary.json").write_text(json.dumps(known))
     with (folder / "metrics.csv").open("w", newline="") as handle:
         writer = csv.writer(handle)
-        writer.writerow(["epoch", "step", "seconds", "train/loss", "val/accuracy", "test/accuracy"])
-        writer.writerows([[1, 10, 0.5, 1.0, 0.5, ""], [2, 20, 1.0, 0.5, 0.8, ""], [2, 20, 1.0, "", "", 0.9]])
+        names = [name for name in ("test/accuracy", "test/mse") if name in known]
+        score = [known[name] for name in names]
+        none = [""] * len(names)
+        writer.writerow(["epoch", "step", "seconds", "train/loss", "val/accuracy", *names])
+        writer.writerows(
+            [[1, 10, 0.5, 1.0, 0.5, *none], [2, 20, 1.0, 0.5, 0.8, *none], [2, 20, 1.0, "", "", *score]]
+        )
     rows = [
         AnsatzRow("conv1", "conv2d", 4, 8, alignment=0.5 * epoch, z=3.0 * epoch, cosine=0.9, null_mean=0.8,
                   null_std=0.01, alpha_fit=0.6, epoch=epoch)
