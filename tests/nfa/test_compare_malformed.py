@@ -33,8 +33,8 @@ RAW = [
 
 
 KEYS = (
-    "model", "data", "seed", "options", "settings", "run", "test/accuracy", "test_split", "fit_seconds", "epochs",
-    "n_test", "kind", "num_parameters", "normalize", "files",
+    "model", "data", "seed", "options", "settings", "run", "test/accuracy", "test_split", "fit_seconds",
+    "epochs", "n_test", "kind", "num_parameters", "normalize", "files",
 )  # fmt: skip
 CELLS = ("", "x", "nan", "inf", "-5", "1e999", "9" * 400, "=1+1", "\x1b[2J")
 
