@@ -47,6 +47,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     from callbacks.loggers import LabWandbLogger, finish_wandb
     from callbacks.run_folder import find_monitor
     from callbacks.sweep import as_single_run, checkpoint_of_job, summary_of_finished
+    from lab.check import check_data
     from lab.describe import describe, plain, trainer_options
     from lab.resume import find_start, restoring, train_by_epochs
     from models import build_model
@@ -63,6 +64,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     if cfg.seed is not None:
         pl.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule = _instantiate(cfg.data)
+    check_data(datamodule)
     datamodule.prepare_data()
     datamodule.setup()
     model = build_model(plain(cfg.model), plain(cfg.training), datamodule)

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from datamodules.batches import TensorBatches
 from datamodules.checks import (
+    check_alike,
     check_labels,
+    check_loaded,
     check_samples,
     check_scorable,
     check_trainable,
@@ -89,9 +91,10 @@ class TensorDataModule(LightningDataModule, ABC):
         """Load, check, cut and fit; all stages at once, and only at the first call."""
         if self._splits:
             return
-        train, test = self.load()
+        train, test = check_loaded(self.load())
         for name, split in (("training", train), ("test", test)):
             check_samples(name, split)
+        check_alike(train, test)
         self._num_outputs = self._count_outputs(train, test)
         train = train.take(self.subset(train.y, self.n_train, "n_train"))
         test = test.take(self.subset(test.y, self.n_test, "n_test"))

@@ -1,5 +1,7 @@
 """Checks of data; each failure is an NfaError that says what to do."""
 
+from typing import Any
+
 from torch import Tensor
 
 from datamodules.splits import Split
@@ -16,6 +18,28 @@ def check_samples(name: str, split: Split) -> None:
             raise NfaError(
                 f"{len(bad)} of {len(split)} {name} samples have NaN or infinite {what}, "
                 f"the first is sample {int(bad[0])}: remove or repair them"
+            )
+
+
+def check_loaded(loaded: Any) -> tuple[Split, Split]:
+    """Refuse what is no pair of splits: training and test."""
+    pair = isinstance(loaded, tuple | list) and len(loaded) == 2
+    if not pair or not all(isinstance(split, Split) for split in loaded):
+        raise NfaError(
+            "load() of a datamodule must return two Splits, for training and test, got "
+            f"{type(loaded).__name__}: return Split(x, y), Split(x, y)"
+        )
+    return loaded[0], loaded[1]
+
+
+def check_alike(train: Split, test: Split) -> None:
+    """Refuse a test split of other inputs or targets than those of training."""
+    for what, mine, theirs in (("inputs", train.x, test.x), ("targets", train.y, test.y)):
+        kinds = mine.is_floating_point() != theirs.is_floating_point()
+        if kinds or mine.shape[1:] != theirs.shape[1:]:
+            raise NfaError(
+                f"expected {what} of one kind for training and test, got {mine.dtype} {tuple(mine.shape)} "
+                f"and {theirs.dtype} {tuple(theirs.shape)}: make them equal"
             )
 
 

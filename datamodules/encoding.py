@@ -44,7 +44,8 @@ class Numbers:
         """Write the inputs of values float64 (n,) to out float32 (n, inputs)."""
         unknown = np.isnan(values)
         if self.varies:
-            out[:, 0] = (np.where(unknown, self.median, values) - self.mean) / self.std
+            with np.errstate(over="ignore"):  # beyond float32 they are infinite, and refused as such
+                out[:, 0] = (np.where(unknown, self.median, values) - self.mean) / self.std
         if self.indicator:
             out[:, -1] = unknown
 
@@ -164,7 +165,13 @@ def _numbers(name: str, values: np.ndarray, standardize: bool) -> Numbers | str:
         return "empty"
     median = float(np.median(values[~unknown]))
     filled = np.where(unknown, median, values)
-    mean, std = float(filled.mean()), float(filled.std())
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, std = float(filled.mean()), float(filled.std())
+    if not np.isfinite([mean, std]).all():
+        raise NfaError(
+            f"column {name!r} has numbers too far apart to standardise, from {filled.min():.3g} to "
+            f"{filled.max():.3g}: repair them, or add it to data.drop"
+        )
     varies = std > 1e-12 * abs(mean)
     if not (varies or unknown.any()):
         return "constant"

@@ -109,7 +109,7 @@ def _list_files(folder: Path, class_names: tuple[str, ...]) -> _Files:
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(class_names):
-        found = sorted(p for p in (folder / name).iterdir() if is_image(p))
+        found = sorted(p for p in (folder / name).iterdir() if is_image(p) and p.is_file())
         if not found:
             raise NfaError(
                 f"expected images in the class folder {folder / name}, found no file with one of the endings "

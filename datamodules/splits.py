@@ -28,6 +28,8 @@ class Split:
         x, y = self.x, self.y
         if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
             raise NfaError(f"expected tensors x and y, got {type(x).__name__} and {type(y).__name__}")
+        if x.ndim < 2 or 0 in x.shape[1:] or y.ndim < 1:
+            raise NfaError(f"expected x (n, …) and y (n, …) of one value or more, got {_shapes(x, y)}")
         if len(x) != len(y):
             raise NfaError(f"expected as many targets as inputs, got {len(y)} and {len(x)}")
         if not (x.is_floating_point() or (x.dtype == torch.uint8 and x.ndim == 4)):
@@ -41,6 +43,10 @@ class Split:
     def take(self, index: Tensor) -> "Split":
         """Copy the samples at `index`, int64 (m,)."""
         return Split(self.x[index], self.y[index])
+
+
+def _shapes(x: Tensor, y: Tensor) -> str:
+    return f"{tuple(x.shape)} and {tuple(y.shape)}"
 
 
 def cut(y: Tensor, fraction: float, rng: torch.Generator) -> tuple[Tensor, Tensor]:

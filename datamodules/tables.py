@@ -133,7 +133,10 @@ def read_table(path: Path, *, header: bool = True) -> Table:
         NfaError: there is no such file, or it cannot be read as described.
     """
     if not path.is_file():
-        raise NfaError(f"expected a CSV or Parquet file at {path.absolute()}, found none")
+        found = "a folder" if path.is_dir() else "none"
+        raise NfaError(
+            f"expected a CSV or Parquet file at {path.absolute()}, found {found}: give another path"
+        )
     ending = path.suffix.lower()
     if ending not in CSV_ENDINGS + PARQUET_ENDINGS:
         raise NfaError(
@@ -183,6 +186,10 @@ def _rows(handle: Iterable[str], path: Path) -> Iterator[list[str]]:
             raise NfaError(
                 f"expected {width} values in every line of {path}, as in the first, got {len(cells)} in line "
                 f"{reader.line_num}: repair it"
+            )
+        if any("\0" in cell for cell in cells):
+            raise NfaError(
+                f"{path} holds NUL bytes in line {reader.line_num}, as no text does: save it as CSV in UTF-8"
             )
         yield [cell.strip() for cell in cells]
 

@@ -1,5 +1,6 @@
 """Tables: a CSV or Parquet file, or a set by name."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,11 @@ class Tabular(TensorDataModule):
         if not y.is_floating_point():
             return y
         mean, std = float(y[fitted].mean()), float(y[fitted].std(correction=0))
+        if not math.isfinite(mean) or not math.isfinite(std):
+            raise NfaError(
+                f"the targets have numbers too far apart, from {float(y.min()):.3g} to {float(y.max()):.3g}: "
+                "repair them, or pass another data.target"
+            )
         mean, std = (mean, std or 1.0) if self.normalize_target else (0.0, 1.0)
         self._facts |= {"target_mean": mean, "target_std": std}
         return ((y - mean) / std).float()

@@ -50,6 +50,21 @@ def check_options(cfg: DictConfig, *, early: bool = False, swept: Collection[str
             _check_values(f"callbacks.{name}", callback, table, names, early, swept)
 
 
+def check_data(datamodule: Any) -> None:
+    """Refuse what the lab cannot take its data from.
+
+    Raises:
+        NfaError: it names what is missing.
+    """
+    needed = ("prepare_data", "setup", "train_dataloader", "probe", "fingerprint", "summary")
+    missing = [name for name in needed if not hasattr(datamodule, name)]
+    if missing:
+        raise NfaError(
+            f"data._target_ must give a datamodules.TensorDataModule, got {type(datamodule).__name__}, which "
+            f"has no {missing[0]}: let it inherit that, and implement load()"
+        )
+
+
 def known_options(cfg: DictConfig) -> list[str]:
     """Every option of the groups chosen, in its configuration or not: ``training.lr``, …."""
     names = list(RUN)
