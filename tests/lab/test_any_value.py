@@ -109,13 +109,11 @@ def typed_strangers(count):
     return [f"{rng.choice(marks)}{rng.choice(names)}={rng.choice(values)}" for _ in range(count)]
 
 
-@pytest.mark.parametrize(
-    "typed",
-    [
-        pytest.param(typed, marks=[pytest.mark.long] if i >= 40 else [])
-        for i, typed in enumerate(typed_strangers(120))
-    ],
-)
+LONG = pytest.mark.long
+TYPED = typed_strangers(120)
+
+
+@pytest.mark.parametrize("typed", [*TYPED[:40], *(pytest.param(typed, marks=LONG) for typed in TYPED[40:])])
 def test_whatever_is_typed_is_one_line(run, typed):
     done = run("model=mlp", typed, small=False)
     assert done.code == 1
