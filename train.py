@@ -132,12 +132,15 @@ def _audit(cfg: DictConfig) -> dict[str, Any]:
     arguments = ["audit", options.pop("spec"), "--out", str(folder)]
     for name, value in options.items():
         if value is not None and value is not False:
-            arguments += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+            values = [] if value is True else value if isinstance(value, list) else [value]
+            arguments += [f"--{name.replace('_', '-')}", *map(str, values)]
     try:
         code = main(arguments)
     except SystemExit as stop:  # the mistake was told
         code = stop.code
     if code in (128 + signal.SIGINT, 128 + signal.SIGTERM):  # and the sweep with it
+        raise SystemExit(code)
+    if code and not _is_sweep():
         raise SystemExit(code)
     if code:
         raise NfaError(f"the audit of {cfg.audit.spec} failed")

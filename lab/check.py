@@ -158,6 +158,7 @@ def _check_values(
             raise NfaError(f"{key} is set by train.py, {_SET_ELSEWHERE[key]}: leave it out")
         option = None if table is None else table.get(str(name))
         if table is not None and option is None:
+            names = [other for other in names if other != key]
             near = option_like(key, _typed(node, name), names)
             if section not in _OPEN or (near and near.rpartition(".")[0] == section):
                 raise unknown_option(key, _typed(node, name), names)

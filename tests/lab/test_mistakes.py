@@ -215,3 +215,30 @@ def test_the_digest_of_a_run_is_that_of_before(run):
 
 
 DIGEST = "355907826ce1a862"
+
+
+AUDIT = ("+experiment=pretrained_audit", "audit.spec=torchvision:resnet18@none", "audit.data=digits")
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["+experiment=pretrained_audit"], "audit.data must be given: audit.data=VALUE"),
+        (
+            [*AUDIT, "audit.max_samples=0"],
+            "audit.max_samples must be a whole number of at least 1",
+        ),
+        ([*AUDIT, "audit.tolerance=2"], "audit.tolerance must be a number between 0 and 1, or null, got 2"),
+        ([*AUDIT, "+audit.max_sampels=3"], "did you mean audit.max_samples?"),
+    ],
+)
+def test_options_of_an_audit(run, typed, said):
+    assert said in line(run, *typed)
+
+
+def test_an_audit_that_fails_says_so_once(run):
+    done = run(
+        "+experiment=pretrained_audit", "audit.spec=torchvision:nothing", "audit.data=digits", small=False
+    )
+    assert done.code != 0
+    assert done.err.count("error: ") == 1
