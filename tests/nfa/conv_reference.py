@@ -11,7 +11,7 @@ tiny: images of about 7 pixels, 5 images. All numbers are float64.
 * head        mean of ``k + theta`` (NTK) or of ``k`` (NNGP) over positions, or over pairs of positions (pool)
 
 Gradients are autograd through that recursion, with two rules where it has no derivative: ``κ0' = 0`` where
-``1 - rho² <= 1e-14``, and ``rho = 0`` with ``d rho = 0`` where a patch vanishes.
+``1 - rho² <= 1e-14``, where rho is taken for ±1, and ``rho = 0`` with ``d rho = 0`` where a patch vanishes.
 """
 
 import math
@@ -63,11 +63,11 @@ class _Kappa1(torch.autograd.Function):
 
 
 class _Clip(torch.autograd.Function):
-    """Rounding taken off the correlation; the slope stays 1."""
+    """Rounding taken off the correlation, of which acos would make its root; the slope stays 1."""
 
     @staticmethod
     def forward(ctx, rho):
-        return rho.clamp(-1, 1)
+        return rho.sign() if 1 - rho.item() ** 2 <= MASK else rho
 
     @staticmethod
     def backward(ctx, grad):
