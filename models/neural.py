@@ -76,7 +76,7 @@ class NeuralModule(LabModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs (n, num_outputs) of inputs (n, *input_shape)."""
-        return pick_tensor(self.network(x), "let its forward return the outputs alone, or name them logits")
+        return pick_tensor(self.network(x))
 
     def loss(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Mean loss of outputs (n, num_outputs) against targets (n,) int64 or (n, num_outputs) float."""

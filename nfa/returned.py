@@ -10,34 +10,34 @@ from nfa.checks import told
 from nfa.errors import NfaError
 
 KNOWN = ("logits", "out", "last_hidden_state")  # of transformers, and of torchvision's for segmentation
+_ADVICE = "let the forward return these alone, or name them logits, or choose them with output_fn="
 
 
-def pick_tensor(raw: Any, advice: str = "pass output_fn= to choose") -> Tensor:
+def pick_tensor(raw: Any) -> Tensor:
     """The outputs: the only floating tensor, or of several the one called ``logits``, ``out`` or the like.
 
     Args:
         raw: what a network returned: a tensor, or tensors in tuples, lists, dictionaries or dataclasses.
-        advice: what to do about several of them.
 
     Raises:
         NfaError: there is none, or several of which none is known to be the outputs.
     """
     if isinstance(raw, Tensor):
         if not raw.is_floating_point():
-            raise NfaError(f"the outputs must be one floating tensor, got {told(raw)}; {advice}")
+            raise NfaError(f"the outputs must be one floating tensor, got {told(raw)}; {_ADVICE}")
         return raw
     named = {name: value for name, value in entries(raw) if isinstance(name, str)}
     for name in KNOWN:
         value = named.get(name, getattr(raw, name, None))
         if isinstance(value, Tensor):
-            return pick_tensor(value, advice)
+            return pick_tensor(value)
     found = dict(tensors(raw))
     if not found:
-        raise NfaError(f"the outputs must be one floating tensor, got {words(raw)}; {advice}")
+        raise NfaError(f"the outputs must be one floating tensor, got {words(raw)}; {_ADVICE}")
     if len(found) > 1:
         raise NfaError(
             f"the network returns {len(found)} tensors, {listed(found)}, and nothing says which are its "
-            f"outputs; {advice}"
+            f"outputs; {_ADVICE}"
         )
     return next(iter(found.values()))
 
@@ -65,8 +65,9 @@ def entries(raw: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def listed(found: Mapping[str, Tensor]) -> str:
-    """``0: logits (4, 10), 1: loss ()``."""
-    return ", ".join(f"{i}: {name} {tuple(t.shape)}" for i, (name, t) in enumerate(found.items()))
+    """``0: logits (4, 10), 1: loss ()``; of a tuple the positions alone, ``0: (4, 10), 1: ()``."""
+    named = ((i, "" if name == str(i) else f"{name} ", t) for i, (name, t) in enumerate(found.items()))
+    return ", ".join(f"{i}: {name}{tuple(t.shape)}" for i, name, t in named)
 
 
 def words(raw: Any) -> str:

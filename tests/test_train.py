@@ -125,14 +125,30 @@ def test_seed_is_honoured_zero_too(run):
     assert not same(a.weights, c.weights)
 
 
-@pytest.mark.parametrize("net", ["LazyNet", "TupleNet"])
-def test_own_networks(run, tmp_path, net):
-    folder = tmp_path / "mine" / "model"
-    folder.mkdir(parents=True)
-    (folder / "own.yaml").write_text(f"_target_: tests.nets.{net}\n")
-    done = run("--config-dir", str(tmp_path / "mine"), "model=own")
+@pytest.fixture
+def of_tests(tmp_path):
+    """Function ``of_tests(net)``: the options that train a network of ``tests.nets``."""
+
+    def options(net):
+        folder = tmp_path / "mine" / "model"
+        folder.mkdir(parents=True)
+        (folder / "own.yaml").write_text(f"_target_: tests.nets.{net}\n")
+        return "--config-dir", str(tmp_path / "mine"), "model=own"
+
+    return options
+
+
+def test_own_network_built_at_its_first_input(run, of_tests):
+    done = run(*of_tests("LazyNet"))
     assert done.code == 0, done.err
     assert done.rows[-1].status == "trivial"
+
+
+def test_of_several_outputs_none_is_taken_silently(run, of_tests):
+    done = run(*of_tests("TupleNet"))
+    assert done.code == 1
+    assert done.err.startswith("error: the network returns 2 tensors")
+    assert "let the forward return these alone, or name them logits" in done.err
 
 
 def test_own_network_from_the_working_folder(run, tmp_path):

@@ -25,8 +25,8 @@ __all__ = ["place"]
 @pytest.mark.parametrize("net", ["Pair", "Named", "Keys"])
 def test_several_outputs_are_never_cut_silently(place, capsys, net):
     error = refused(capsys, net)
-    names = {"Pair": ("0", "1"), "Named": ("policy", "value"), "Keys": ("policy", "more.value")}[net]
-    assert f"0: {names[0]} (2, 3), 1: {names[1]} (2, 2)" in error
+    names = {"Pair": ("", ""), "Named": ("policy ", "value "), "Keys": ("policy ", "more.value ")}[net]
+    assert f"0: {names[0]}(2, 3), 1: {names[1]}(2, 2)" in error
     assert "--output-index" in error
     assert "--output-key" in error
     assert "--outputs all" in error
@@ -66,7 +66,7 @@ def test_what_is_unambiguous_needs_no_option(place, net):
 
 
 def test_wrong_choices_are_one_line(place, capsys):
-    assert "returns 0: 0 (2, 3), 1: 1 (2, 2)" in refused(capsys, "Pair", "--output-index", "2")
+    assert "returns 0: (2, 3), 1: (2, 2)" in refused(capsys, "Pair", "--output-index", "2")
     assert "returns 0: policy" in refused(capsys, "Keys", "--output-key", "polcy")
     assert "no floating tensor: it returned str" in refused(capsys, "Text")
     assert "not allowed with" in refused(capsys, "Pair", "--output-index", "0", "--outputs", "all")

@@ -243,10 +243,10 @@ ONE_TENSOR = {
     "named logits": lambda y: Pair(y, y * 2),
 }
 SEVERAL = {
-    "tuple": (lambda y: (y, y.sum()), r"returns 2 tensors, 0: 0 \(\d+, 3\), 1: 1 \(\), .*output_fn="),
+    "tuple": (lambda y: (y, y.sum()), r"returns 2 tensors, 0: \(\d+, 3\), 1: \(\), .*output_fn="),
     "tuple of alike": (lambda y: (y, y * 2), "returns 2 tensors"),
     "list": (lambda y: [y, y, y], "returns 3 tensors"),
-    "recurrent": (lambda y: (y, (y * 2, y * 3)), r"0: 0 .*, 1: 1\.0 .*, 2: 1\.1 "),
+    "recurrent": (lambda y: (y, (y * 2, y * 3)), r"0: \(.*, 1: 1\.0 .*, 2: 1\.1 "),
     "dictionary": (lambda y: {"mean": y, "scale": y}, "0: mean .*, 1: scale "),
     "named tuple": (lambda y: Other(y, y), "0: mean .*, 1: scale "),
 }
