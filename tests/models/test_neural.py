@@ -111,7 +111,7 @@ def test_several_tensors_that_a_network_returns_are_not_cut():
     for several in (lambda x: (network(x), x.sum()), lambda x: {"a": network(x), "b": x}):
         model.network = nn.Module()
         model.network.forward = several
-        with pytest.raises(nfa.NfaError, match=r"returns 2 tensors, .* let its forward return the outputs"):
+        with pytest.raises(nfa.NfaError, match=r"returns 2 tensors, .* let the forward return these alone"):
             model.training_step((x, torch.tensor([0, 1])), 0)
     model.network.forward = lambda x: {"logits": network(x), "aux": x}
     assert torch.equal(model(x), network(x))

@@ -25,8 +25,9 @@ __all__ = ["place"]
 @pytest.mark.parametrize("net", ["Pair", "Named", "Keys"])
 def test_several_outputs_are_never_cut_silently(place, capsys, net):
     error = refused(capsys, net)
-    names = {"Pair": ("", ""), "Named": ("policy ", "value "), "Keys": ("policy ", "more.value ")}[net]
-    assert f"0: {names[0]}(2, 3), 1: {names[1]}(2, 2)" in error
+    names = {"Pair": ("0", "1"), "Named": ("policy", "value"), "Keys": ("policy", "more.value")}[net]
+    shown = ["" if name in "01" else f"{name} " for name in names]
+    assert f"0: {shown[0]}(2, 3), 1: {shown[1]}(2, 2)" in error
     assert "--output-index" in error
     assert "--output-key" in error
     assert "--outputs all" in error

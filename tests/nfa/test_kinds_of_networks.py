@@ -10,7 +10,6 @@ from torch.nn.utils import parametrizations, prune
 
 import nfa
 from nfa import reference
-from nfa.returned import pick_tensor
 from tests.nfa.test_untouched import equal, snapshot
 
 D = torch.float64
@@ -285,8 +284,3 @@ def test_output_fn_chooses():
     for wrong in (lambda raw: raw, lambda raw: None, lambda raw: raw[0].long()):
         with pytest.raises(nfa.NfaError, match="output_fn must return one floating tensor"):
             nfa.audit(net, X, output_fn=wrong)
-
-
-def test_advice_is_that_of_the_caller():
-    with pytest.raises(nfa.NfaError, match="let its forward return the outputs alone"):
-        pick_tensor((X, X), "let its forward return the outputs alone")
