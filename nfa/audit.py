@@ -18,6 +18,7 @@ from nfa.checks import known_options, network_of
 from nfa.coverage import covered_share, tied_to, tied_weights
 from nfa.duration import draws_for
 from nfa.errors import NfaError
+from nfa.interaction import RANDOM, noise_sentence
 from nfa.maps import LinearMap, SkippedModule, check_any, find_maps, in_order, patterns_of, weight_blocks
 from nfa.memory import survey
 from nfa.pairs import FeaturePair, Precision, weight_cosine
@@ -60,7 +61,9 @@ class AnsatzReport:
         return f"AnsatzReport({measured} of {len(self.rows)} layers measured on {samples} samples)"
 
     def __str__(self) -> str:
-        return f"{format_table(self.rows)}\n\n{summary_sentence(self.rows)}"
+        noise = self.meta.get("noise")
+        note = f"\n{noise_sentence(noise)}" if noise else ""
+        return f"{format_table(self.rows)}\n\n{summary_sentence(self.rows)}{note}"
 
     def pair(self, layer: str) -> FeaturePair:
         """The measured pair of one layer.
@@ -195,7 +198,8 @@ def audit(
     entries, halves = in_order(model, maps, skipped), drift or tolerance is not None
     for entry in entries:
         sensitivity = sweep.sensitivities.pop(entry.name, None)  # its replicates are not needed any longer
-        report.rows.append(_row(entry, sensitivity, report, initial, power, nulls, seed, halves))
+        row = _row(entry, sensitivity, report, initial, power, nulls, seed, halves)
+        report.rows.append(replace(row, status=RANDOM) if row.measured and sweep.noise else row)
         watch.rows(len(report.rows), len(entries))
     report.meta = {
         "samples": sweep.samples,
@@ -204,6 +208,7 @@ def audit(
         "backwards a sample": sweep.backwards,
         **({"neglected": sweep.neglected} if sweep.neglected else {}),
         **({"stopped": True} if sweep.stopped else {}),
+        **({"noise": sweep.noise} if sweep.noise else {}),
         "covered": round(covered_share(model, [m for m in maps if m.name in report._sensitivities]), 6),
         "tied": tied,
         "power": power,

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from nfa.audit import AnsatzReport
+from nfa.interaction import noise_sentence
 
 
 def notes(report: AnsatzReport, samples: int, power: float, tolerance: float) -> Iterator[str]:
@@ -19,6 +20,8 @@ def notes(report: AnsatzReport, samples: int, power: float, tolerance: float) ->
         yield f"Partial: stopped after {meta['samples']} of {samples} samples."
     if initial.get("stopped"):
         yield f"Partial initial values: stopped after {initial['samples']} of {samples} samples."
+    if meta.get("noise"):
+        yield noise_sentence(meta["noise"])
     how = meta["mode"][:1].upper() + meta["mode"][1:]
     early = meta["samples"] < samples and not meta.get("stopped")
     seen = (

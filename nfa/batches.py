@@ -100,6 +100,38 @@ def doubled(inputs: Any) -> Any:
     return map_tensors(inputs, lambda t: torch.cat([t, t]) if t.dim() and len(t) == 1 else t)
 
 
+def changed(inputs: Any) -> Any:
+    """Other inputs of the same kind: floats moved by noise, token ids shifted along the sequence."""
+    change = _change_of(torch.Generator().manual_seed(0))
+    return map_tensors(inputs, change)
+
+
+def beside_another(inputs: Any) -> Any:
+    """One sample, and another that is made up after it."""
+    change = _change_of(torch.Generator().manual_seed(0))
+    return map_tensors(inputs, lambda t: torch.cat([t, change(t)]) if t.dim() and len(t) == 1 else t)
+
+
+def _change_of(generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+    def change(t: Tensor) -> Tensor:
+        if t.is_floating_point():
+            return t + torch.randn(t.shape, generator=generator).to(t)
+        return t.roll(1, -1) if t.dim() > 1 else t
+
+    return change
+
+
+def chosen(value: Any, index: Sequence[int], samples: int) -> Any:
+    """The entries of the samples at some indices, as `cut` takes those of a part."""
+    if isinstance(value, Tensor):
+        return value[list(index)] if value.dim() and len(value) == samples else value
+    if isinstance(value, Mapping):
+        return {k: chosen(v, index, samples) for k, v in value.items()}
+    if isinstance(value, tuple):
+        return tuple(chosen(v, index, samples) for v in value)
+    return [value[i] for i in index] if isinstance(value, list) and len(value) == samples else value
+
+
 def limited(batches: Iterable[Batch], max_samples: int | None) -> Iterator[tuple[Any, Any]]:
     """Pairs (inputs, target) until ``max_samples`` samples have come; empty batches are passed over."""
     left = math.inf if max_samples is None else max_samples
@@ -230,7 +262,8 @@ def flat_outputs(out: Tensor, output: str, target: Any, samples: int) -> Tensor:
     if out.dim() == 0 or out.shape[0] != samples:
         raise NfaError(
             f"the first dimension of the outputs must count the {samples} samples of the batch, "
-            f"got shape {tuple(out.shape)}; pass output_fn="
+            f"got shape {tuple(out.shape)}; where another axis of the inputs counts them, name it with "
+            "batch_dim= (--batch-dim); pass output_fn="
         )
     if output in ("softmax", "log_softmax"):
         if out.dim() != 2 or out.shape[1] < 2:

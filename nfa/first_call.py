@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nfa.batches import OutputFn, call, cut, doubled, length, map_tensors, picked, prepare, split
+from nfa.batches import OutputFn, call, changed, cut, doubled, length, map_tensors, picked, prepare, split
 from nfa.errors import NfaError
 from nfa.inputs import Inputs
 from nfa.maps import LinearMap, find_maps, has_unbuilt
@@ -33,7 +33,7 @@ def check_call(model: nn.Module, inputs: Inputs, output_fn: OutputFn) -> None:
     one = cut(two, slice(1), 2)
     with untouched(model), torch.no_grad():
         try:
-            outputs, other = (_outputs(model, v, output_fn) for v in (two, _changed(two)))
+            outputs, other = (_outputs(model, v, output_fn) for v in (two, changed(two)))
         except NfaError:
             raise
         except Exception as error:
@@ -74,18 +74,6 @@ def _check_rows(outputs: Tensor, alone: Tensor) -> None:
                 f"expected outputs whose first dimension counts samples, got shape {tuple(out.shape)} for "
                 f"{samples} sample{'s' if samples > 1 else ''}"
             )
-
-
-def _changed(x: Any) -> Any:
-    """Other inputs of the same kind: floats moved by noise, token ids shifted along the sequence."""
-    generator = torch.Generator().manual_seed(0)
-
-    def change(t: Tensor) -> Tensor:
-        if t.is_floating_point():
-            return t + torch.randn(t.shape, generator=generator).to(t)
-        return t.roll(1, -1) if t.dim() > 1 else t
-
-    return map_tensors(x, change)
 
 
 # ---- what is wrong ----------------------------------------------------------------------------------------

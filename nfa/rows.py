@@ -43,8 +43,8 @@ class AnsatzRow:
         init_cosine: `cosine` at initialisation.
         init_alignment: `alignment` at initialisation.
         stderr: standard error of `cosine` (probes: over probes; exact: over groups of samples).
-        status: ``ok``; ``trivial`` where C is the identity by construction, as at the last linear map of raw
-            logits; or ``skipped: reason``.
+        status: ``ok``, or ``ok: note`` with what a reader should know; ``trivial`` where C is the identity
+            by construction, as at the last linear map of raw logits; or ``skipped: reason``.
         epoch: epochs trained when measured; NaN outside training.
     """
 
@@ -74,8 +74,8 @@ class AnsatzRow:
 
     @property
     def measured(self) -> bool:
-        """Whether the row takes part in counts, medians and charts (its status is ``ok``)."""
-        return self.status == OK
+        """Whether the row takes part in counts, medians and charts (its status begins with ``ok``)."""
+        return self.status == OK or self.status.startswith(f"{OK}: ")
 
     @property
     def trivial(self) -> bool:

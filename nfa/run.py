@@ -12,7 +12,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from nfa.batches import (
     Batch,
     OutputFn,
+    beside_another,
     call,
+    chosen,
     cut,
     doubled,
     flat_outputs,
@@ -27,11 +29,13 @@ from nfa.batches import (
 )
 from nfa.errors import NfaError
 from nfa.head import Head, find_head
+from nfa.interaction import noise
 from nfa.recorder import Recorder
 from nfa.sweep import Sweep, Watch
 
 FORWARD_FAILED = "raised by the network in its forward pass, while it was measured"
 _QUICK = 16  # backwards worth finishing when asked to stop
+_PAIRS = ((0,), (1,)), ((0, 1), (2, 3)), ((0, 0), (1, 1))  # samples to compare, at best one by one
 
 
 @dataclass
@@ -73,7 +77,8 @@ class Run:
     head: Head | None = None
     passes: int = 0  # completed
     seen: int = 0  # samples of the pass under way
-    looked_for_shared: bool = False
+    looked: bool = False
+    noise: float = 0.0  # of the outputs, from call to call
     whole: Any = None  # the inputs of the batch of which a piece is measured
     _abandoned: bool = False
 
@@ -97,6 +102,7 @@ class Run:
             self.head.neglected if self.head else 0.0,
             self.stopped,
             self.head is not None,
+            self.noise,
         )
 
     def all(self, batches: Iterable[Batch], max_samples: int | None) -> None:
@@ -164,8 +170,12 @@ class Run:
 
     def _measure(self, inputs: Any, target: Any, index: int, resume: _Resume) -> None:
         recorder, n = self.recorder, length(inputs)
-        if n > 1 and not self.looked_for_shared:
-            self._look_for_shared(inputs)
+        if not self.looked:
+            try:
+                self._look()
+            except RuntimeError as error:
+                if n > 1 or not out_of_memory(error):  # it is two samples that do not fit, or four
+                    raise
         if n == 1 and self.avoids_single:
             inputs, target = doubled(inputs), doubled(target)
         with recorder.recording():
@@ -214,7 +224,7 @@ class Run:
         raise NfaError(
             f"the network takes the {size} samples of a batch together and not {n} of them "
             f"({str(error).splitlines()[0][:160]}): let its forward keep the first dimension of its inputs, "
-            f"x.flatten(1) in the place of x.view({size}, -1)"
+            f"x.flatten(1) in the place of x.view({size}, -1); the nodes of one graph are no samples"
         ) from error
 
     def _plan(
@@ -242,28 +252,54 @@ class Run:
         h = last.inputs
         return h, self.head.lines(h), lambda lines: of_samples(self.head.seeds(h, lines))
 
-    def _look_for_shared(self, inputs: Any) -> None:
-        """Find maps that act on something all samples share: their gradients are no sample's own."""
-        n, recorder = length(inputs), self.recorder
+    def _look(self) -> None:
+        """Compare what the first samples give alone and together.
 
-        def rows(part: slice) -> dict[str, int]:
-            """How many vectors each map acts on."""
-            with recorder.recording():
-                self._call(map_tensors(cut(inputs, part, n), torch.clone))  # the model may change its input
-            return {name: a.pending_rows for name, a in recorder.accumulators.items()}
+        Raises:
+            NfaError: the samples interact.
+        """
+        self.looked, size = True, length(self.whole)
+        made_up = size == 1
+        inputs = beside_another(self.whole) if made_up else cut(self.whole, slice(4), size)
+        inputs = prepare(self.model, inputs, self.recorder.device)
+        n = length(inputs)
+        for samples in _PAIRS[0], _PAIRS[1 if n == 4 else 2]:
 
-        self.looked_for_shared, size = True, 1
-        try:
-            first = rows(slice(0, 1))
-        except NfaError:  # it does not take one sample alone
-            self.avoids_single, size = True, 2
-            if n < 4:
-                return
-            first = rows(slice(0, 2))
-        second, both = rows(slice(size, 2 * size)), rows(slice(0, 2 * size))
-        for m in recorder.maps:
+            def of(*which: int, samples: tuple = samples) -> Any:
+                return chosen(inputs, [i for w in which for i in samples[w]], n)
+
+            k, last = len(samples[0]), samples is not _PAIRS[0]
+            try:
+                (first, a), (second, b), (both, ab) = (self._seen(of(*w)) for w in ((0,), (1,), (0, 1)))
+                for out, count in ((a, k), (b, k), (ab, 2 * k)):
+                    flat_outputs(out, "logits", None, count)
+            except Exception as error:
+                if out_of_memory(error) and not made_up:
+                    raise
+                if last and (made_up or (n < 4 and isinstance(error, NfaError))):
+                    return  # a sample that the network was never given, or more than it was
+                if last:
+                    raise
+                self.avoids_single |= not made_up  # it does not take one sample alone
+                continue
+            break
+        self._skip_shared(first, second, both)
+        self.noise = noise(self.model, lambda x: self._seen(x)[1], of, a, b, ab)
+        if self.noise:
+            torch.manual_seed(self.seed)
+
+    def _seen(self, inputs: Any) -> tuple[dict[str, int], Tensor]:
+        """How many vectors each map acts on in a forward pass, and the outputs."""
+        with self.recorder.recording():
+            raw = self._call(map_tensors(inputs, torch.clone))  # the model may change its input
+            out = picked(raw, self.output_fn).detach()
+        return {name: a.pending_rows for name, a in self.recorder.accumulators.items()}, out
+
+    def _skip_shared(self, first: dict[str, int], second: dict[str, int], both: dict[str, int]) -> None:
+        """Leave out maps that act on something all samples share: their gradients are no sample's own."""
+        for m in self.recorder.maps:
             if first[m.name] and first[m.name] == second[m.name] == both[m.name]:
-                recorder.accumulators[m.name].partly = "it acts on something that all samples share"
+                self.recorder.accumulators[m.name].partly = "it acts on something that all samples share"
 
     def _backward(
         self,

@@ -21,6 +21,7 @@ class Sweep:
         neglected: share of the head's squared weight that was left out.
         stopped: whether the watch asked to stop before the samples ended.
         through_head: whether the backwards of the exact mode started at the head's input.
+        noise: how much the outputs change from call to call, relative to their size.
     """
 
     sensitivities: dict[str, Sensitivity] = field(default_factory=dict)
@@ -32,6 +33,7 @@ class Sweep:
     neglected: float = 0.0
     stopped: bool = False
     through_head: bool = False
+    noise: float = 0.0
 
     @property
     def mode(self) -> str:
