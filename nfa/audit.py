@@ -15,18 +15,22 @@ from nfa.accumulate import Sensitivity
 from nfa.arguments import batches_of, check_combinations, check_initial_state, checked, measurable
 from nfa.batches import Batch, limited, peek, split
 from nfa.checks import known_options, network_of
+from nfa.contradictions import contradiction_sentence
 from nfa.coverage import covered_share, tied_to, tied_weights
 from nfa.duration import draws_for
 from nfa.errors import NfaError
+from nfa.feature_matrices import weight_cosine
 from nfa.interaction import RANDOM, noise_sentence
 from nfa.maps import LinearMap, SkippedModule, check_any, find_maps, in_order, patterns_of, weight_blocks
 from nfa.memory import survey
-from nfa.pairs import FeaturePair, Precision, weight_cosine
+from nfa.pairs import FeaturePair
+from nfa.precision import Precision
 from nfa.report import format_table, summary_sentence
+from nfa.row_numbers import row_numbers
 from nfa.rows import AnsatzRow
 from nfa.sensitivity import all_reduce, built, measure_sensitivities
 from nfa.sweep import Watch
-from nfa.tolerance import layer_pair, precision, sweep_to_tolerance
+from nfa.tolerance import layer_pair, sweep_to_tolerance
 from nfa.untouched import same_random_states
 
 _REPLICATES = 8
@@ -61,9 +65,9 @@ class AnsatzReport:
         return f"AnsatzReport({measured} of {len(self.rows)} layers measured on {samples} samples)"
 
     def __str__(self) -> str:
-        noise = self.meta.get("noise")
-        note = f"\n{noise_sentence(noise)}" if noise else ""
-        return f"{format_table(self.rows)}\n\n{summary_sentence(self.rows)}{note}"
+        noise, sentences = self.meta.get("noise"), [summary_sentence(self.rows)]
+        sentences += [line for line in (contradiction_sentence(self), noise and noise_sentence(noise)) if line]
+        return "\n".join([format_table(self.rows), "", *sentences])
 
     def pair(self, layer: str) -> FeaturePair:
         """The measured pair of one layer.
@@ -172,6 +176,7 @@ def audit(
             layers,
             power,
             distributed,
+            replicates,
             {"probes": probes, "tolerance": tolerance, "per_head": per_head, "memory": memory, **options},
         )
         _check_initial(maps, initial)
@@ -198,7 +203,7 @@ def audit(
     entries, halves = in_order(model, maps, skipped), drift or tolerance is not None
     for entry in entries:
         sensitivity = sweep.sensitivities.pop(entry.name, None)  # its replicates are not needed any longer
-        row = _row(entry, sensitivity, report, initial, power, nulls, seed, halves)
+        row = _row(entry, sensitivity, report, initial, power, nulls, seed, halves, sweep.probes is not None)
         report.rows.append(replace(row, status=RANDOM) if row.measured and sweep.noise else row)
         watch.rows(len(report.rows), len(entries))
     report.meta = {
@@ -297,6 +302,7 @@ def _row(
     nulls: int,
     seed: int,
     halves: bool,
+    corrected: bool,
 ) -> AnsatzRow:
     if isinstance(entry, SkippedModule):
         out, *rest = entry.shape
@@ -310,24 +316,10 @@ def _row(
         return _with_initial(_trivial_row(row, sensitivity, report), report, initial, entry.free_rows)
     pair = layer_pair(sensitivity, report.weights[entry.name])
     draws = report.null_draws[entry.name] = null_draws(pair, nulls)
-    null = pair.null_cosines(power, draws, seed)
-    alpha, alpha_r = pair.alpha_fit()
-    known = report.precision[entry.name] = precision(pair, sensitivity, power, halves=halves)
-    row = AnsatzRow(
-        *shape,
-        power=power,
-        alignment=pair.alignment,
-        z=pair.z,
-        alpha_fit=alpha,
-        alpha_r=alpha_r,
-        cosine=pair.cosine(power),
-        null_mean=float(null.mean()) if draws else math.nan,
-        null_std=float(null.std()) if draws > 1 else math.nan,
-        null_isotropic=pair.null_isotropic(power),
-        pearson=pair.pearson(power),
-        offdiag=pair.offdiag(power),
-        stderr=known.cosine,
+    columns, report.precision[entry.name] = row_numbers(
+        pair, sensitivity, power, draws, seed, halves=halves, corrected=corrected
     )
+    row = AnsatzRow(*shape, **columns)
     report._sensitivities[entry.name] = sensitivity.merged()
     return _with_initial(row, report, initial, entry.free_rows)
 
@@ -401,6 +393,7 @@ def _initial_report(
     layers: str | Sequence[str] | None,
     power: float,
     distributed: bool,
+    replicates: int,
     options: dict[str, Any],
 ) -> AnsatzReport | None:
     if initial_state is None or isinstance(initial_state, AnsatzReport):
@@ -417,7 +410,11 @@ def _initial_report(
         raise NfaError(
             f"initial_state does not fit the model: {' '.join(line.strip() for line in first)}"
         ) from None
-    return audit(twin, batches, layers, power, nulls=0, replicates=1, distributed=distributed, **options)
+    if options["probes"] is None and options["tolerance"] is None:
+        replicates = 1  # exact numbers need no correction
+    return audit(
+        twin, batches, layers, power, nulls=0, replicates=replicates, distributed=distributed, **options
+    )
 
 
 def _check_initial(maps: Sequence[LinearMap], initial: AnsatzReport | None) -> None:

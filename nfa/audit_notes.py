@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from nfa.audit import AnsatzReport
+from nfa.contradictions import contradiction_sentence
 from nfa.interaction import noise_sentence
 
 
@@ -13,7 +14,7 @@ def notes(report: AnsatzReport, samples: int, power: float, tolerance: float) ->
         report: of the audit.
         samples: that there were to measure on.
         power: exponent of the AGOP.
-        tolerance: standard error and drift of the cosine that count as settled.
+        tolerance: standard error of cosine and alignment, and drift, that count as settled.
     """
     meta, initial = report.meta, report.meta.get("at initialisation", {})
     if meta.get("stopped"):
@@ -28,6 +29,8 @@ def notes(report: AnsatzReport, samples: int, power: float, tolerance: float) ->
         f"{meta['samples']} of {samples} samples, which sufficed" if early else f"{meta['samples']} samples"
     )
     yield f"{how}; {seen}; exponent of the AGOP {power:g}."
+    if opposed := contradiction_sentence(report):
+        yield opposed
     yield from _precision_notes(tolerance, report)
     draws = set(report.null_draws.values())
     if len(draws) > 1:
@@ -40,15 +43,23 @@ def notes(report: AnsatzReport, samples: int, power: float, tolerance: float) ->
 def _precision_notes(tolerance: float, report: AnsatzReport) -> Iterator[str]:
     """What the samples leave open."""
     known = {row.layer: report.precision[row.layer] for row in report.rows if row.measured}
-    errors = {layer: p.cosine for layer, p in known.items() if p.cosine > tolerance}
+    errors = {
+        statistic: {layer: error for layer, error in values.items() if error > tolerance}
+        for statistic, values in (
+            ("cosine", {layer: p.cosine for layer, p in known.items()}),
+            ("alignment", {layer: p.alignment for layer, p in known.items()}),
+        )
+    }
     drifts = {layer: p.drift for layer, p in known.items() if p.drift > tolerance}
     cuts = {layer: p.cut for layer, p in known.items() if p.cut > tolerance}
-    alignments = [p.alignment for p in known.values() if p.alignment == p.alignment]
-    if errors:
-        yield (
-            f"Imprecise: the standard error of the cosine is above {tolerance:g} in {_layers(errors)}, up to "
-            f"{_worst(errors)}. More samples would lower it."
-        )
+    imprecise = [
+        f"the standard error of the {statistic} is above {tolerance:g} in {_layers(values)}, up to "
+        f"{_worst(values)}"
+        for statistic, values in errors.items()
+        if values
+    ]
+    if imprecise:
+        yield f"Imprecise: {'; '.join(imprecise)}. More samples would lower it."
     if drifts:
         yield (
             f"Not settled: in {_layers(drifts)} the cosine moves by more than {tolerance:g} when the samples "
@@ -61,8 +72,6 @@ def _precision_notes(tolerance: float, report: AnsatzReport) -> Iterator[str]:
             f"and the power lets it count: the cosine hangs on it by up to {_worst(cuts)}, as its standard "
             "error says. A network in float64 resolves more."
         )
-    if alignments:
-        yield f"Alignment is known to a standard error of {max(alignments):.3f} or better in every layer."
 
 
 def _layers(values: Mapping[str, float]) -> str:

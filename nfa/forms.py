@@ -11,7 +11,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from nfa.blockwise import columns, gram, largest_of_groups
+from nfa.blockwise import NAN, columns, gram, largest_of_groups
+from nfa.checks import positive
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,22 @@ class Dense:
         off_diagonal = self.matrix.clone()
         off_diagonal.diagonal(dim1=-2, dim2=-1).zero_()
         return torch.hypot(traceless(self.diagonal(), keep).norm(), off_diagonal.norm())
+
+    def is_resolved(self, floor: float, keep: Tensor) -> bool:
+        """Whether surely no eigenvalue on ``keep`` is below ``floor`` of the largest: no decomposition."""
+        return _is_above(self.matrix, floor, keep)
+
+    def resolved(self, floor: float, keep: Tensor) -> "Dense | Spanned":
+        """Without the eigenvalues below ``floor`` of the largest, which are rounding; itself without any."""
+        values = self.values
+        kept = values > floor * values.amax(-1, keepdim=True)
+        beyond = ~kept & keep.flip(-1)  # zeros beyond the rank of W are no rounding
+        if not bool(beyond.any()):
+            return self
+        values, vectors = torch.linalg.eigh(self.matrix)
+        k = max(int(kept.sum(-1).max()), 1)
+        values, vectors, kept = (part[..., -k:] for part in (values, vectors, kept))
+        return Spanned(vectors * kept[:, None, :], torch.diag_embed(values * kept))
 
     def between(self, sigma: Tensor) -> "Dense":
         """``diag(σ) A diag(σ)`` for σ (g, r)."""
@@ -75,6 +92,14 @@ class LowRank:
         """
         trace, rank = self.factor.square().sum(), keep.sum().clamp_min(1)
         return (self.norm().square() - trace.square() / rank).clamp_min(0).sqrt()
+
+    def is_resolved(self, floor: float, keep: Tensor) -> bool:
+        """A factor has no rounding that a sum of products has."""
+        return True
+
+    def resolved(self, floor: float, keep: Tensor) -> "LowRank":
+        """Itself."""
+        return self
 
     def between(self, sigma: Tensor) -> "LowRank":
         """``diag(σ) A diag(σ)`` for σ (g, r)."""
@@ -127,6 +152,16 @@ class Spanned:
         """
         trace = self.matrix.diagonal(dim1=-2, dim2=-1).sum()
         return (self.norm().square() - trace.square() / keep.sum().clamp_min(1)).clamp_min(0).sqrt()
+
+    def is_resolved(self, floor: float, keep: Tensor) -> bool:
+        """Whether surely no eigenvalue is below ``floor`` of the largest; see `Dense.is_resolved`."""
+        return _is_above(self.matrix, floor, self.basis.square().sum(1) > 0)
+
+    def resolved(self, floor: float, keep: Tensor) -> "Spanned":
+        """Without the eigenvalues below ``floor`` of the largest, which are rounding."""
+        values, vectors = torch.linalg.eigh(self.matrix)
+        kept = values > floor * values.amax(-1, keepdim=True)
+        return Spanned(self.basis @ vectors * kept[:, None, :], torch.diag_embed(values * kept))
 
     def between(self, sigma: Tensor) -> "Spanned":
         """``diag(σ) B A Bᵀ diag(σ)`` for σ (g, r)."""
@@ -207,6 +242,13 @@ def joined(parts: list[Form]) -> Form:
     return Dense(sum((part.matrix for part in parts[1:]), start=parts[0].matrix))
 
 
+def _is_above(matrix: Tensor, floor: float, keep: Tensor) -> bool:
+    """Whether (g, r, r), less ``floor`` of each group's norm, is positive definite on ``keep`` (g, r)."""
+    norm = matrix.norm(dim=(1, 2), keepdim=True).squeeze(-1)
+    shift = torch.where(keep, -floor * norm, norm)
+    return not bool(torch.linalg.cholesky_ex(matrix + torch.diag_embed(shift)).info.any())
+
+
 def traceless(diagonal: Tensor, keep: Tensor) -> Tensor:
     """A diagonal (g, r), zero outside ``keep``, less its mean over ``keep``."""
     return (diagonal - diagonal.sum() / keep.sum().clamp_min(1)) * keep
@@ -228,3 +270,30 @@ def haar(count: int, size: int, generator: torch.Generator, width: int | None = 
     shape = (count, size, size if width is None else width)
     Q, R = torch.linalg.qr(torch.randn(shape, dtype=torch.float64, generator=generator))
     return Q.mul_(R.diagonal(dim1=-2, dim2=-1).sign()[:, None, :])
+
+
+def powered(values: Tensor, power: float) -> Tensor:
+    """Non-negative eigenvalues to a power that must be positive."""
+    return values ** positive("power", power)
+
+
+def power_of(H: Form, power: float) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (g, k) and eigenvectors (g, r, k) of ``H^power``."""
+    values, vectors = H.eigen()
+    return powered(values, power), vectors
+
+
+def inner(sigma2: Tensor, values: Tensor, vectors: Tensor) -> Tensor:
+    """``⟨diag(sigma2), B⟩`` for the matrix B of these eigenvalues and eigenvectors, groups pooled."""
+    return ((sigma2[:, None, :] @ vectors.square()).squeeze(1) * values).sum()
+
+
+def cosine_of(sigma2: Tensor, values: Tensor, vectors: Tensor) -> float:
+    """Cosine of ``diag(sigma2)`` and the matrix of these eigenvalues and eigenvectors."""
+    return ratio(inner(sigma2, values, vectors), sigma2.norm() * values.norm())
+
+
+def ratio(numerator: Tensor, denominator: Tensor) -> float:
+    """Correlation-like ratio, clipped to [-1, 1]; NaN for 0/0."""
+    denominator = float(denominator)
+    return min(1.0, max(-1.0, float(numerator) / denominator)) if denominator > 0 else NAN

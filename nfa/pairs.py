@@ -16,7 +16,6 @@ of G makes them count. Those below what such sums resolve are zero: ``C̃ = B A 
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -38,29 +37,24 @@ from nfa.blockwise import (
 )
 from nfa.checks import not_negative, positive, seed_of, whole, whole_or_none
 from nfa.errors import NfaError
-from nfa.forms import Dense, Form, Frame, LowRank, Spanned, haar, inverse_root, joined, traceless
+from nfa.forms import (
+    Form,
+    Frame,
+    Spanned,
+    cosine_of,
+    inner,
+    inverse_root,
+    power_of,
+    powered,
+    ratio,
+    traceless,
+)
+from nfa.nulls import null_changes, null_draw, roots
+from nfa.precision import Precision, precision_of
 
 _UNRESOLVED = 2.0  # roundings of the largest eigenvalue of a sum: below is noise, of which 0.3 were seen
+_DRAWS_A_CHANGE = 8  # of a null, for one more that tells its bias: this hardly hangs on the rotation
 _NEAR = 10.0  # times that: eigenvalues up to here tell how the spectrum goes on
-
-
-@dataclass(frozen=True)
-class Precision:
-    """How well samples pin the statistics of a pair down; NaN where they are too few to tell.
-
-    Attributes:
-        cosine: standard error of the cosine, `cut` included.
-        alignment: standard error of the alignment.
-        drift: how far the mean cosine of the two halves of the samples is from that of all. The cosine of a
-            C of low rank grows with the samples, which no spread between them shows.
-        cut: how far the cosine hangs on eigenvalues of C near those that float32 sums do not resolve; 0 for
-            a C of exact low rank, and where the power lets no small one count.
-    """
-
-    cosine: float = NAN
-    alignment: float = NAN
-    drift: float = NAN
-    cut: float = 0.0
 
 
 class FeaturePair:
@@ -171,7 +165,7 @@ class FeaturePair:
         C_norm, s_norm = C.traceless_norm(keep), s.norm()
         if s_norm <= self._noise * sigma2.norm() or C_norm <= self._noise * C.norm():
             return NAN
-        return _ratio((c * s).sum(), C_norm * s_norm)
+        return ratio((c * s).sum(), C_norm * s_norm)
 
     @property
     def alignment_std(self) -> float:
@@ -209,13 +203,23 @@ class FeaturePair:
         slope = float(x @ y / (x @ x))
         alpha = 1 / (1 + slope) if abs(1 + slope) > 1e-12 else NAN  # G ∝ I: no power of it is N
         flat = y.norm() <= 1e-12 * math.sqrt(len(y))  # C ∝ I: exponent 1 exactly, and no correlation
-        return alpha, NAN if flat else _ratio(x @ y, x.norm() * y.norm())
+        return alpha, NAN if flat else ratio(x @ y, x.norm() * y.norm())
+
+    def strongest_direction(self) -> tuple[float, float]:
+        """Share of ``‖N‖²`` in the direction that W amplifies most, and its sensitivity over the average.
+
+        The sensitivity is ``uᵀCu`` for that left singular vector u, over its mean on the range of W.
+        """
+        sigma2, diagonal = self._frame.sigma2.flatten(), self._inside.diagonal().flatten()
+        top, mean = int(sigma2.argmax()), diagonal.sum() / self._frame.keep.sum().clamp_min(1)
+        share = (sigma2[top] / sigma2.norm()).square() if sigma2[top] > 0 else NAN
+        return float(share), float(diagonal[top] / mean) if mean > 0 else NAN
 
     # ---- the published statistics: N against G^α -------------------------------------------------------
 
     def cosine(self, power: float = 1.0) -> float:
         """Cosine of N and ``G^power``: the NFA / CNFA correlation (arXiv 2212.13881, 2309.00570)."""
-        return _cosine(self._frame.sigma2, *self._power_basis(power))
+        return cosine_of(self._frame.sigma2, *self._power_basis(power))
 
     def cosine_with(self, other: Tensor, power: float = 1.0) -> float:
         """Cosine of ``ΔᵀΔ`` with ``G^power`` for another matrix Δ of the shape of W.
@@ -232,7 +236,7 @@ class FeaturePair:
         lift = self._lift(vectors)
         cross = sum(d @ (W.mT @ lift) for d, W in zip(columns(D, scale), self._columns(), strict=True))
         inner = (values * cross.square().sum(-2)).sum()
-        return _ratio(inner, smaller_gram(D, scale).norm() * values.norm())
+        return ratio(inner, smaller_gram(D, scale).norm() * values.norm())
 
     def pearson(self, power: float = 1.0) -> float:
         """Pearson correlation of the entries of N and ``G^power`` (all groups pooled)."""
@@ -253,7 +257,7 @@ class FeaturePair:
     def null_isotropic(self, power: float = 1.0) -> float:
         """`cosine` for C = I: the part of the correlation that W brings by itself."""
         s, power = self._frame.sigma2, positive("power", power)
-        return _ratio((s * s**power).sum(), s.norm() * (s**power).norm())
+        return ratio((s * s**power).sum(), s.norm() * (s**power).norm())
 
     def null_cosines(self, power: float = 1.0, draws: int = 32, seed: int = 0) -> Tensor:
         """`cosine` for ``draws`` sensitivities with the spectrum of C but a random eigenbasis, (draws,).
@@ -264,29 +268,19 @@ class FeaturePair:
         """
         generator = torch.Generator().manual_seed(seed_of(seed))
         power, draws = positive("power", power), range(whole("draws", draws))
-        return torch.tensor([self._null_draw(power, generator) for _ in draws], dtype=torch.float64)
-
-    def _null_draw(self, power: float, generator: torch.Generator) -> float:
-        """The cosine for ``C̃ = Q diag(c) Qᵀ``: where c has few entries, Q needs as few columns."""
-        frame, root = self._frame, self._root_spectrum
-        ranks = frame.keep.sum(-1)
-        Y = root.new_zeros(*frame.sigma2.shape, root.shape[1])
-        for rank in ranks.unique().tolist():
-            members = (ranks == rank).nonzero()[:, 0]
-            dealt = members[torch.randperm(len(members), generator=generator).to(members.device)]
-            k = min(rank, root.shape[1])
-            Q = haar(len(members), rank, generator, k).to(root)
-            Y[members, :rank, :k] = Q.mul_(root[dealt, None, :k])
-            del Q
-        H = frame.agop(LowRank(Y))
-        del Y
-        return _cosine(frame.sigma2, *_power_of(H, power))
+        root, frame = self._root_spectrum, self._frame
+        return torch.tensor([null_draw(frame, root, power, generator) for _ in draws], dtype=torch.float64)
 
     @cached_property
     def _root_spectrum(self) -> Tensor:
         """Roots of the eigenvalues of C on the range of W, descending, less the zeros of all groups."""
-        root = self._inside.spectrum().clamp_min_(0).sqrt_()
+        root = roots(self._inside)
         return root[:, : max(int((root > 0).sum(-1).max()), 1)]
+
+    def _null_changes(self, left: Sequence[Form], null: Tensor, power: float, seed: int) -> list[float]:
+        few = left[: math.ceil(len(null) / _DRAWS_A_CHANGE)]
+        spectra = [roots(self._without_rounding(C)) for C in few]
+        return null_changes(self._frame, self._root_spectrum, spectra, null, power, seed)
 
     def jackknife(
         self, sums: Sequence[Tensor], counts: Sequence[int], power: float = 1.0, *, factors: bool = False
@@ -302,11 +296,15 @@ class FeaturePair:
         *,
         factors: bool = False,
         halves: bool = False,
+        corrected: bool = False,
+        null: Tensor | None = None,
+        seed: int = 0,
     ) -> Precision:
-        """How well samples in groups pin the statistics down.
+        """How well samples in groups pin the statistics down, and what noise takes from them.
 
-        Delete-a-group jackknife for groups of unequal size (Busing, Meijer and van der Leeden 1999); NaN
-        with fewer than two groups.
+        Spread and bias are those of the delete-a-group jackknife for groups of unequal size (Busing, Meijer
+        and van der Leeden 1999), or come from products of different groups; see `nfa.precision`. NaN with
+        fewer than two groups.
 
         Args:
             sums: ``C_j`` (groups, out, out) of each part j of the samples, or factors ``X_j``
@@ -315,6 +313,10 @@ class FeaturePair:
             power: exponent α.
             factors: the sums are given as factors.
             halves: find the drift too, at the cost of two more groups.
+            corrected: tell the errors of cosine and alignment less their biases, in the place of the errors
+                that `cosine` and `alignment` have.
+            null: what `null_cosines` gave; find its bias too, at the cost of an eighth of its draws.
+            seed: of the null.
         """
         R, cut = len(sums), self._cut_error(power)
         if R < 2:
@@ -325,31 +327,36 @@ class FeaturePair:
         else:
             span = self._inside.basis if isinstance(self._inside, Spanned) else None
             parts = [self._frame.sensitivity(part, scale, span) for part in sums]
+        return precision_of(
+            self._frame, parts, counts,
+            cosine=lambda C: self._cosine_of(C, power), alignment=self._alignment_of,
+            whole=(self.cosine(power), self.alignment), linear=power == 1.0,
+            halves=halves, corrected=corrected, cut=cut,
+            null_changes=None if null is None else lambda left: self._null_changes(left, null, power, seed),
+        )  # fmt: skip
 
-        def cosine(C: Form) -> float:
-            return _cosine(self._frame.sigma2, *_power_of(self._frame.agop(C), power))
+    def _cosine_of(self, C: Form, power: float) -> float:
+        """`cosine` for another sensitivity, which may have rounding in directions that C has none in."""
+        if power == 1.0:  # needs no eigenvectors
+            H, s = self._frame.agop(C), self._frame.sigma2
+            return ratio((s * H.diagonal()).sum(), s.norm() * H.norm())
+        return cosine_of(self._frame.sigma2, *power_of(self._frame.agop(self._without_rounding(C)), power))
 
-        without = [joined(parts[:j] + parts[j + 1 :]) for j in range(R)]
-        whole = self.cosine(power)
-        half = (cosine(joined(parts[::2])) + cosine(joined(parts[1::2]))) / 2 if halves else NAN
-        spread = _jackknife(whole, [cosine(C) for C in without], counts)
-        return Precision(
-            cosine=math.hypot(spread, cut),
-            alignment=_jackknife(self.alignment, [self._alignment_of(C) for C in without], counts),
-            drift=abs(whole - half),
-            cut=cut,
-        )
+    def _without_rounding(self, C: Form) -> Form:
+        """Another sensitivity, cut where C was."""
+        resolved = not self._floor or C.is_resolved(self._floor, self._frame.keep)
+        return C if resolved else C.resolved(self._floor, self._frame.keep)
 
     def _cut_error(self, power: float) -> float:
         """How much `cosine` changes when the cut is made ten times as high: nothing where there is a gap."""
         if not isinstance(self._inside, Spanned):
             return 0.0
-        values = self._inside.matrix.diagonal(dim1=-2, dim2=-1)  # `_resolved` made it diagonal
+        values = self._inside.matrix.diagonal(dim1=-2, dim2=-1)  # `resolved` made it diagonal
         higher = values > _NEAR * self._floor * values.amax(-1, keepdim=True)
         if bool((higher == (values > 0)).all()):
             return 0.0
         C = Spanned(self._inside.basis, torch.diag_embed(values * higher))
-        return abs(_cosine(self._frame.sigma2, *_power_of(self._frame.agop(C), power)) - self.cosine(power))
+        return abs(self._cosine_of(C, power) - self.cosine(power))
 
     # ---- spectra -----------------------------------------------------------------------------------------
 
@@ -389,22 +396,11 @@ class FeaturePair:
     def _inside(self) -> Form:
         """C̃: the scaled C in the coordinates of W's left singular vectors."""
         if self._X is None:
-            return self._resolved(self._frame.sensitivity(self._C, self._C_scale))
+            C = self._frame.sensitivity(self._C, self._C_scale)
+            return C.resolved(self._floor, self._frame.keep)
         C = self._frame.factor(self._X, self._C_root)
         short = C.factor.shape[2] < int(self._frame.keep.sum(-1).min())
         return C if short else C.dense()
-
-    def _resolved(self, C: Dense) -> Form:
-        """C̃ without the eigenvalues that are rounding; as it came where there are none."""
-        values = C.values
-        kept = values > self._floor * values.amax(-1, keepdim=True)
-        beyond = ~kept & self._frame.keep.flip(-1)  # zeros beyond the rank of W are no rounding
-        if not bool(beyond.any()):
-            return C
-        values, vectors = torch.linalg.eigh(C.matrix)
-        k = max(int(kept.sum(-1).max()), 1)
-        values, vectors, kept = (part[..., -k:] for part in (values, vectors, kept))
-        return Spanned(vectors * kept[:, None, :], torch.diag_embed(values * kept))
 
     @cached_property
     def _eigen(self) -> tuple[Tensor, Tensor]:
@@ -413,7 +409,7 @@ class FeaturePair:
 
     def _power_basis(self, power: float) -> tuple[Tensor, Tensor]:
         values, vectors = self._eigen
-        return _powered(values, power), vectors
+        return powered(values, power), vectors
 
     def _G_scale(self, power: float) -> float:
         return (self._W_scale * self._C_root) ** (2 * power)
@@ -446,64 +442,10 @@ class FeaturePair:
                 self._W_scale,
                 self._lift(vectors),
                 values,
-                inner=_inner(sigma2, values, vectors),
+                inner=inner(sigma2, values, vectors),
                 nn=sigma2.square().sum(),
             )
         return self._sums[power]
 
     def _ungroup(self, blocks: Tensor) -> Tensor:
         return blocks if self.grouped else blocks[0]
-
-
-def _jackknife(whole: float, without: Sequence[float], counts: Sequence[int]) -> float:
-    """Standard error of an estimate from those that leave out one group each."""
-    h = torch.tensor([sum(counts) / count for count in counts], dtype=torch.float64)
-    left = torch.tensor(without, dtype=torch.float64)
-    estimate = len(left) * whole - ((1 - 1 / h) * left).sum()
-    pseudo = h * whole - (h - 1) * left
-    return float(((pseudo - estimate).square() / (h - 1)).mean().sqrt())
-
-
-def weight_cosine(first: Tensor, second: Tensor) -> float:
-    """Cosine of ``AᵀA`` and ``BᵀB`` for weights A (g, o, i) and B (g, p, i), in the smaller dimension."""
-    (A, a), (B, b) = blocks(first, "weight"), blocks(second, "weight")
-    if A.shape[2] < A.shape[1]:
-        N, M = gram(A.mT, a), gram(B.mT, b)
-        return _ratio((N * M).sum(), N.norm() * M.norm())
-    cross = sum(x @ y.mT for x, y in zip(columns(A, a), columns(B, b), strict=True))
-    return _ratio(cross.square().sum(), smaller_gram(A, a).norm() * smaller_gram(B, b).norm())
-
-
-def effective_rank(spectrum: Tensor) -> float:
-    """Exponential of the entropy of a non-negative spectrum scaled to sum one (Roy and Vetterli 2007)."""
-    p = spectrum.double().clamp_min(0)
-    p = p / or_one(float(p.amax()))
-    if not float(p.sum()) > 0:
-        return NAN
-    p = p / p.sum()
-    return float(torch.special.entr(p).sum().exp())
-
-
-def _powered(values: Tensor, power: float) -> Tensor:
-    return values ** positive("power", power)
-
-
-def _power_of(H: Form, power: float) -> tuple[Tensor, Tensor]:
-    """Eigenvalues (g, k) and eigenvectors (g, r, k) of ``H^power``."""
-    values, vectors = H.eigen()
-    return _powered(values, power), vectors
-
-
-def _inner(sigma2: Tensor, values: Tensor, vectors: Tensor) -> Tensor:
-    """``⟨diag(sigma2), B⟩`` for the matrix B of these eigenvalues and eigenvectors, groups pooled."""
-    return ((sigma2[:, None, :] @ vectors.square()).squeeze(1) * values).sum()
-
-
-def _cosine(sigma2: Tensor, values: Tensor, vectors: Tensor) -> float:
-    return _ratio(_inner(sigma2, values, vectors), sigma2.norm() * values.norm())
-
-
-def _ratio(numerator: Tensor, denominator: Tensor) -> float:
-    """Correlation-like ratio, clipped to [-1, 1]; NaN for 0/0."""
-    denominator = float(denominator)
-    return min(1.0, max(-1.0, float(numerator) / denominator)) if denominator > 0 else NAN

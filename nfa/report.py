@@ -96,7 +96,7 @@ def summary_sentence(rows: Sequence[AnsatzRow]) -> str:
         return " ".join(["No layer was measured.", *_skipped_sentence(rows)])
     return " ".join(
         [
-            _alignment_sentence([row.z for row in measured]),
+            _alignment_sentence(measured),
             *_alpha_sentence(measured),
             *_cosine_sentence(measured),
             *_skipped_sentence(rows),
@@ -104,21 +104,25 @@ def summary_sentence(rows: Sequence[AnsatzRow]) -> str:
     )
 
 
-def _alignment_sentence(z: Sequence[float]) -> str:
+def _alignment_sentence(rows: Sequence[AnsatzRow]) -> str:
+    z = [row.z for row in rows if row.verdict != "not settled"]
     counts = {
         f"far beyond chance (z > {CLEAR:g})": sum(v > CLEAR for v in z),
         f"above chance ({CHANCE:g} < z ≤ {CLEAR:g})": sum(CHANCE < v <= CLEAR for v in z),
         f"within chance (|z| ≤ {CHANCE:g})": sum(abs(v) <= CHANCE for v in z),
         f"below chance (z < −{CHANCE:g})": sum(v < -CHANCE for v in z),
+        f"not settled (its error reaches across |z| = {CHANCE:g})": len(rows) - len(z),
         "undefined": sum(math.isnan(v) for v in z),
     }
     parts = [f"{words} in {count}" for words, count in counts.items() if count]
     listed = parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
-    return f"Of {_count(len(z), 'measured layer')}, alignment is {listed}."
+    return f"Of {_count(len(rows), 'measured layer')}, alignment is {listed}."
 
 
 def _alpha_sentence(rows: Sequence[AnsatzRow]) -> list[str]:
-    alphas = finite(row.alpha_fit for row in rows if row.z > CHANCE)  # without alignment the fit says nothing
+    alphas = finite(
+        row.alpha_fit for row in rows if row.verdict == "above null"
+    )  # without alignment the fit says nothing
     if not alphas:
         return []
     median = statistics.median(alphas)
@@ -162,6 +166,12 @@ def _alpha(row: AnsatzRow) -> str:
     return f"{row.alpha_fit:.2f} ({show(row.alpha_r, '+.2f')})"
 
 
+def alignment_words(row: AnsatzRow) -> str:
+    """The alignment with its standard error, where that is known."""
+    error = f" ± {row.alignment_stderr:.3f}" if math.isfinite(row.alignment_stderr) else ""
+    return show(row.alignment, "+.3f") + error
+
+
 def _null(row: AnsatzRow) -> str:
     if not math.isfinite(row.null_mean):
         return UNDEFINED
@@ -172,7 +182,7 @@ _COLUMNS: dict[str, Callable[[AnsatzRow], str]] = {
     "layer": lambda row: one_line(row.layer),
     "kind": lambda row: abbreviate(one_line(row.kind), _KIND_WIDTH),
     "in→out": _size,
-    "alignment": lambda row: show(row.alignment, "+.3f"),
+    "alignment": alignment_words,
     "z": lambda row: show(row.z, ".1f"),
     "verdict": lambda row: row.verdict,
     "α fit (r)": _alpha,

@@ -39,10 +39,15 @@ class AnsatzRow:
         pearson: Pearson correlation of the entries of N and ``G^α``.
         offdiag: the same without the diagonal.
         cnfc: cosine of ``ΔWᵀΔW`` with ``ΔWᵀCΔW``, ``ΔW = W - W₀`` (arXiv 2402.05271).
+        alignment_stderr: standard error of `alignment`; two of them to either side hold the truth in 19 of
+            20 layers.
+        drift: how far the mean cosine of the two halves of the samples is from that of all, where asked for.
         init_nfm_cosine: cosine of the neural feature matrix with the one at initialisation.
         init_cosine: `cosine` at initialisation.
         init_alignment: `alignment` at initialisation.
-        stderr: standard error of `cosine` (probes: over probes; exact: over groups of samples).
+        stderr: standard error of `cosine`, as that of the alignment. With probes it is that of an estimate of
+            the exact value on the same samples, where each probe has its own group (`audit` with ``probes``);
+            else that of the samples for what more of them would give, the bias of few among it.
         status: ``ok``, or ``ok: note`` with what a reader should know; ``trivial`` where C is the identity
             by construction, as at the last linear map of raw logits; or ``skipped: reason``.
         epoch: epochs trained when measured; NaN outside training.
@@ -65,6 +70,8 @@ class AnsatzRow:
     pearson: float = NAN
     offdiag: float = NAN
     cnfc: float = NAN
+    alignment_stderr: float = NAN
+    drift: float = NAN
     init_nfm_cosine: float = NAN
     init_cosine: float = NAN
     init_alignment: float = NAN
@@ -89,15 +96,25 @@ class AnsatzRow:
 
     @property
     def verdict(self) -> str:
-        """Its alignment against chance, in two words; one of `VERDICTS`."""
+        """Its alignment against chance, in two words; one of `VERDICTS`.
+
+        Not settled where two standard errors reach across the border between chance and more.
+        """
         if not self.measured:
             return "trivial" if self.trivial else "skipped"
         if math.isnan(self.z):
             return "undefined"
+        if abs(abs(self.z) - CHANCE) < 2 * self.z_stderr:
+            return "not settled"
         return "above null" if self.z > CHANCE else "below null" if self.z < -CHANCE else "within null"
 
+    @property
+    def z_stderr(self) -> float:
+        """Standard error of `z`: that of the alignment, in the same unit."""
+        return self.alignment_stderr * abs(self.z / self.alignment) if self.alignment else NAN
 
-VERDICTS = ("above null", "within null", "below null", "undefined", "trivial", "skipped")
+
+VERDICTS = ("above null", "within null", "below null", "not settled", "undefined", "trivial", "skipped")
 AUDIT_COLUMNS = tuple(f.name for f in fields(AnsatzRow) if f.name != "epoch")
 TRAIN_COLUMNS = ("epoch", *AUDIT_COLUMNS)
 _TEXT = {"layer", "kind", "status"}

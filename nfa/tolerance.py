@@ -1,4 +1,4 @@
-"""Measure until every cosine is known well enough, by the cheaper of two ways."""
+"""Measure until every cosine and every alignment is known well enough, by the cheaper of two ways."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,7 +11,8 @@ from nfa.accumulate import Sensitivity
 from nfa.batches import Batch, Replayable
 from nfa.errors import NfaError
 from nfa.maps import LinearMap
-from nfa.pairs import FeaturePair, Precision
+from nfa.pairs import FeaturePair
+from nfa.precision import Precision
 from nfa.sensitivity import measure_sensitivities
 from nfa.sweep import Again, Sweep, Watch
 
@@ -19,7 +20,6 @@ _FEW = 16  # exact backwards a sample that probes would hardly undercut
 _PROBES = 4  # a pass
 _MOST_PROBES = 256
 _FIRST_LOOK = 8  # batches: the groups of samples that errors are found from
-_T_95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36}  # by degrees of freedom
 _STALLED = 0.85  # of the error before: twice the probes should bring it to 0.71, and a drift to 0.5
 
 
@@ -34,14 +34,20 @@ def layer_pair(sensitivity: Sensitivity, weight: Tensor) -> FeaturePair:
 
 
 def precision(
-    pair: FeaturePair, sensitivity: Sensitivity, power: float, *, halves: bool = False
+    pair: FeaturePair,
+    sensitivity: Sensitivity,
+    power: float,
+    **options: Any,
 ) -> Precision:
-    """How well the statistics are known; not at all for a centred C, whose replicates are not centred."""
+    """How well the statistics are known; not at all for a centred C, whose replicates are not centred.
+
+    The options are those of `FeaturePair.precision`.
+    """
     if sensitivity.mean_outer is not None:
         return Precision()
     counts = [sensitivity.counts[slot] for slot in sensitivity.sums]
     sums = list(sensitivity.sums.values())
-    return pair.precision(sums, counts, power, factors=sensitivity.factored, halves=halves)
+    return pair.precision(sums, counts, power, factors=sensitivity.factored, **options)
 
 
 def sweep_to_tolerance(
@@ -54,10 +60,10 @@ def sweep_to_tolerance(
     watch: Watch,
     options: dict[str, Any],
 ) -> Sweep:
-    """Sweep until every layer's cosine is known to ``tolerance``, or nothing is left to gain.
+    """Sweep until every layer's cosine and alignment are known to ``tolerance``, or nothing is left to gain.
 
-    Known means that its standard error is no larger, and that it moves no further when the samples are
-    halved: the cosine of a C whose rank is limited by the samples goes on growing with them.
+    Known means that their standard errors are no larger, and that the cosine moves no further when the
+    samples are halved: that of a C whose rank is limited by these goes on growing with them.
 
     A network with few outputs is measured exactly. Else each sample gets a few probes; where the samples
     end too soon they are gone over again with as many new ones, only for the layers that need them (those
@@ -68,7 +74,7 @@ def sweep_to_tolerance(
         model: the network.
         batches: its samples; an iterator is read once only.
         maps: what to measure.
-        tolerance: greatest standard error of a cosine.
+        tolerance: greatest standard error of a cosine or an alignment.
         power: exponent of the AGOP in the cosine.
         backwards: backwards a sample of the exact mode.
         watch: looks on.
@@ -151,7 +157,7 @@ class _Until(Watch):
         return again
 
     def _errors(self, sweep: Sweep, maps: Sequence[LinearMap]) -> Iterator[tuple[str, float]]:
-        """Error or drift of the cosine of each map that has one, the larger of the two; narrow maps first."""
+        """Errors of cosine and alignment, or drift, of each map: the largest; narrow maps first."""
         for m in maps:
             sensitivity = sweep.sensitivities[m.name]
             if not (sensitivity.called and sensitivity.reached) or sensitivity.passes or sensitivity.partly:
@@ -162,7 +168,9 @@ class _Until(Watch):
                 continue
             if not all(bool(torch.isfinite(t).all()) for t in (weight, *sensitivity.sums.values())):
                 continue
-            known = precision(layer_pair(sensitivity, weight), sensitivity, self.power, halves=True)
-            # Few groups tell little of their own spread: Student's t, not the normal distribution.
-            error = known.cosine * _T_95.get(groups - 1, 2.2) / 1.96
-            yield m.name, max((e for e in (error, known.drift) if not math.isnan(e)), default=0.0)
+            known = precision(
+                layer_pair(sensitivity, weight), sensitivity, self.power, halves=True,
+                corrected=sweep.probes is not None,
+            )  # fmt: skip
+            errors = (known.cosine, known.alignment, known.drift)
+            yield m.name, max((e for e in errors if not math.isnan(e)), default=0.0)

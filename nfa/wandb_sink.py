@@ -34,7 +34,10 @@ STATISTICS = (
     "alignment", "z", "alpha_fit", "alpha_r",
     "cosine", "null_mean", "pearson", "offdiag", "cnfc", "init_nfm_cosine",
 )  # fmt: skip
-ALL_STATISTICS = (*STATISTICS, "null_std", "null_isotropic", "init_cosine", "init_alignment", "stderr")
+ALL_STATISTICS = (
+    *STATISTICS, "null_std", "null_isotropic", "alignment_stderr", "drift", "init_cosine", "init_alignment",
+    "stderr",
+)  # fmt: skip
 _SIDE = 256  # px of a heatmap
 _EIGENVALUES = 256
 _NUMERICAL_RANK = 1e-9

@@ -243,9 +243,10 @@ gives 1, with α from ½ to 1 something between. At α = 1 <i>C</i> is isotropic
 alignment undefined (–). The idea is that of [3].</dd>
 <dt>z</dt><dd>Alignment in units of its standard deviation for a <i>C</i> rotated at random, which is known
 in closed form. |z| ≤ 2 is within chance; z &gt; 5 is far beyond it.</dd>
-<dt>verdict</dt><dd>Above null where z &gt; 2, within null where |z| ≤ 2, below null where z &lt; −2. Trivial:
-the last linear map of raw logits, whose <i>C</i> is the identity by construction; its cosine at α = 1 is 1
-whatever the weights, so it takes no part in the summary, the medians and the charts.</dd>
+<dt>verdict</dt><dd>Above null where z &gt; 2, within null where |z| ≤ 2, below null where z &lt; −2. Not
+settled where two standard errors of the alignment (the ± behind it) reach across one of these borders.
+Trivial: the last linear map of raw logits, whose <i>C</i> is the identity by construction; its cosine at
+α = 1 is 1 whatever the weights, so it takes no part in the summary, the medians and the charts.</dd>
 <dt>α, r</dt><dd>The exponent fitted over the left singular directions <i>u</i> of <i>W</i>: the slope of
 log <i>u</i>ᵀ<i>Cu</i> on log σ² is 1/α − 1, and r is the correlation of the fit. Where α is near 1 that
 slope is near 0, and so is r, even where the fit is good.</dd>
@@ -309,7 +310,7 @@ NUMBER_COLUMNS = {
     "out_features": ("out", "d", "outputs of the map, all groups together"),
     "groups": ("groups", "d", "independent blocks of the map"),
     "power": ("power", "g", "exponent of the AGOP in cosine, pearson, offdiag and the nulls"),
-    "alignment": ("alignment", "+.3f", "cosine of the traceless parts of C and WWᵀ"),
+    "alignment": ("alignment", "+.3f", "cosine of the traceless parts of C and WWᵀ, ± its standard error"),
     "z": ("z", ".1f", "alignment over its standard deviation by chance"),
     "alpha_fit": ("α fit", ".2f", "fitted exponent of the ansatz"),
     "alpha_r": ("α r", "+.2f", "correlation of that fit"),
@@ -320,6 +321,8 @@ NUMBER_COLUMNS = {
     "pearson": ("pearson", ".3f", "Pearson correlation of the entries"),
     "offdiag": ("off-diag", ".3f", "Pearson correlation of the off-diagonal entries"),
     "cnfc": ("C-NFC", ".3f", "cosine of ΔWᵀΔW with ΔWᵀCΔW, ΔW the change since initialisation"),
+    "alignment_stderr": ("align. error", ".2g", "standard error of the alignment"),
+    "drift": ("drift", ".2g", "change of the cosine when the samples are halved"),
     "init_nfm_cosine": ("NFM vs init", ".3f", "cosine of the NFM with the one at initialisation"),
     "init_cosine": ("init cosine", ".3f", "cosine at initialisation"),
     "init_alignment": ("init alignment", "+.3f", "alignment at initialisation"),

@@ -11,7 +11,7 @@ from nfa.page.svg import Band, Series, figure, line_chart
 from nfa.page.text import escape
 from nfa.parts import OTHER, Parts, find_parts
 from nfa.report import UNDEFINED, finite, show
-from nfa.rows import AnsatzRow
+from nfa.rows import VERDICTS, AnsatzRow
 
 Curves = Mapping[str, Sequence[tuple[float, float]]]
 
@@ -148,6 +148,7 @@ _PART_HEADS = (
     ("above null", "number"),
     ("within", "number"),
     ("below", "number"),
+    ("not settled", "number"),
     ("alignment of each layer", "text"),
     ("median", "number"),
     ("z", "number"),
@@ -180,7 +181,7 @@ def _part_line(part: str, rows: Sequence[AnsatzRow], color: str, limits: tuple[f
     verdicts = [row.verdict for row in rows]
     counts = [
         len(rows),
-        *(verdicts.count(verdict) for verdict in ("above null", "within null", "below null")),
+        *(verdicts.count(verdict) for verdict in VERDICTS[:4]),
     ]
     medians = {
         "alignment": "+.3f",

@@ -6,11 +6,11 @@ from functools import partial
 
 from torch import Tensor
 
+from nfa.feature_matrices import effective_rank
 from nfa.page import images, svg
 from nfa.page.svg import Series, line_chart
 from nfa.page.text import escape
-from nfa.pairs import effective_rank
-from nfa.report import LayerPicture, finite, show
+from nfa.report import LayerPicture, alignment_words, finite, show
 from nfa.rows import AnsatzRow
 
 Drawing = Callable[[Tensor], Tensor]
@@ -101,7 +101,7 @@ def _layer(
 def _numbers(row: AnsatzRow) -> list[str]:
     numbers = (
         f"{row.kind}, {row.in_features} → {row.out_features}",
-        f"alignment {show(row.alignment, '+.3f')}",
+        f"alignment {alignment_words(row)}",
         f"z {show(row.z, '.1f')}, {row.verdict}",
         f"α {show(row.alpha_fit, '.2f')}",
         f"cosine {show(row.cosine)}, null {show(row.null_mean)}",

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from nfa.page.assets import NUMBER_COLUMNS, TEXT_COLUMNS
 from nfa.page.text import escape
-from nfa.report import finite, show
+from nfa.report import alignment_words, finite, show
 from nfa.rows import CHANCE, CLEAR, TRAIN_COLUMNS, VERDICTS, AnsatzRow
 
 _LONG = 12  # rows beyond which there is something to filter
@@ -121,6 +121,8 @@ def _cell(row: AnsatzRow, column: str, places: Mapping[str, str]) -> str:
         return f'<th scope="row" class="text name">{linked}{reason}</th>'
     if column in TEXT_COLUMNS:
         return f'<td class="text">{escape(value)}</td>'
+    if column == "alignment":
+        return number(value, alignment_words(row))
     emphasis = _emphasis(value) if column == "z" and math.isfinite(value) else ""
     return number(value, show(value, NUMBER_COLUMNS[column][1]), emphasis)
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from nfa import FeaturePair, NfaError, reference
 from nfa.blockwise import gram
+from nfa.feature_matrices import effective_rank, weight_cosine
 from nfa.forms import haar
-from nfa.pairs import effective_rank, weight_cosine
 
 SHAPES = {  # groups, out, in, rank of C
     "in<out": (1, 9, 5, 9),
@@ -401,7 +401,8 @@ def test_jackknife_takes_sums_or_factors_for_either_pair():
     whole = reference.cosine(N, reference.matrix_power(W.mT @ X @ X.mT @ W, 0.5))
     mean = 3 * whole - sum((1 - 1 / a) * c for a, c in zip(h, cosines, strict=True))
     terms = [(a * whole - (a - 1) * c - mean) ** 2 / (a - 1) for a, c in zip(h, cosines, strict=True)]
-    assert by_sums == pytest.approx(math.sqrt(sum(terms) / 3), rel=1e-7)
+    spread = math.sqrt(sum(terms) / 3) * 4.30 / 1.96  # Student's t of two degrees of freedom
+    assert by_sums == pytest.approx(math.hypot(spread, whole - mean), rel=1e-7)
 
 
 def test_factor_alone_or_sensitivity_alone_and_of_the_right_shape():
