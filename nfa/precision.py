@@ -16,6 +16,7 @@ from how much the cosine moves when a group is left out.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -72,28 +73,26 @@ class _Known:
 
 @dataclass(frozen=True)
 class _Norms:
-    """Norms of the sum of all groups, of the sums that leave out one each, and of each group."""
+    """Norms of sums of groups, from which the bias of a norm is known."""
 
-    whole: float
-    without: list[float]
-    parts: list[float]
+    total: Form
+    without: Sequence[Form]
+    parts: Sequence[Form]
+    counts: Sequence[int]
+    norm: Callable[[Form], Tensor]
 
-    @classmethod
-    def of(cls, sums: Sequence[Form], parts: Sequence[Form], norm: Callable[[Form], Tensor]) -> "_Norms":
-        """Of forms: all groups and those without each, and each."""
-        whole, *without = [float(norm(C)) for C in sums]
-        return cls(whole, without, [float(norm(C)) for C in parts])
+    @cached_property
+    def _of_parts(self) -> list[float]:
+        return [float(self.norm(part)) for part in self.parts]
 
-    def share_of_different(self, counts: Sequence[int], left_out: int | None = None) -> float:
+    def share_of_different(self, left_out: int | None = None) -> float:
         """The squared norm of a mean from products of different groups, over that of the mean itself."""
-        whole = self.whole if left_out is None else self.without[left_out]
+        whole = float(self.norm(self.total if left_out is None else self.without[left_out]))
         if not whole > 0:
             return NAN
-        kept = [
-            (n, part) for j, (n, part) in enumerate(zip(counts, self.parts, strict=True)) if j != left_out
-        ]
-        same = sum((part / whole) ** 2 for _, part in kept)
-        n2, own = sum(n for n, _ in kept) ** 2, sum(n**2 for n, _ in kept)
+        kept = [j for j in range(len(self.counts)) if j != left_out]
+        same = sum((self._of_parts[j] / whole) ** 2 for j in kept)
+        n2, own = sum(self.counts[j] for j in kept) ** 2, sum(self.counts[j] ** 2 for j in kept)
         return (1 - same) * n2 / (n2 - own)
 
 
@@ -128,12 +127,12 @@ def precision_of(
     """
     total = joined(parts)
     reduced = [joined([*parts[:j], *parts[j + 1 :]]) for j in range(len(parts))]
-    norms = _Norms.of([total, *reduced], parts, lambda C: C.traceless_norm(frame.keep))
-    aligned = _of_ratio(whole[1], [alignment(C) for C in reduced], counts, norms)
+    norms = _Norms(total, reduced, parts, counts, lambda C: C.traceless_norm(frame.keep))
+    aligned = _of_ratio(whole[1], [alignment(C) for C in reduced], norms, corrected)
     left = [cosine(C) for C in reduced]
     if linear:
-        norms = _Norms.of([total, *reduced], parts, lambda C: frame.agop(C).norm())
-        known = _of_ratio(whole[0], left, counts, norms)
+        norms = _Norms(total, reduced, parts, counts, lambda C: frame.agop(C).norm())
+        known = _of_ratio(whole[0], left, norms, corrected)
     else:
         known = _of_jackknife(whole[0], left, counts)
     half = (cosine(joined(parts[::2])) + cosine(joined(parts[1::2]))) / 2 if halves else NAN
@@ -148,23 +147,23 @@ def precision_of(
     )
 
 
-def _of_ratio(whole: float, without: Sequence[float], counts: Sequence[int], norms: _Norms) -> _Known:
+def _of_ratio(whole: float, without: Sequence[float], norms: _Norms, corrected: bool) -> _Known:
     """A product over a norm, which is known without bias from products of different groups.
 
     Args:
         whole: of all groups.
         without: leaving out each.
-        counts: samples of each group.
         norms: of the sums.
+        corrected: the spread asked for is that of the value without its bias.
     """
-    share = norms.share_of_different(counts)
-    corrected = whole * _factor(share)
-    if len(counts) > 2:
-        left = [v * _factor(norms.share_of_different(counts, j)) for j, v in enumerate(without)]
-        spread = _jackknife(corrected, left, counts)[1]
-    else:  # one group alone has no products
-        spread = _jackknife(whole, without, counts)[1] * _factor(share)
-    bias = whole - clipped(corrected)
+    counts, share = norms.counts, norms.share_of_different()
+    better = whole * _factor(share)
+    if corrected and len(counts) > 2:
+        left = [value * _factor(norms.share_of_different(j)) for j, value in enumerate(without)]
+        spread = _jackknife(better, left, counts)[1]
+    else:  # of two groups one would be left, which has no products
+        spread = _jackknife(whole, without, counts)[1] * (_factor(share) if corrected else 1.0)
+    bias = whole - clipped(better)
     return _Known(bias, spread, 0.0 if share >= _LEAST_SHARE else bias)
 
 
