@@ -65,9 +65,9 @@ class AnsatzReport:
         return f"AnsatzReport({measured} of {len(self.rows)} layers measured on {samples} samples)"
 
     def __str__(self) -> str:
-        noise, sentences = self.meta.get("noise"), [summary_sentence(self.rows)]
-        sentences += [line for line in (contradiction_sentence(self), noise and noise_sentence(noise)) if line]
-        return "\n".join([format_table(self.rows), "", *sentences])
+        noise = self.meta.get("noise")
+        told = (summary_sentence(self.rows), contradiction_sentence(self), noise and noise_sentence(noise))
+        return "\n".join([format_table(self.rows), "", *filter(None, told)])
 
     def pair(self, layer: str) -> FeaturePair:
         """The measured pair of one layer.
