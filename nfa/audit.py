@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from nfa.accumulate import Sensitivity
 from nfa.arguments import batches_of, check_combinations, check_initial_state, checked, measurable
+from nfa.batch_axis import with_batch_dim
 from nfa.batches import Batch, limited, peek, split
 from nfa.checks import known_options, network_of
 from nfa.contradictions import contradiction_sentence
@@ -28,7 +29,7 @@ from nfa.precision import Precision
 from nfa.report import format_table, summary_sentence
 from nfa.row_numbers import row_numbers
 from nfa.rows import AnsatzRow
-from nfa.sensitivity import all_reduce, built, measure_sensitivities
+from nfa.sensitivity import all_reduce, bases_of, built, measure_sensitivities
 from nfa.sweep import Watch
 from nfa.tolerance import layer_pair, sweep_to_tolerance
 from nfa.untouched import same_random_states
@@ -91,6 +92,7 @@ class AnsatzReport:
         raise NfaError(f"no layer {layer!r}; layers: {', '.join(row.layer for row in self.rows)}")
 
 
+@with_batch_dim
 def audit(
     model: nn.Module,
     batches: Iterable[Batch] | Tensor,
@@ -140,6 +142,8 @@ def audit(
         distributed: each rank brings its own part of the samples and all get the report of the whole.
         replicates: partial sums kept for ``stderr``; 1 leaves it out.
         watch: looks on, and may end the measurement early.
+        batch_dim: axis of the inputs that counts samples; 1 for time-first sequences. The outputs have their
+            samples there too, or first.
         **sweep_options: ``output``, ``output_fn``, ``neglect``, ``chunk``, ``centered`` of
             `measure_sensitivities`.
 
@@ -181,7 +185,7 @@ def audit(
         )
         _check_initial(maps, initial)
         check_any(maps, skipped)
-        bases = _bases(maps, initial)
+        bases = bases_of(maps, {} if initial is None else initial.weights)
         start = time.perf_counter()
         if memory is not None or tolerance is not None:
             footprint, batches = survey(model, batches, maps, bases, **options)
@@ -224,6 +228,7 @@ def audit(
     return report
 
 
+@with_batch_dim
 def agop(
     model: nn.Module,
     batches: Iterable[Batch] | Tensor,
@@ -236,7 +241,7 @@ def agop(
         model: any module.
         batches: see `nfa.sensitivity.measure_sensitivities`.
         layers: glob pattern or patterns of layer names; None takes all.
-        **sweep_options: any keyword of `nfa.sensitivity.measure_sensitivities`.
+        **sweep_options: ``batch_dim`` as in `audit`, or any keyword of `measure_sensitivities`.
 
     Returns:
         Layer name -> ``G = WᵀCW``, float64 (in, in), or (groups, in, in) for a grouped convolution; for a
@@ -247,7 +252,7 @@ def agop(
     with same_random_states():
         batches = built(model, batches)
         maps, _ = find_maps(model, layers)
-        sweep = measure_sensitivities(model, batches, maps, bases=_bases(maps, None), **sweep_options)
+        sweep = measure_sensitivities(model, batches, maps, bases=bases_of(maps, {}), **sweep_options)
     return {
         m.name: layer_pair(sweep.sensitivities[m.name], m.weight()).agop()
         for m in maps
@@ -262,13 +267,14 @@ def neural_feature_matrix(module: nn.Module) -> Tensor:
     return N if W.shape[0] > 1 else N[0]
 
 
+@with_batch_dim
 def input_agop(model: nn.Module, batches: Iterable[Batch] | Tensor, **sweep_options: Any) -> Tensor:
     """AGOP of a network with respect to its whole (flattened) input, float64 (d, d).
 
     Args:
         model: a module of one tensor argument.
         batches: tensors or pairs (x, target).
-        **sweep_options: any keyword of `nfa.sensitivity.measure_sensitivities`.
+        **sweep_options: ``batch_dim`` as in `audit`, or any keyword of `measure_sensitivities`.
     """
     sweep_options = _checked_sweep(sweep_options, input_agop)
     model, batches = measurable(model), batches_of(batches)
@@ -428,19 +434,3 @@ def _check_initial(maps: Sequence[LinearMap], initial: AnsatzReport | None) -> N
                 f"initial_state is of another model: {lmap.name} was {tuple(before.shape)}, "
                 f"is {tuple(lmap.weight().shape)}"
             )
-
-
-def _bases(maps: Sequence[LinearMap], initial: AnsatzReport | None) -> dict[str, Tensor]:
-    """Orthonormal bases of range([W, W₀]) for the maps in which that makes C clearly smaller."""
-    bases = {}
-    for lmap in maps:
-        if lmap.module._forward_pre_hooks:  # the weight may be made anew by the forward (weight_norm)
-            continue
-        parts = [lmap.weight()]
-        if initial is not None and lmap.name in initial.weights and not lmap.free_rows:
-            parts.append(initial.weights[lmap.name])
-        out, inputs = parts[0].shape[1], sum(part.shape[2] for part in parts)
-        if inputs <= 0.6 * out and all(bool(torch.isfinite(part).all()) for part in parts):
-            W = torch.cat([part.to(parts[0].device, torch.float64) for part in parts], 2)
-            bases[lmap.name] = torch.linalg.qr(W).Q
-    return bases

@@ -190,7 +190,7 @@ class Run:
             mask = output_mask(raw, self.output, inputs)
             root, total, seeds_of = self._plan(raw, out, n, mask, resume)
             self.backwards = total
-            self._backward(root, total, seeds_of, index, resume, n)
+            self._backward(root, total, seeds_of, index, resume, n, raw)
 
     def _outputs(self, inputs: Any, target: Any) -> tuple[Tensor, Tensor]:
         """What the network returns for a piece, as it is and as (samples, k)."""
@@ -309,6 +309,7 @@ class Run:
         index: int,
         resume: _Resume,
         samples: int,
+        raw: Tensor,
     ) -> None:
         """Send every output (or probe) of a piece back once; the recorder's hooks see the gradients."""
         recorder = self.recorder
@@ -322,7 +323,7 @@ class Run:
             seeds = seeds_of(lines)
             for name, accumulator in recorder.accumulators.items():
                 accumulator.calls_of_line, accumulator.skip_calls = 0, resume.seen.pop(name, 0)
-            recorder.lines, recorder.seeds = lines, seeds.flatten(2) if self.head is None else None
+            recorder.lines, recorder.seeds = lines, _laid_out(seeds, raw) if self.head is None else None
             try:
                 if len(lines) == 1:
                     more = lines[-1] + 1 < total
@@ -360,6 +361,17 @@ class Run:
         self.samples = min(sum(a.counts) for a in accumulators) // (self.probes or 1)
         self._abandoned = True
         return True
+
+
+def _laid_out(seeds: Tensor, raw: Tensor) -> Tensor:
+    """Seeds (lines, samples, outputs) in the order in which the outputs lie in memory, (lines, ...).
+
+    Outputs with another axis turned to the front are those of a layer all the same.
+    """
+    if raw.is_contiguous() or seeds[0].numel() != raw.numel():
+        return seeds
+    order = sorted(range(raw.dim()), key=lambda axis: -raw.stride(axis))
+    return seeds.reshape(-1, *raw.shape).permute(0, *(axis + 1 for axis in order))
 
 
 def _batched_backward(root: Tensor, leaves: list[Tensor], seeds: Tensor) -> None:

@@ -110,6 +110,27 @@ def built(model: nn.Module, batches: Iterable[Batch]) -> Iterable[Batch]:
     return batches
 
 
+def bases_of(maps: Sequence[LinearMap], initial: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Orthonormal bases of range([W, W₀]) for the maps in which that makes C clearly smaller.
+
+    Args:
+        maps: with weights W.
+        initial: weights W₀, of some of them.
+    """
+    bases = {}
+    for lmap in maps:
+        if lmap.module._forward_pre_hooks:  # the weight may be made anew by the forward (weight_norm)
+            continue
+        parts = [lmap.weight()]
+        if lmap.name in initial and not lmap.free_rows:
+            parts.append(initial[lmap.name])
+        out, inputs = parts[0].shape[1], sum(part.shape[2] for part in parts)
+        if inputs <= 0.6 * out and all(bool(torch.isfinite(part).all()) for part in parts):
+            W = torch.cat([part.to(parts[0].device, torch.float64) for part in parts], 2)
+            bases[lmap.name] = torch.linalg.qr(W).Q
+    return bases
+
+
 def all_reduce(sweep: Sweep) -> None:
     """Add up the sweeps of all ranks of the default process group, in place; each rank gets the sum."""
     for sensitivity in sweep.sensitivities.values():
