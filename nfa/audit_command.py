@@ -31,7 +31,8 @@ from nfa.zoo import Loaded, load
 
 _GROUPS = 8  # of samples, from which standard errors are found
 _BATCH = 8  # samples a group at most: the more groups, the sooner it is known whether they suffice
-_READY = (".npz", ".safetensors", ".txt")
+_ARRAYS = (".npz", ".safetensors")
+_READY = (*_ARRAYS, ".txt")
 _MEMORY_SHARE = 0.8  # of what is free
 
 
@@ -51,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     choice = _choice(options, loaded)
     twin = build_twin(loaded, options.spec.strip(), options.seed + 1) if options.init else None
     inputs = _inputs(options, loaded)
-    check_call(loaded.model, inputs, choice)
+    check_call(loaded.model, inputs, choice, options.batch_dim)
     new = not os.path.exists(out)
     try:
         check_writable(out)
@@ -105,6 +106,11 @@ def _inputs(options: argparse.Namespace, loaded: Loaded) -> Inputs:
             f"{options.data} holds ready inputs, which are not preprocessed: leave out --size, --resize, "
             "--mean and --std"
         )
+    if options.batch_dim and Path(options.data).suffix.lower() not in _ARRAYS:
+        raise NfaError(
+            f"--batch-dim is for ready inputs (.npz, .safetensors), {options.data} has its samples first: "
+            "leave it out"
+        )
     arguments = {
         "preprocessing": _preprocessing(options, loaded),
         "max_samples": options.max_samples,
@@ -114,6 +120,7 @@ def _inputs(options: argparse.Namespace, loaded: Loaded) -> Inputs:
         "rgb": options.rgb,
         "tokenize": loaded.tokenize,
         "tokens": options.tokens,
+        "batch_dim": options.batch_dim,
     }
     inputs = load_inputs(options.data, **arguments)
     batch_size = min(options.batch_size or min(max(inputs.samples // _GROUPS, 1), _BATCH), inputs.samples)
@@ -188,6 +195,7 @@ def _measurement(
         "memory": options.memory or (free and _MEMORY_SHARE * free) or None,
         "output": options.output,
         "output_fn": choice,
+        "batch_dim": options.batch_dim,
         "drift": True,
         "watch": watch,
     }

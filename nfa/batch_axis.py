@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 
 from nfa.arguments import batches_of, checked, measurable
 from nfa.batches import Batch, OutputFn, picked, split
@@ -24,8 +25,8 @@ Path = tuple[Any, ...]
 class BatchAxis:
     """The axis along which a network has its samples, in its inputs and in its outputs.
 
-    Tensors whose length there is the number of samples are turned, so also the states (layers, samples, …)
-    of a recurrent network; others, such as masks (samples, time), stay as they are.
+    What has the number of samples as its length there is turned, so also the states (layers, samples, …) of
+    a recurrent network; other tensors, such as masks (samples, time), stay as they are.
     """
 
     def __init__(self, dim: int):
@@ -61,7 +62,7 @@ class BatchAxis:
     def outputs(self, output_fn: OutputFn | None) -> OutputFn:
         """Picks the outputs of a network as ``output_fn`` does, with samples first."""
 
-        def pick(raw: Any) -> Tensor:
+        def pick(raw: Any) -> torch.Tensor:
             out = picked(raw, output_fn)
             axes = [axis for axis in (0, self.dim) if out.dim() > axis and out.shape[axis] == self._samples]
             if len(axes) == 1:
@@ -87,17 +88,21 @@ class BatchAxis:
             finally:
                 hook.remove()
 
-    def _along(self, t: Tensor, samples: int) -> bool:
+    def _along(self, t: torch.Tensor, samples: int) -> bool:
         return t.dim() > self.dim and t.shape[self.dim] == samples
 
-    def _front(self, t: Tensor) -> Tensor:
+    def _front(self, t: torch.Tensor) -> torch.Tensor:
         return t.movedim(self.dim, 0)
 
-    def _back(self, place: Path, t: Tensor) -> Tensor:
+    def _back(self, place: Path, t: torch.Tensor) -> torch.Tensor:
         return t.movedim(0, self.dim) if place in self._turned else t
 
     def _target(self, target: Any, samples: int) -> Any:
-        return self._front(target) if isinstance(target, Tensor) and self._along(target, samples) else target
+        return (
+            self._front(target)
+            if isinstance(target, torch.Tensor) and self._along(target, samples)
+            else target
+        )
 
 
 class _Turned:
@@ -129,9 +134,9 @@ def with_batch_dim(measure: Callable) -> Callable:
     return along
 
 
-def _tensors(inputs: Any, place: Path = ()) -> Iterator[tuple[Path, Tensor]]:
+def _tensors(inputs: Any, place: Path = ()) -> Iterator[tuple[Path, torch.Tensor]]:
     """Places and tensors; one tensor alone is the first argument."""
-    if isinstance(inputs, Tensor):
+    if isinstance(inputs, torch.Tensor):
         yield place or (0,), inputs
     elif isinstance(inputs, Mapping):
         for name, value in inputs.items():
@@ -141,8 +146,8 @@ def _tensors(inputs: Any, place: Path = ()) -> Iterator[tuple[Path, Tensor]]:
             yield from _tensors(value, (*place, i))
 
 
-def _mapped(inputs: Any, function: Callable[[Path, Tensor], Tensor], place: Path = ()) -> Any:
-    if isinstance(inputs, Tensor):
+def _mapped(inputs: Any, function: Callable[[Path, torch.Tensor], torch.Tensor], place: Path = ()) -> Any:
+    if isinstance(inputs, torch.Tensor):
         return function(place or (0,), inputs)
     if isinstance(inputs, Mapping):
         return {name: _mapped(value, function, (*place, name)) for name, value in inputs.items()}

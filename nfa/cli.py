@@ -150,6 +150,10 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--rgb", action="store_true", help="show grey pictures to a network for RGB")
     data.add_argument("--split", choices=("train", "test"), default="train")
     data.add_argument("--root", default="data", metavar="DIR", help="of torchvision sets (default data)")
+    data.add_argument(
+        "--batch-dim", type=_count_or_zero, default=0, metavar="AXIS",
+        help="of ready inputs that counts samples, from 0; 1 for time-first sequences (default 0)",
+    )  # fmt: skip
     data.add_argument("--tokens", type=_count, default=128, metavar="T", help="of one sample (default 128)")
 
     shown = parser.add_argument_group("what is shown")

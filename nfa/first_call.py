@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nfa.batch_axis import BatchAxis
 from nfa.batches import OutputFn, call, changed, cut, doubled, length, map_tensors, picked, prepare, split
 from nfa.errors import NfaError
 from nfa.inputs import Inputs
@@ -16,19 +17,30 @@ _BATCHES = (1, 4, 8, 10, 16, 32, 64)  # samples, that a network may be fixed to
 _IMAGES = {"conv1d": 3, "conv2d": 4, "conv3d": 5}  # dimensions of a batch
 
 
-def check_call(model: nn.Module, inputs: Inputs, output_fn: OutputFn) -> None:
+def check_call(model: nn.Module, inputs: Inputs, output_fn: OutputFn, batch_dim: int = 0) -> None:
     """Call a network with two samples, other values of them, and one alone.
 
     Args:
         model: the network; left as it was.
         inputs: its samples.
         output_fn: picks the tensor of outputs.
+        batch_dim: axis of the samples in the inputs.
 
     Raises:
         NfaError: it cannot be called with them, its outputs do not hang on them, or do not have one entry a
             sample however many there are.
     """
-    x, _ = split(next(iter(inputs)))
+    batch = next(iter(inputs))
+    if batch_dim == 0:
+        _check_call(model, split(batch)[0], output_fn)
+        return
+    axis = BatchAxis(batch_dim)
+    x, _ = split(axis.first(batch))
+    with axis.turning(model):
+        _check_call(model, x, axis.outputs(output_fn))
+
+
+def _check_call(model: nn.Module, x: Any, output_fn: OutputFn) -> None:
     two = doubled(cut(x, slice(2), length(x)))
     one = cut(two, slice(1), 2)
     with untouched(model), torch.no_grad():

@@ -23,8 +23,10 @@ _ROWS = 1024  # samples looked through at a time
 _TEXT = 20  # bytes that a byte of text takes as text, tokens and numbers
 
 
-def array_inputs(path: Path, sampling: Sampling) -> Inputs:
-    """Turn the arrays of a file into batches; their first dimension counts samples.
+def array_inputs(path: Path, sampling: Sampling, batch_dim: int = 0) -> Inputs:
+    """Turn the arrays of a file into batches; their dimension ``batch_dim`` counts samples.
+
+    It is the first one of arrays whose length along the other is another, and of targets.
 
     An array named as in `SINGLE` is the network's only argument: batches are x, or (x, y) with an array named
     as in `TARGETS`. Arrays of other names are keyword arguments: batches are dictionaries, the target is
@@ -41,8 +43,9 @@ def array_inputs(path: Path, sampling: Sampling) -> Inputs:
     }
     inputs = {name: t for name, t in arrays.items() if name not in targets}
     y = next((arrays[name] for name in targets), None)
-    n = _common_length(path, arrays)
     main = next((name for name in _MAIN if name in inputs), next(iter(inputs)))
+    axes = _axes(path, inputs, main, batch_dim)
+    n = _common_length(path, {name: t.movedim(axes.get(name, 0), 0) for name, t in arrays.items()})
     if single and inputs[main].dim() < 2:
         raise NfaError(
             f"expected {main!r} in {path} of shape (samples, ...) with two dimensions or more, got "
@@ -50,13 +53,25 @@ def array_inputs(path: Path, sampling: Sampling) -> Inputs:
         )
 
     def read(index: Tensor) -> Batch:
-        batch = {name: _numbers(t[index]) for name, t in inputs.items()}
+        batch = {name: _numbers(t.index_select(axes[name], index)) for name, t in inputs.items()}
         if not single:
             return batch if y is None else {**batch, "labels": _numbers(y[index])}
         return batch[main] if y is None else (batch[main], _numbers(y[index]))
 
     names = "" if single else f" ({', '.join(inputs)})"
-    return sampling.inputs(f"{path.name}: {{}} inputs{names}", n, y, tuple(inputs[main].shape[1:]), read)
+    shape = tuple(inputs[main].movedim(axes[main], 0).shape[1:])
+    return sampling.inputs(f"{path.name}: {{}} inputs{names}", n, y, shape, read)
+
+
+def _axes(path: Path, inputs: Mapping[str, Tensor], main: str, batch_dim: int) -> dict[str, int]:
+    """The axis of each array that counts samples."""
+    if inputs[main].dim() <= batch_dim:
+        raise NfaError(
+            f"--batch-dim {batch_dim} is no axis of {main!r} in {path}, of shape {tuple(inputs[main].shape)}"
+        )
+    n = inputs[main].shape[batch_dim]
+    along = {name for name, t in inputs.items() if t.dim() > batch_dim and t.shape[batch_dim] == n}
+    return {name: batch_dim if name in along else 0 for name in inputs}
 
 
 def text_inputs(

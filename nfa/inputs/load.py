@@ -48,6 +48,7 @@ def load_inputs(
     rgb: bool = False,
     tokenize: Callable[[str], list[int]] | None = None,
     tokens: int = 128,
+    batch_dim: int = 0,
 ) -> Inputs:
     """Find the samples that `data` names; they are read batch by batch, in a seeded, stratified order.
 
@@ -64,6 +65,7 @@ def load_inputs(
         rgb: repeat the channel of grey images.
         tokenize: text to token ids; the tokenizer of the network.
         tokens: length of the blocks that text is cut into.
+        batch_dim: axis of the samples in a file of ready inputs.
 
     Raises:
         NfaError: `data` names nothing that can be read, or it does not suit the options or the network.
@@ -78,7 +80,7 @@ def load_inputs(
             from nfa.inputs.preprocessed import image_inputs
 
             return image_inputs(_open_images(path, data, split, root), preprocessing, sampling, rgb=rgb)
-        return _file_inputs(path, data, split, sampling, tokenize, tokens)
+        return _file_inputs(path, data, split, sampling, tokenize, tokens, batch_dim)
 
 
 def _open_images(path: Path, data: str, split: str, root: str) -> "Images":
@@ -98,6 +100,7 @@ def _file_inputs(
     sampling: Sampling,
     tokenize: Callable[[str], list[int]] | None,
     tokens: int,
+    batch_dim: int,
 ) -> Inputs:
     from nfa.inputs.arrays import array_inputs, text_inputs
 
@@ -106,9 +109,9 @@ def _file_inputs(
         raise NfaError(_unknown(path, data))
     if split == "test":
         raise NfaError(f"{path} is not divided into train and test: leave out --split test")
-    return (
-        array_inputs(path, sampling) if ending in _ARRAYS else text_inputs(path, sampling, tokenize, tokens)
-    )
+    if ending in _ARRAYS:
+        return array_inputs(path, sampling, batch_dim)
+    return text_inputs(path, sampling, tokenize, tokens)
 
 
 def _unknown(path: Path, data: str) -> str:

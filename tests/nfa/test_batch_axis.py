@@ -1,13 +1,19 @@
 """Time-first networks, measured with ``batch_dim=1``, give what their batch-first wrapping gives."""
 
 import inspect
+import json
 import math
+import sys
 
+import numpy
 import pytest
 import torch
 from torch import nn
 
 import nfa
+from nfa.cli import main
+from nfa.inputs import load_inputs
+from nfa.rows import read_csv
 
 D = torch.float64
 T, N = 5, 7
@@ -214,3 +220,79 @@ def test_the_option_is_part_of_the_signatures():
         assert inspect.signature(measure).parameters["batch_dim"].default == 0
     with pytest.raises(nfa.NfaError, match="did you mean"):
         nfa.audit(seeded(NETS["LSTM"]), [normal(T, N, 6)], batch_dims=1)
+
+
+# -- the command -----------------------------------------------------------------------------------
+
+COMMAND_NETS = """
+from tests.nfa.test_batch_axis import Tagger, nn
+
+def tagger():
+    return Tagger(nn.LSTM(8, 8))
+
+def last():
+    return Tagger(nn.GRU(8, 8), last=True)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "time_first_nets.py").write_text(COMMAND_NETS)
+    x = normal(T, 24, 6).float().numpy()
+    numpy.savez("x.npz", x=x)
+    yield tmp_path
+    sys.modules.pop("time_first_nets", None)
+
+
+def command(net, data, *options):
+    chosen = ["--data", data, "--out", "out", "--exact", "--pictures", "0", *options]
+    return main(["audit", f"time_first_nets:{net}", *chosen])
+
+
+@pytest.mark.parametrize("net", ["tagger", "last"])
+def test_the_command_takes_the_axis(folder, net):
+    assert command(net, "x.npz", "--batch-dim", "1", "--init", "--weights", weights_of(net)) == 0
+    written = json.loads((folder / "out/audit.json").read_text())
+    assert written["meta"]["samples"] == 24
+    model = seeded(lambda: Tagger(nn.LSTM(8, 8) if net == "tagger" else nn.GRU(8, 8), last=net == "last"))
+    report = nfa.audit(model.float(), [normal(T, 24, 6).float()], batch_dim=1)
+    for row in read_csv(folder / "out/audit.csv"):
+        expected = report.row(row.layer)
+        assert row.status == expected.status
+        assert row.alignment == pytest.approx(expected.alignment, abs=1e-4, nan_ok=True)
+
+
+def weights_of(net):
+    model = seeded(lambda: Tagger(nn.LSTM(8, 8) if net == "tagger" else nn.GRU(8, 8), last=net == "last"))
+    torch.save(model.float().state_dict(), "net.pth")
+    return "net.pth"
+
+
+def test_arrays_of_keyword_arguments_have_their_samples_where_the_network_wants_them(tmp_path):
+    x, mask = normal(T, 24, 6).float(), torch.arange(24)[:, None] + torch.arange(T) > 3
+    numpy.savez(tmp_path / "named.npz", inputs_embeds=x.numpy(), mask=mask.numpy(), labels=numpy.arange(24))
+    inputs = load_inputs(str(tmp_path / "named.npz"), batch_size=5, batch_dim=1)
+    assert inputs.samples == 24
+    assert inputs.shape == (T, 6)
+    batch = next(iter(inputs))
+    assert torch.equal(batch["inputs_embeds"], x[:, batch["labels"]])
+    assert torch.equal(batch["mask"], mask[batch["labels"]])
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "words"),
+    [
+        ("x.npz", [], "--batch-dim 1"),
+        ("x.npz", ["--batch-dim", "3"], "is no axis of 'x' in x.npz"),
+        ("x.npz", ["--batch-dim", "-1"], "expected a whole number of at least 0"),
+        ("digits", ["--batch-dim", "1", "--mean", "0", "--std", "1"], "--batch-dim is for ready inputs"),
+    ],
+)
+def test_the_command_refuses(folder, capsys, data, options, words):
+    with pytest.raises(SystemExit) as status:
+        command("tagger", data, *options)
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert status.value.code == 2
+    assert error.startswith("error:")
+    assert words in error
