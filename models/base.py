@@ -1,5 +1,6 @@
 """What every model of the lab shares, nets and kernel machines alike: metrics, and how they are logged."""
 
+import inspect
 import os
 from collections.abc import Mapping
 from typing import Any, Self
@@ -13,7 +14,8 @@ from torchmetrics.classification import MulticlassAccuracy
 from datamodules.base import TensorDataModule
 from models.checks import check_choice
 from nfa import NfaError
-from nfa.zoo.weights import read_file
+from nfa.machines.sized import make_room
+from nfa.zoo.weights import find_state, read_file
 
 TASKS = ("classification", "regression")
 TRAINED_STATE = "trained_state_dict"  # in a checkpoint whose state_dict is tested, and not trained further
@@ -50,35 +52,45 @@ class LabModule(pl.LightningModule):
 
     @classmethod
     def load_from_checkpoint(
-        cls, checkpoint_path: str | os.PathLike, *args: Any, weights_only: bool = True, **kwargs: Any
+        cls,
+        checkpoint_path: str | os.PathLike,
+        map_location: torch.device | str | None = None,
+        **options: Any,
     ) -> Self:
-        """Lightning's, without code that a checkpoint names: reading a file is not running it.
+        """The model of a checkpoint, with the weights that were tested.
+
+        In the place of Lightning's, which would import and call what a checkpoint names: reading a file is
+        not running it.
 
         Args:
             checkpoint_path: of a file, not an address.
-            *args: of Lightning.
-            weights_only: whether the file may hold tensors and plain types alone.
-            **kwargs: options in the place of those in the checkpoint.
+            map_location: device of the model; None means the CPU.
+            **options: of the model, in the place of those in the checkpoint.
 
         Raises:
-            NfaError: no such file, a damaged one, or one that names what is not in `nfa.nets.registry`.
+            NfaError: no such file, a damaged one, one of another model, or one that names what is not in
+                `nfa.nets.registry`.
         """
-        content = read_file(checkpoint_path) if weights_only else {}
-        hyper = content.get("hyper_parameters", {}) if isinstance(content, Mapping) else {}
-        if "_instantiator" in hyper:
-            raise NfaError(
-                f"{checkpoint_path} names a function that is to build the model "
-                f"({hyper['_instantiator']!r:.80}), which was not imported: expected a checkpoint of this lab"
-            )
-        options = cls.safe_options(hyper, checkpoint_path, kwargs) | kwargs
-        return super().load_from_checkpoint(checkpoint_path, *args, weights_only=weights_only, **options)
+        content = read_file(checkpoint_path)
+        hyper = content.get("hyper_parameters", {}) if isinstance(content, Mapping) else None
+        if not isinstance(hyper, Mapping):
+            raise NfaError(f"{checkpoint_path} is no checkpoint of this lab: it has no hyper_parameters")
+        takes = inspect.signature(cls.__init__).parameters
+        kept = {k: v for k, v in hyper.items() if k in takes and k not in options}
+        try:
+            model = cls(**cls.from_file(kept, checkpoint_path), **options)
+        except TypeError as error:
+            raise NfaError(f"{checkpoint_path} does not fit a {cls.__name__} ({error})") from None
+        state = find_state(content, checkpoint_path)
+        make_room(model, state)
+        model.check_fits(state)
+        model.load_state_dict(state)
+        return model.to(map_location or "cpu")
 
     @classmethod
-    def safe_options(
-        cls, hyper: Mapping[str, Any], path: str | os.PathLike, given: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """Options in the place of those that a checkpoint may not decide as they stand there."""
-        return {}
+    def from_file(cls, kept: dict[str, Any], path: str | os.PathLike) -> dict[str, Any]:
+        """The options that a checkpoint keeps, as they may be followed."""
+        return kept
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs (n, num_outputs) of inputs (n, *input_shape)."""
@@ -114,7 +126,11 @@ class LabModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the weights to train further; refuse those of another model with the first misfits."""
         checkpoint["state_dict"] = checkpoint.pop(TRAINED_STATE, checkpoint["state_dict"])
-        mine, theirs = self.state_dict(), checkpoint["state_dict"]
+        self.check_fits(checkpoint["state_dict"])
+
+    def check_fits(self, theirs: Mapping[str, Tensor]) -> None:
+        """Refuse the state dict of another model with the first names that do not fit."""
+        mine = self.state_dict()
         shapes = [
             f"{k}: {tuple(theirs[k].shape)} in the file, {tuple(mine[k].shape)} here"
             for k in mine

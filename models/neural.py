@@ -15,7 +15,7 @@ from lab.options import TRAINING
 from models.base import LabModule, check_finite
 from nfa import NfaError
 from nfa.maps import map_kind
-from nfa.nets.registry import checked
+from nfa.nets.registry import build
 from nfa.returned import pick_tensor
 
 
@@ -36,6 +36,7 @@ class NeuralModule(LabModule):
         schedule: of the learning rate over the whole run: ``constant``, ``cosine`` to zero, or
             ``one_cycle`` (up to ``lr`` and down to zero).
         init_scale: factor on the initial weights of all linear maps.
+        network: what ``net`` describes, where it is built already.
 
     Raises:
         NfaError: an option of another type or out of range, or a loss that does not go with the task.
@@ -53,9 +54,10 @@ class NeuralModule(LabModule):
         weight_decay: float = 5e-4,
         schedule: str = "cosine",
         init_scale: float = 1.0,
+        network: nn.Module | None = None,
     ):
         super().__init__(task, num_outputs)
-        self.save_hyperparameters()
+        self.save_hyperparameters(ignore="network")
         check_all("training", TRAINING, self.hparams)
         if loss == "cross_entropy" and task == "regression":
             raise NfaError("training.loss=cross_entropy needs class targets; use mse for regression")
@@ -63,16 +65,17 @@ class NeuralModule(LabModule):
             {"classification": "cross_entropy", "regression": "mse"}[task] if loss == "auto" else loss
         )
         self.num_outputs = num_outputs
-        self.network = build_network(net)
+        self.network = build_network(net) if network is None else network
         scale_weights(self.network, init_scale)
 
     @classmethod
-    def safe_options(
-        cls, hyper: Mapping[str, Any], path: str | os.PathLike, given: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """The network of a checkpoint where the registry knows it; one of own code is given as ``net=``."""
-        net = hyper.get("net")
-        return {"net": checked(net, path)} if "net" not in given and isinstance(net, Mapping) else {}
+    def from_file(cls, kept: dict[str, Any], path: str | os.PathLike) -> dict[str, Any]:
+        """With the network built, where the registry knows it; one of own code is given as ``net=``."""
+        if "net" not in kept:
+            return kept
+        if not isinstance(kept["net"], Mapping):
+            raise NfaError(f"{path}: expected a mapping under net, got {type(kept['net']).__name__}")
+        return {**kept, "network": build(kept["net"], path)}
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs (n, num_outputs) of inputs (n, *input_shape)."""

@@ -5,6 +5,7 @@ import os
 import shlex
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from nfa.first_call import check_call
 from nfa.inputs import Inputs, load_inputs
 from nfa.maps import find_maps, has_unbuilt
 from nfa.memory import available
+from nfa.nets.allowance import Allowance
 from nfa.pictures import layer_pictures
 from nfa.preprocessing import Preprocessing
 from nfa.run import FORWARD_FAILED
@@ -52,7 +54,9 @@ def run(options: argparse.Namespace) -> int:
     choice = _choice(options, loaded)
     twin = build_twin(loaded, options.spec.strip(), options.seed + 1) if options.init else None
     inputs = _inputs(options, loaded)
-    check_call(loaded.model, inputs, choice, options.batch_dim)
+    strange = loaded.named_by_file
+    with Allowance("calling the network", at_once=True) if strange else nullcontext():
+        check_call(loaded.model, inputs, choice, options.batch_dim)
     new = not os.path.exists(out)
     try:
         check_writable(out)

@@ -3,13 +3,14 @@
 import importlib
 import importlib.machinery
 import os
+import socket
 import sys
 import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 from nfa.errors import NfaError
 from nfa.names import near
@@ -70,6 +71,21 @@ def is_own_code(target: Any) -> bool:
     library = [Path(sysconfig.get_path(key)).resolve() for key in ("stdlib", "platstdlib")]
     installed = {"site-packages", "dist-packages"} & set(place.parts)
     return not installed and not any(place.is_relative_to(folder) for folder in library)
+
+
+@contextmanager
+def without_network(place: str | os.PathLike) -> Iterator[None]:
+    """Context in which nothing can ask a network, whatever a file names and whichever library reads it."""
+    before = socket.getaddrinfo
+
+    def refuse(host: Any, *_: Any, **__: Any) -> NoReturn:
+        raise OSError(f"{place} asks for {host}, and a file or folder brings all it needs")
+
+    socket.getaddrinfo = refuse
+    try:
+        yield
+    finally:
+        socket.getaddrinfo = before
 
 
 def import_attribute(module: str, path: str) -> Any:

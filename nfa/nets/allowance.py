@@ -12,6 +12,7 @@ from nfa.errors import NfaError
 from nfa.memory import available, size_words
 
 _SHARE = 0.8  # of free memory
+_SHARE_AT_ONCE = 0.25  # which one result may take, while those it is made of are still there
 _STEPS = 200_000  # operations of tensors: some ten for each tensor of a network, thousands of layers
 
 
@@ -19,19 +20,20 @@ class Allowance(TorchDispatchMode):
     """Context in which operations stop, before they allocate, at a network that would not fit.
 
     Args:
-        name: of what is built, for messages.
-        memory: bytes that may be allocated in all; None takes 80 % of what is free.
+        name: of what is built or called, for messages.
+        memory: bytes that may be allocated; None takes 80 % of what is free in all, or 25 % at once.
         steps: operations of tensors that may be made.
+        at_once: the memory is for the results of one operation, since others are given back by then.
 
     Raises:
         NfaError: within the context, as soon as a tensor would go beyond.
     """
 
-    def __init__(self, name: str, memory: float | None = None, steps: int = _STEPS):
+    def __init__(self, name: str, memory: float | None = None, steps: int = _STEPS, *, at_once: bool = False):
         super().__init__()
-        self.name, self.steps = name, steps
-        free = available(torch.device("cpu"))
-        self.memory = memory if memory is not None else _SHARE * free if free else float("inf")
+        self.name, self.steps, self.at_once = name, steps, at_once
+        free, share = available(torch.device("cpu")), _SHARE_AT_ONCE if at_once else _SHARE
+        self.memory = memory if memory is not None else share * free if free else float("inf")
         self._bytes = self._done = 0
 
     def __torch_dispatch__(
@@ -41,16 +43,16 @@ class Allowance(TorchDispatchMode):
         self._done += 1
         if self._done > self.steps:
             raise NfaError(
-                f"{self.name} takes more than {self.steps} steps to build, which is not done for a file; "
-                "name a function that builds it: nfa audit my_module:build --weights FILE"
+                f"{self.name} takes more than {self.steps} steps, which is not done for a file; name a "
+                "function that builds it: nfa audit my_module:build --weights FILE"
             )
         kwargs = kwargs or {}
         if not func._schema.is_mutable:
-            self._bytes += _bytes_of(func, args, kwargs)
+            self._bytes = _bytes_of(func, args, kwargs) + (0 if self.at_once else self._bytes)
             if self._bytes > self.memory:
                 raise NfaError(
-                    f"{self.name} would take {size_words(self._bytes)} of memory to build, "
-                    f"{size_words(self.memory)} may be used: it is not built"
+                    f"{self.name} would take {size_words(self._bytes)} of memory, "
+                    f"{size_words(self.memory)} may be used: it is given up before that"
                 )
         return func(*args, **kwargs)
 

@@ -7,7 +7,6 @@ short words, lists and dictionaries of these; layers of ``torch.nn`` may hold on
 """
 
 import inspect
-import math
 import os
 import re
 import sys
@@ -19,7 +18,7 @@ from typing import Any
 from torch import nn
 
 from nfa.errors import NfaError
-from nfa.imports import import_installed, is_installed
+from nfa.imports import import_installed, is_installed, without_network
 from nfa.nets.allowance import Allowance
 
 TARGET = "_target_"
@@ -36,7 +35,8 @@ _WEIGHTS = {  # of constructors: the checkpoint brings the weights
     "timm": ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"),
 }
 _WORD = re.compile(r"[A-Za-z0-9_+-]{0,64}")  # no dots, slashes or colons: no path, address or dotted name
-_LARGEST = 10**8  # of a number that may count something: a list of so many entries still fits
+_LARGEST = 10**6  # of a number that may count something, such as layers
+_HUGE = 2**63  # of any number
 _FREE = "seed"  # a number that counts nothing
 _DEEPEST = 32  # layers within layers
 _ADVICE = "nfa audit my_module:build --weights FILE"
@@ -54,19 +54,8 @@ def build(config: Mapping[str, Any], path: str | os.PathLike) -> nn.Module:
             that would not fit into memory. Nothing is imported from the working directory, and nothing is
             called that is not in the registry.
     """
-    with Allowance("the network"):
+    with Allowance("building the network"), without_network(path):
         return _build(config, path, 0)
-
-
-def checked(config: Mapping[str, Any], path: str | os.PathLike) -> dict[str, Any]:
-    """The configuration of a network that `build` builds, without what would ask for weights elsewhere.
-
-    Raises:
-        NfaError: see `build`.
-    """
-    build(config, path)
-    dropped = _WEIGHTS.get(config[TARGET].split(".")[0], ())
-    return {k: v for k, v in config.items() if k not in dropped} | {TARGET: canonical(config[TARGET])}
 
 
 def canonical(name: str) -> str:
@@ -82,6 +71,8 @@ def _build(config: Mapping[str, Any], path: str | os.PathLike, depth: int) -> nn
     name = config.get(TARGET)
     constructor = _constructor(name, path)
     positional, arguments = _arguments(config, path, depth, holds_layers=name.startswith("torch.nn."))
+    if name.split(".")[0] in _WEIGHTS and len(positional) > isinstance(constructor, _Named):
+        raise NfaError(f"{path}: arguments of {name} must be given by name, not under _args_")
     try:
         built = constructor(*positional, **arguments)
     except NfaError as error:
@@ -237,7 +228,7 @@ def _value(
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int | float):
-        if not math.isfinite(value) or (not free and abs(value) > _LARGEST):
+        if not -_HUGE < value < _HUGE or (not free and abs(value) > _LARGEST):
             raise NfaError(f"{path}: expected a number up to {_LARGEST:.0e} for {what}, got {value!r:.40}")
         return value
     if isinstance(value, str):

@@ -2,9 +2,6 @@
 
 import json
 import re
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -88,21 +85,6 @@ def _refuse(path: Path, title: str, text: str, what: str) -> NoReturn:
         f"{path} names {what} ({title}: {text[:200]!r}), which is not read: a folder brings its own network. "
         "If you trust it, build the network in a function of yours: my_module:build --weights FILE"
     )
-
-
-@contextmanager
-def without_network(folder: str | Path) -> Iterator[None]:
-    """Context in which nothing can ask a network, whatever a folder names and whichever library reads it."""
-    before = socket.getaddrinfo
-
-    def refuse(host: Any, *_: Any, **__: Any) -> NoReturn:
-        raise OSError(f"{folder} asks for {host}, and a folder brings all it needs")
-
-    socket.getaddrinfo = refuse
-    try:
-        yield
-    finally:
-        socket.getaddrinfo = before
 
 
 def _line(error: BaseException) -> str:

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from nfa.errors import NfaError
+from nfa.imports import without_network
 from nfa.memory import check_fits
 from nfa.preprocessing import Preprocessing
 from nfa.zoo.downloads import cached_or_fetched, quietly
-from nfa.zoo.hf_folder import check_folder, without_network
+from nfa.zoo.hf_folder import check_folder
 from nfa.zoo.loaded import (
     Loaded,
     file_words,

@@ -6,10 +6,9 @@ may name stands in `nfa.nets.registry`; of all else nothing is imported.
 """
 
 import dataclasses
-import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -103,7 +102,7 @@ def load(name: str, weights: str | os.PathLike | None, seed: int) -> Loaded:
         load_state(model, read_weights(weights), weights)
         words = file_words(weights)
     title = f"{recorded.net[TARGET].rsplit('.', 1)[-1]} ({name})"
-    return recorded.loaded(model, title, builder, words)
+    return replace(recorded.loaded(model, title, builder, words), named_by_file=True)
 
 
 def _build(recorded: Recorded) -> nn.Module:
@@ -201,7 +200,7 @@ def _preprocessing(inputs: Any, path: Path) -> Preprocessing | None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300
 
 
 def _is_count(value: Any) -> bool:
@@ -216,12 +215,14 @@ def _initial(checkpoint: Mapping[str, Any], path: Path) -> AnsatzReport | None:
     """What the monitor of the run measured at initialisation, with the weights of then."""
     states = checkpoint.get("callbacks")
     for state in states.values() if isinstance(states, Mapping) else ():
-        if isinstance(state, Mapping) and state.get("initial_rows") and state.get("initial_weights"):
-            rows, weights = state["initial_rows"], state["initial_weights"]
-            if not _are(rows, _is_row) or not isinstance(weights, Mapping):
-                raise NfaError(f"{path}: what its run measured at initialisation is damaged")
-            if not all(isinstance(w, Tensor) and w.is_floating_point() for w in weights.values()):
-                raise NfaError(f"{path}: its weights at initialisation are damaged")
+        if not isinstance(state, Mapping) or state.get("initial_rows") is None:
+            continue
+        rows, weights = state["initial_rows"], state.get("initial_weights")
+        if not isinstance(rows, list) or not all(map(_is_row, rows)) or not isinstance(weights, Mapping):
+            raise NfaError(f"{path}: what its run measured at initialisation is damaged")
+        if not all(isinstance(w, Tensor) and w.is_floating_point() for w in weights.values()):
+            raise NfaError(f"{path}: its weights at initialisation are damaged")
+        if rows and weights:
             rows = [AnsatzRow(**{k: v for k, v in row.items() if k in _COLUMNS}) for row in rows]
             return AnsatzReport(rows=rows, weights=dict(weights))
     return None

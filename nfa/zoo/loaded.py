@@ -34,6 +34,7 @@ class Loaded:
         tokenize: text -> token ids, where there is a tokenizer.
         output_fn: what the model returns -> the tensor to differentiate, where that is not plain to see.
         notes: sentences for the reader of a report.
+        named_by_file: whether a file said what network it is, and not whoever typed the command.
     """
 
     model: nn.Module
@@ -45,6 +46,7 @@ class Loaded:
     tokenize: Callable[[str], list[int]] | None = None
     output_fn: Callable[[Any], Tensor] | None = None
     notes: list[str] = field(default_factory=list)
+    named_by_file: bool = False
 
 
 def seeded(build: Callable[[], Any], seed: int) -> Any:

@@ -166,16 +166,61 @@ def test_arguments_that_a_run_kept(place, capfd, net):
     assert code == (0 if set(net) == {"_target_"} else 2)
 
 
-def test_a_function_that_loads_modules_is_refused(place, capfd):
-    checkpoint("x.ckpt", {"_target_": "nfa.nets.MLP"}, hyper={"_instantiator": "evil.build"})
+def test_a_checkpoint_for_lightning(place):
     from models import NeuralModule
 
-    with pytest.raises(nfa.NfaError, match="not imported"):
-        NeuralModule.load_from_checkpoint("x.ckpt")
-    checkpoint("x.ckpt", {"_target_": "evil.build"})
-    with pytest.raises(nfa.NfaError, match="nothing was imported"):
-        NeuralModule.load_from_checkpoint("x.ckpt")
+    plain = {"task": "classification", "num_outputs": 10}
+    for hyper in ({"net": {"_target_": "evil.build"}}, {"net": [{"_target_": "evil.build"}]}):
+        checkpoint("x.ckpt", None, hyper={**plain, **hyper})
+        with pytest.raises(nfa.NfaError):
+            NeuralModule.load_from_checkpoint("x.ckpt")
+    for key in ("hparams", "module_arguments"):
+        checkpoint("x.ckpt", None, hyper=plain, **{key: {"net": {"_target_": "evil.build"}}})
+        with pytest.raises(nfa.NfaError):
+            NeuralModule.load_from_checkpoint("x.ckpt")
     untouched(place)
+
+
+LARGE = {
+    "a picture blown up": ("Upsample", {"size": [20_000, 400_000]}),
+    "padding": ("ConstantPad2d", {"padding": [0, 10**6, 0, 10**5], "value": 0.0}),
+}
+
+
+@pytest.mark.parametrize(("layer", "options"), LARGE.values(), ids=LARGE)
+def test_a_network_that_takes_memory_when_it_is_called(place, capfd, layer, options):
+    layers = [
+        {"_target_": "torch.nn.Flatten"},
+        {"_target_": "torch.nn.Linear", "in_features": 64, "out_features": 10},
+        {"_target_": "torch.nn.Unflatten", "dim": 1, "unflattened_size": [1, 10, 1]},
+        {"_target_": f"torch.nn.{layer}", **options},
+        {"_target_": "torch.nn.AdaptiveAvgPool2d", "output_size": [10, 1]},
+        {"_target_": "torch.nn.Flatten"},
+    ]
+    checkpoint("x.ckpt", {"_target_": "torch.nn.Sequential", "_args_": layers})
+    code, _, err = nfa_says(place, capfd, *FILE)
+    assert code == 2
+    assert "calling the network would take" in err
+
+
+NUMBERS = {
+    "of a layer": {
+        "net": {"_target_": "nfa.nets.MLP", "input_shape": [64], "num_outputs": 10, "depth": 10**400}
+    },
+    "of layers": {"net": {"_target_": "timm.models.convnext_tiny", "depths": [10**8] * 12}},
+    "of a scale": {"hyper": {"init_scale": 10**400}},
+    "of a mean": {"inputs": {"mean": [10**400], "std": [1.0], "size": [8, 8], "channels": 1}},
+    "rows that are a tensor": {"callbacks": {"M": {"initial_rows": torch.ones(3, 2), "initial_weights": {}}}},
+}
+
+
+@pytest.mark.parametrize("change", NUMBERS.values(), ids=NUMBERS)
+def test_numbers_without_bounds(place, capfd, change):
+    net = {"_target_": "nfa.nets.MLP", "input_shape": [64], "num_outputs": 10, "depth": 1, "width": 4}
+    checkpoint("x.ckpt", **{"net": net, **change})
+    code, _, err = nfa_says(place, capfd, *FILE)
+    assert code == 2
+    assert err.count("\n") == 1
 
 
 def test_a_folder_called_models_beside_a_run_is_the_strangers(place, capfd):

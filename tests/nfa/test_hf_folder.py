@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from nfa import NfaError, zoo
-from nfa.zoo.hf_folder import without_network
+from nfa.imports import without_network
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -170,6 +170,6 @@ def test_a_tokenizer_without_the_word_for_unknown_ones(reads_text):
 
 def test_within_a_folder_nothing_asks_a_network():
     before = socket.getaddrinfo
-    with pytest.raises(OSError, match="a folder brings all it needs"), without_network("mine"):
+    with pytest.raises(OSError, match="a file or folder brings all it needs"), without_network("mine"):
         socket.create_connection(("example.org", 80), timeout=1)
     assert socket.getaddrinfo is before
