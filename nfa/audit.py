@@ -35,6 +35,7 @@ from nfa.tolerance import layer_pair, sweep_to_tolerance
 from nfa.untouched import same_random_states
 
 _REPLICATES = 8
+NO_GRADIENT = "no gradient reaches it: what follows it is zero, or never active"
 _SWEEP_OPTIONS = ("output", "output_fn", "neglect", "chunk", "centered", "replicates_over")
 _OWN = (
     "power", "probes", "nulls", "tolerance", "drift", "per_head", "memory", "distributed", "replicates",
@@ -381,6 +382,10 @@ def _unusable(entry: LinearMap, sensitivity: Sensitivity, weight: Tensor) -> str
         return "its gradients are not finite"
     if not bool(torch.isfinite(weight).all()):
         return "its weight is not finite"
+    if not bool(weight.any()):
+        return "its weight is zero"
+    if not any(bool(total.any()) for total in sensitivity.sums.values()):
+        return NO_GRADIENT
     return None
 
 

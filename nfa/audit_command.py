@@ -28,7 +28,8 @@ from nfa.pictures import layer_pictures
 from nfa.preprocessing import Preprocessing
 from nfa.run import FORWARD_FAILED
 from nfa.terminal import say
-from nfa.twins import Measure, add_twin, build_twin, say_what_is_missing
+from nfa.twins import Measure, Twin, add_twin, build_twin, say_what_is_missing
+from nfa.zero_starts import SCALE, fill_zero_starts
 from nfa.zoo import Loaded, load
 
 _GROUPS = 8  # of samples, from which standard errors are found
@@ -53,6 +54,8 @@ def run(options: argparse.Namespace) -> int:
     loaded = load(options.spec, weights=options.weights, seed=options.seed)
     choice = _choice(options, loaded)
     twin = build_twin(loaded, options.spec.strip(), options.seed + 1) if options.init else None
+    if options.random_scales:
+        _fill(options, loaded, twin)
     inputs = _inputs(options, loaded)
     strange = loaded.named_by_file
     with Allowance("calling the network", at_once=True) if strange else nullcontext():
@@ -86,6 +89,21 @@ def run(options: argparse.Namespace) -> int:
     if options.wandb:
         log(options.wandb, options.group, out, result)
     return watch.status
+
+
+def _fill(options: argparse.Namespace, loaded: Loaded, twin: Twin | None) -> None:
+    """Small random values where networks with random weights start at zero."""
+    random = options.spec.strip().lower().endswith("@none") and options.weights is None
+    if not random and twin is None:
+        raise NfaError("--random-scales is for random weights: give it with @none or --init, or leave it out")
+    filled = fill_zero_starts(loaded.model, options.seed) if random else []
+    filled += fill_zero_starts(twin.model, options.seed + 1) if twin is not None else []
+    count = len(set(filled))
+    loaded.notes.append(
+        f"Random scales: {count} weights that start at zero were drawn, with standard deviation {SCALE:g}."
+        if count
+        else "Random scales: nothing that multiplies starts at zero."
+    )
 
 
 def _finish(out: Path, result: Result) -> None:

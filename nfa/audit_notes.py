@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from nfa.audit import AnsatzReport
+from nfa.audit import NO_GRADIENT, AnsatzReport
 from nfa.contradictions import contradiction_sentence
 from nfa.interaction import noise_sentence
 
@@ -23,6 +23,13 @@ def notes(report: AnsatzReport, samples: int, power: float, tolerance: float) ->
         yield f"Partial initial values: stopped after {initial['samples']} of {samples} samples."
     if meta.get("noise"):
         yield noise_sentence(meta["noise"])
+    stuck = [row.layer for row in report.rows if row.status == f"skipped: {NO_GRADIENT}"]
+    if stuck:
+        yield (
+            f"No gradient reaches {len(stuck)} layer{'s' if len(stuck) > 1 else ''}, which are not covered. "
+            "A network whose residual branches start at zero has them; with --random-scales it starts with "
+            "small random ones."
+        )
     how = meta["mode"][:1].upper() + meta["mode"][1:]
     early = meta["samples"] < samples and not meta.get("stopped")
     seen = (

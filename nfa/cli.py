@@ -111,6 +111,12 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", metavar="FILE", help=".pth, .ckpt or .safetensors; no code in it is run")
     parser.add_argument("--init", action="store_true", help="also measure the network with random weights")
 
+    parser.add_argument(
+        "--random-scales",
+        action="store_true",
+        help="small random values for scales and weights that random networks (@none, --init) start at zero",
+    )
+
     what = parser.add_argument_group("what is measured")
     what.add_argument("--power", type=_positive, default=0.5, metavar="A", help="of the AGOP (default 0.5)")
     what.add_argument("--layers", nargs="+", metavar="GLOB", help="only these layers")

@@ -134,11 +134,11 @@ def test_csv_round_trip(tmp_path, trained):
     assert math.isnan(again[2].alignment)
 
 
-def test_dead_layer_is_undefined_not_a_number():
+def test_dead_layer_is_skipped_with_the_reason():
     net = mlp()
     nn.init.zeros_(net[4].weight)
     row = nfa.audit(net, torch.randn(8, 6)).row("0")
-    assert row.measured
+    assert row.status.startswith("skipped: no gradient reaches it")
     assert all(math.isnan(v) for v in (row.alignment, row.z, row.cosine, row.pearson, row.null_mean))
 
 
