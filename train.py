@@ -42,6 +42,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         What ``summary.json`` holds.
     """
     import pytorch_lightning as pl
+    from pytorch_lightning.utilities import rank_zero_only
 
     from callbacks import AnsatzMonitor, LastCheckpoint, RunFolder, progress_options
     from callbacks.loggers import LabWandbLogger, finish_wandb
@@ -67,6 +68,9 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     check_data(datamodule)
     datamodule.prepare_data()
     datamodule.setup()
+    if rank_zero_only.rank == 0:
+        for line in getattr(datamodule, "remarks", list)():
+            print(line)
     model = build_model(plain(cfg.model), plain(cfg.training), datamodule)
     folder = RunFolder(run_dir, description, shlex.join(["python", "train.py", *_arguments()]))
     wanted = [callback for callback in (cfg.callbacks or {}).values() if callback and "_target_" in callback]

@@ -25,6 +25,7 @@ from nfa.files import write_whole
 from nfa.page import write_html
 
 _MUST_AGREE = ("model", "data", "seed")  # of a resumed run with its checkpoint
+_OF_TABLES = ("dropped", "one_hot", "read_as")  # what became of the columns
 _STEP_COLUMNS = ("epoch", "step", "seconds", "lr")
 _MAY_BE_NAN = ("round/", "features/")  # what a round did not measure
 _NOT_DRAWN = ("test/", "round/")  # a row each, or how a kernel machine was solved: in metrics.csv alone
@@ -153,7 +154,7 @@ class RunFolder(FinalNetwork):
             **test,
             "test_split": data.fingerprint(),
             "normalize": data.normalize,
-            **{k: v for k, v in data.summary().items() if k.startswith("n_")},
+            **{k: v for k, v in data.summary().items() if k.startswith("n_") or k in _OF_TABLES},
             "epochs": trainer.current_epoch,
             "fit_seconds": round(self.fit_seconds, 3),
             **self._memory(monitor),

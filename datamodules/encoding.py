@@ -9,8 +9,8 @@ from torch import Tensor
 
 from datamodules.columns import IDENTIFIER_SHARE
 from datamodules.images import available_memory
-from datamodules.tables import Table, is_number, missing
 from nfa.errors import NfaError
+from nfa.inputs.tables import Table, is_number, missing
 
 MAX_ONE_HOT = 10_000
 
@@ -121,9 +121,14 @@ class Encoder:
         return tuple(name for column in self.columns for name in column.feature_names)
 
     @property
+    def one_hot(self) -> dict[str, int]:
+        """Number of inputs that stand for a level of each column of text."""
+        return {column.name: len(column.levels) for column in self.columns if isinstance(column, Levels)}
+
+    @property
     def num_one_hot(self) -> int:
         """Number of inputs that stand for a level."""
-        return sum(len(column.levels) for column in self.columns if isinstance(column, Levels))
+        return sum(self.one_hot.values())
 
     def __call__(self, rows: Table) -> Tensor:
         """Inputs float32 (n, features) of rows.

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.tables import CSV_ENDINGS, PARQUET_ENDINGS, Table, objects, read_table
 from nfa.errors import NfaError
+from nfa.inputs.tables import ENDINGS, Table, objects, read_table
 from nfa.inputs.torchvision_sets import NETWORK_TIMEOUT, network_timeout
 
 BUNDLED = ("breast_cancer", "diabetes", "iris", "wine")
@@ -152,7 +152,7 @@ def _fetch_housing(path: Path) -> None:
 def _openml(number: int, root: Path, download: bool, target: str | int | None) -> NamedTable:
     """A file put there by hand, else what scikit-learn's ``fetch_openml`` has or gets."""
     stem = root / "openml" / str(number)
-    by_hand = [stem.with_suffix(ending) for ending in (*CSV_ENDINGS, *PARQUET_ENDINGS)]
+    by_hand = [stem.with_suffix(ending) for ending in ENDINGS]
     path = next((path for path in by_hand if path.is_file()), None)
     if path is not None:
         table = read_table(path)

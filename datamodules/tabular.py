@@ -1,7 +1,7 @@
 """Tables: a CSV or Parquet file, or a set by name."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,14 @@ from datamodules.columns import choose_inputs
 from datamodules.encoding import Encoder
 from datamodules.splits import Split, cut, cut_fold
 from datamodules.table_sets import NamedTable, check_name, open_named
-from datamodules.tables import missing, read_table
 from datamodules.targets import read_target
 from lab.option import check_all
 from lab.options import SAMPLES, TABULAR
 from nfa.errors import NfaError
 from nfa.inputs.stratify import generator
+from nfa.inputs.tables import PLAIN, SIGNS, Notation, Table, missing, read_table
+
+_SHOWN = 8  # columns listed in a line on the screen
 
 
 class Tabular(TensorDataModule):
@@ -30,7 +32,7 @@ class Tabular(TensorDataModule):
     Missing numbers become the median, with an input more that says so; missing text is a level of its own.
     Columns that are empty, constant, row numbers, or text that differs in nearly every row are left out. All
     of this is fitted on the training split alone, after validation and test rows were set aside (row numbers
-    are known by their name), and told in `summary`.
+    are known by their name), and told in `summary` and `remarks`. Dates become days.
 
     The test set is that of `test_path`; else fold `fold` of `folds`; else a `test_fraction`: seeded, and
     stratified by class. The folds of one seed are disjoint and cover all rows.
@@ -39,7 +41,8 @@ class Tabular(TensorDataModule):
     and ``mse`` are in units of ``target_std`` squared (``summary()["target_std"]``), ``r2`` has no unit.
 
     Args:
-        path: a CSV file (also ``.tsv``, or with semicolons or bars), or a Parquet file (needs pyarrow).
+        path: a CSV file (also with tabs, semicolons, bars or blanks, and packed: ``.csv.gz``), a Parquet file
+            (needs pyarrow), or an Excel file (needs openpyxl).
         target: name of the column to predict, or its position, from 0, negative from the end.
         name: instead of `path`: ``breast_cancer``, ``diabetes``, ``iris`` or ``wine``, bundled with
             scikit-learn; ``california_housing`` or ``openml:NUMBER``, downloaded.
@@ -48,7 +51,12 @@ class Tabular(TensorDataModule):
             classes.
         drop: columns to leave out.
         categorical: columns of numbers to treat as text.
-        header: whether the first line of a CSV file holds names; if not, columns are called 0, 1, ….
+        header: whether the first line of a CSV or Excel file holds names; if not, columns are called 0, 1, ….
+        decimal: ``comma`` for numbers like 13,8; None is ``point``, or ``comma`` if thousands have points.
+        thousands: ``comma``, ``point``, ``blank`` or ``apostrophe``, for numbers like 14,700.
+        missing: texts and numbers that stand for gaps, in all columns. None takes those like NA, NaN, null
+            and ? but in a target of text, where they are classes, and lone points and dashes among numbers.
+            Empty cells always are gaps.
         root: folder of downloads.
         download: fetch what is missing there.
         test_fraction: in (0, 1).
@@ -73,6 +81,9 @@ class Tabular(TensorDataModule):
         drop: Sequence[str | int] = (),
         categorical: Sequence[str | int] = (),
         header: bool = True,
+        decimal: str | None = None,
+        thousands: str | None = None,
+        missing: str | float | Sequence[str | float] | None = None,
         root: str | Path = "data",
         download: bool = True,
         test_fraction: float = 0.2,
@@ -85,19 +96,21 @@ class Tabular(TensorDataModule):
         super().__init__(normalize="none", **base)  # columns differ in kind: the encoder scales them
         where = {"path": path, "target": target, "name": name, "test_path": test_path, "root": root}
         how = {"task": task, "drop": drop, "categorical": categorical, "normalize": normalize}
+        numerals = {"decimal": decimal, "thousands": thousands, "missing": missing}
         flags = {"header": header, "download": download, "normalize_target": normalize_target}
         parts = {"test_fraction": test_fraction, "folds": folds, "fold": fold}
-        check_all("data", SAMPLES | TABULAR, where | how | flags | parts)
+        check_all("data", SAMPLES | TABULAR, where | how | numerals | flags | parts)
         _check_source(path, name, target, test_path)
         _check_fold(folds, fold, test_path)
         self.path, self.target, self.name, self.test_path = path, target, name, test_path
-        self.forced_task, self.header = task, header
+        self.forced_task, self.header, self.how = task, header, _notation(decimal, thousands, missing)
         self.drop, self.categorical = _listed(drop), _listed(categorical)
         self.root, self.download = Path(root).expanduser(), download
         self.test_fraction, self.folds, self.fold = test_fraction, folds, fold
         self.standardize, self.normalize_target = normalize != "none", normalize_target
         self._opened: NamedTable | None = None  # between prepare_data and setup: OpenML's files take long
         self._facts: dict[str, Any] = {}
+        self._note_of_target = ""
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -129,6 +142,8 @@ class Tabular(TensorDataModule):
             "n_without_target": int((~known).sum()),
             "n_missing": {k: n for k, v in used.columns.items() if (n := int(missing(v).sum()))},
             "dropped": {**left_out, **encoder.dropped},
+            "one_hot": encoder.one_hot,
+            "read_as": self._read_as(used, source),
             "n_one_hot": encoder.num_one_hot,
             "feature_names": list(encoder.feature_names),
         }
@@ -139,22 +154,40 @@ class Tabular(TensorDataModule):
         """Describe what was loaded, in plain values.
 
         Beside those of every data set: ``target``; ``n_without_target``, rows left out; ``n_missing`` of each
-        column; ``dropped`` columns and why; ``n_one_hot`` inputs; ``feature_names``; for regression
-        ``target_mean`` and ``target_std``: targets are ``(value - target_mean) / target_std``.
+        column; ``dropped`` columns and why; ``one_hot``, columns of text and their number of inputs;
+        ``read_as``, what was guessed of how columns are written; ``n_one_hot`` inputs; ``feature_names``; for
+        regression ``target_mean`` and ``target_std``: targets are ``(value - target_mean) / target_std``.
         """
         return {**super().summary(), **self._facts}
+
+    def remarks(self) -> list[str]:
+        """Lines that say what was dropped, made one-hot or guessed, for the screen."""
+        rows = self._facts["n_without_target"]
+        columns = {"dropped": self._facts["dropped"], "one-hot": self._facts["one_hot"]}
+        lines = [
+            f"{word}  {_told(f'{k} ({v})' for k, v in some.items())}"
+            for word, some in columns.items()
+            if some
+        ]
+        lines += [f"read as  {name}: {text}" for name, text in self._facts["read_as"].items()]
+        return lines + ([f"left out {rows} rows without {self._facts['target']}"] if rows else [])
 
     def _read(self) -> tuple[NamedTable, int | None]:
         """The whole table, and how many of its rows, the first, are for training if that is given."""
         if self.name is not None:
             source, self._opened = self._opened or self._open_named(), None
             return source, None
-        table = read_table(Path(self.path).expanduser(), header=self.header)
+        table = self._open(self.path)
         target = table.find(self.target, "data.target")
         if self.test_path is None:
             return NamedTable(table, target, "auto"), None
-        other = read_table(Path(self.test_path).expanduser(), header=self.header)
-        return NamedTable(table.joined(other), target, "auto"), len(table)
+        return NamedTable(table.joined(self._open(self.test_path)), target, "auto"), len(table)
+
+    def _open(self, path: str | Path) -> Table:
+        text = {"data.categorical": self.categorical}
+        if self.forced_task == "classification":
+            text["data.target"] = (self.target,)
+        return read_table(Path(path).expanduser(), header=self.header, how=self.how, text=text)
 
     def _open_named(self) -> NamedTable:
         return open_named(self.name, self.root, download=self.download, target=self.target)
@@ -171,11 +204,20 @@ class Tabular(TensorDataModule):
 
     def _read_target(self, source: NamedTable, known: np.ndarray) -> Tensor:
         """Targets int64 (n,) or float64 (n, 1); sets `class_names`."""
-        values = source.table.columns[source.target][known]
         task = source.task if self.forced_task == "auto" else self.forced_task
-        target = read_target(values, task, source.target, source.class_names)
+        target = read_target(source.table.take(known), source.target, task, source.class_names)
         self.class_names = target.class_names
+        self._note_of_target = target.note
         return target.y
+
+    def _read_as(self, used: Table, source: NamedTable) -> dict[str, str]:
+        """What was guessed of how the columns in use are written."""
+        told = {}
+        for name in (*used.columns, source.target):
+            about = source.table.about.get(name, PLAIN)
+            note = self._note_of_target if name == source.target else ""
+            told[name] = "; ".join(part for part in (about.written, about.note, note) if part)
+        return {name: text for name, text in told.items() if text}
 
     def _scale(self, y: Tensor, fitted: Tensor) -> Tensor:
         """Standardise targets of a regression, all rows by the fitted ones; classes stay as they are."""
@@ -226,6 +268,24 @@ def _check_fold(folds: int, fold: int | None, test_path: Any) -> None:
         raise NfaError(f"expected data.fold from 0 to {folds - 1}, for data.folds={folds}, got {fold!r}")
     if test_path is not None:
         raise NfaError("data.fold cuts the test set out of data.path: leave out data.test_path, or data.fold")
+
+
+def _notation(
+    decimal: str | None, thousands: str | None, gaps: str | float | Sequence[str | float] | None
+) -> Notation:
+    if decimal is not None and decimal == thousands:
+        raise NfaError(f"data.decimal and data.thousands are both {decimal}: pass two different ones")
+    one = isinstance(gaps, str | float | int)
+    return Notation(
+        SIGNS.get(decimal), SIGNS.get(thousands), (gaps,) if one else None if gaps is None else tuple(gaps)
+    )
+
+
+def _told(items: Iterable[str]) -> str:
+    """A few of them, and how many more there are."""
+    items = list(items)
+    more = f", … ({len(items)} in all)" if len(items) > _SHOWN else ""
+    return f"{', '.join(items[:_SHOWN])}{more}"
 
 
 def _listed(columns: str | int | Sequence[str | int]) -> tuple[str | int, ...]:

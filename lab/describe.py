@@ -13,6 +13,7 @@ _NO_SETTING = {  # where and how it runs, and which repetition it is
     "trainer.enable_model_summary", "trainer.num_sanity_val_steps", "trainer.use_distributed_sampler",
 }  # fmt: skip
 _NOTHING_IF_NULL = ("precision", "max_steps", "max_time")  # of the trainer: as if they were not there
+_NOTATION = ("decimal", "thousands", "missing")  # of tables, likewise
 _WHAT_IS_TRAINED = ("model.", "data.", "training.", "trainer.max_", "trainer.precision")
 
 
@@ -48,6 +49,7 @@ def trainer_options(cfg: DictConfig) -> dict[str, Any]:
 def _filed(cfg: DictConfig) -> dict[str, Any]:
     """All options as runs of every version tell them: the plain networks once stood in ``models``."""
     options = plain(cfg) | {"trainer": trainer_options(cfg)}
+    options["data"] = {k: v for k, v in options["data"].items() if v is not None or k not in _NOTATION}
     target = options["model"].get("_target_")
     if isinstance(target, str) and target.startswith("nfa.nets."):
         options["model"]["_target_"] = f"models.{target.rpartition('.')[2]}"

@@ -105,6 +105,7 @@ SAMPLES: Table = {  # of every data set
     "seed": SEED.or_null(),
 }
 
+_SIGN = ("point", "comma")
 _COLUMNS = TEXT.or_list() | whole().or_list()  # names, or positions
 
 TABULAR: Table = {
@@ -116,6 +117,9 @@ TABULAR: Table = {
     "drop": _COLUMNS,
     "categorical": _COLUMNS,
     "header": FLAG,
+    "decimal": choice(*_SIGN).or_null(),
+    "thousands": choice(*_SIGN, "blank", "apostrophe").or_null(),
+    "missing": (TEXT.or_list() | number().or_list()).or_null(),
     "root": PATH,
     "download": FLAG,
     "test_fraction": SHARE,

@@ -346,9 +346,10 @@ def test_the_task_can_be_forced(tmp_path):
 
 
 def test_rows_without_a_target_are_left_out_and_counted(tmp_path):
-    data = load(simple(tmp_path, y=["u", "v", "", "u", "NaN"] * 8), "y")
+    data = load(simple(tmp_path, y=["u", "v", "", "u", "NaN"] * 8), "y", missing="NaN")
     assert data.summary()["n_without_target"] == 16
     assert len(everything(data)) == 24
+    assert data.remarks() == ["left out 16 rows without y"]
 
 
 # ---- downloads --------------------------------------------------------------------------------------------
@@ -511,8 +512,8 @@ def test_tables_that_cannot_be_used(tmp_path, text, options, message):
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    fails("expected a CSV or Parquet file at .*nowhere.csv, found none", tmp_path / "nowhere.csv", "y")
-    path = tmp_path / "table.xlsx"
+    fails("expected a CSV, Parquet or Excel file at .*nowhere.csv, found none", tmp_path / "nowhere.csv", "y")
+    path = tmp_path / "table.ods"
     path.touch()
     fails("to end with one of .csv .* save it as CSV or Parquet", path, "y")
     path = tmp_path / "latin.csv"
