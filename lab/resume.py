@@ -17,6 +17,7 @@ from pytorch_lightning.loops.fit_loop import _FitLoop
 from nfa import NfaError
 from nfa.commands import typed
 from nfa.compare.together import is_complete
+from nfa.nets.registry import canonical
 
 LAST = Path("checkpoints") / "last.ckpt"
 
@@ -57,7 +58,7 @@ def find_start(
     at_limit = max_epochs is not None and 0 <= max_epochs <= done
     ended = _part(saved, "callbacks", "LastCheckpoint").get("ended", at_limit)  # version 0.1 did not tell
     theirs = _part(saved, "callbacks", "RunFolder", "description", "settings")
-    same = all(name in mine and mine[name] == value for name, value in theirs.items())
+    same = all(name in mine and _today(name, mine[name]) == _today(name, theirs[name]) for name in theirs)
     if same and ended:
         folder = path.parent.parent if path.parent.name == LAST.parent.name else run_dir
         if not is_complete(folder):
@@ -67,6 +68,11 @@ def find_start(
             f"the run of {path} is complete ({done} epochs): raise trainer.max_epochs to train it further"
         )
     return Start(str(path))
+
+
+def _today(name: str, value: Any) -> Any:
+    """The value of a setting, networks by the names they have now."""
+    return canonical(value) if name == "model._target_" and isinstance(value, str) else value
 
 
 def _part(saved: Any, *names: str) -> Mapping[str, Any]:

@@ -1,7 +1,9 @@
 """A run that is stopped after its last epoch is finished by ``ckpt_path=last``, to the same files."""
 
+import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -213,6 +215,18 @@ def test_a_job_of_a_sweep_without_its_report_is_not_finished(run, tmp_path):
     assert f"finished before: {second.relative_to(tmp_path)}" in done.out
     assert (first / "report.html").is_file()
     assert "epoch 1/2" not in done.out
+
+
+@pytest.mark.parametrize("model", ["mlp", "rfm"])
+def test_a_run_of_version_0_1_is_finished(run, tmp_path, model):
+    shutil.copytree(ROOT / "tests" / "fixtures" / "v0.1" / "runs" / model, tmp_path / "a")
+    before = json.loads((tmp_path / "a" / "summary.json").read_text())
+    rows = (tmp_path / "a" / "ansatz.csv").read_text()
+    (tmp_path / "a" / "summary.json").unlink()
+    done = run("ckpt_path=last", folder="a", small=False)
+    assert done.code == 0, done.err
+    assert done.summary["test/accuracy"] == pytest.approx(before["test/accuracy"])
+    assert len((done.folder / "ansatz.csv").read_text().splitlines()) == len(rows.splitlines())
 
 
 # ---- killed ------------------------------------------------------------------------------------------------
