@@ -228,7 +228,6 @@ def _job(cfg: DictConfig) -> float | None:
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     try:
-        _check_not_a_sweep(hydra_config)
         if hydra_config.output_subdir is not None:  # else Hydra wrote no options
             sign(folder / hydra_config.output_subdir, hydra_config.overrides.task)
         if _is_sweep():
@@ -248,19 +247,6 @@ def _job(cfg: DictConfig) -> float | None:
             raise
         return _fail(error)
     return summary.get("test/accuracy", summary.get("test/mse"))
-
-
-def _check_not_a_sweep(hydra_config: Any) -> None:
-    """Refuse to run one job of a sweep that an experiment describes, unless it is said which."""
-    from lab.command_line import key_of
-    from nfa import NfaError
-
-    swept = hydra_config.sweeper.get("params") or {}
-    chosen = {key_of(override) for override in hydra_config.overrides.task}
-    left = [name for name in swept if name not in chosen]
-    if left and not _is_sweep():
-        values = "; ".join(f"{name}={swept[name]}" for name in left)
-        raise NfaError(f"this is a sweep over {values}: add -m, or choose one value ({left[0]}=VALUE)")
 
 
 def _fail(error: Exception) -> None:

@@ -14,7 +14,7 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from lab.trust import is_signed, naming_code
+from lab.trust import ROOT, is_signed, naming_code
 from nfa import NfaError
 from nfa.files import make_writable
 
@@ -53,12 +53,37 @@ def prepare(arguments: Sequence[str]) -> list[str]:
     overrides = [_with_quoted_path(override) for override in overrides]
     sweeping = bool({"-m", "--multirun"} & set(options))
     overrides = (resume_sweep if sweeping else resume_run)(overrides)
+    if not sweeping:
+        _check_no_sweep(options, overrides)
     _check_writable(overrides, "hydra.sweep.dir" if sweeping else "hydra.run.dir")
     if any(o.startswith("hydra/launcher=") and "slurm" in o for o in overrides) and not which("srun"):
         raise NfaError(
             "hydra/launcher=slurm is for a Slurm cluster, and there is no srun here: try submitit_local"
         )
     return [*options, *overrides]
+
+
+def _check_no_sweep(options: Sequence[str], overrides: Sequence[str]) -> None:
+    """Refuse to run one job of a sweep that an experiment describes, unless it is said which.
+
+    Raises:
+        NfaError: a value is left open.
+    """
+    experiment = value_of(overrides, "experiment")
+    given = [
+        value for name, value in zip(options, options[1:], strict=False) if name in ("--config-dir", "-cd")
+    ]
+    files = [Path(place) / "experiment" / f"{experiment}.yaml" for place in (ROOT / "configs", *given)]
+    path = next((file for file in files if experiment and file.is_file()), None)
+    swept = _nodes(path, "hydra", "sweeper", "params") if path else None
+    pairs = swept.value if isinstance(swept, yaml.MappingNode) else []
+    chosen = set(map(key_of, overrides))
+    left = {key.value: value.value for key, value in pairs if key.value not in chosen}
+    if left:
+        values = "; ".join(f"{name}={value}" for name, value in left.items())
+        raise NfaError(
+            f"this is a sweep over {values}: add -m, or choose one value ({next(iter(left))}=VALUE)"
+        )
 
 
 def _with_quoted_path(override: str) -> str:

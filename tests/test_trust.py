@@ -154,11 +154,11 @@ def test_without_any_place_for_a_secret_runs_go_on(tmp_path, monkeypatch):
 
 
 def test_own_code_goes_on_without_typing_it_again(run, tmp_path):
-    (tmp_path / "my_nets.py").write_text(
+    (tmp_path / "my_signed_nets.py").write_text(
         "from torch import nn\n\ndef tiny():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
     )
     without = [f"~model.{name}" for name in ("width", "depth", "activation", "bias")]
-    first = run("model=mlp", *without, "model._target_=my_nets.tiny", folder="a")
+    first = run("model=mlp", *without, "model._target_=my_signed_nets.tiny", folder="a")
     assert first.code == 0, first.err
     done = run("ckpt_path=last", "trainer.max_epochs=3", folder="a", small=False)
     assert done.code == 0, done.err
