@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from shutil import which
 
@@ -70,9 +71,7 @@ def _check_no_sweep(options: Sequence[str], overrides: Sequence[str]) -> None:
         NfaError: a value is left open.
     """
     experiment = value_of(overrides, "experiment")
-    given = [
-        value for name, value in zip(options, options[1:], strict=False) if name in ("--config-dir", "-cd")
-    ]
+    given = [value for name, value in pairwise(options) if name in ("--config-dir", "-cd")]
     files = [Path(place) / "experiment" / f"{experiment}.yaml" for place in (ROOT / "configs", *given)]
     path = next((file for file in files if experiment and file.is_file()), None)
     swept = _nodes(path, "hydra", "sweeper", "params") if path else None
