@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lab.command_line import prepare, quoted, value_of
+from tests.waiting import HANGS
 
 ROOT = Path(__file__).parent.parent
 MLP = ("model=mlp", "model.width=8", "trainer.max_epochs=2")
@@ -92,7 +93,7 @@ def interrupted_at_once(command, marker, tmp_path, **environment):
     while not begun.exists() and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=HANGS)
     return process.returncode, out, err
 
 
@@ -113,7 +114,7 @@ def test_a_terminal_that_is_not_utf8_gets_all_files_and_a_table(tmp_path):
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "ascii"},
         capture_output=True,
-        timeout=300,
+        timeout=HANGS,
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

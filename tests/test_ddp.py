@@ -1,6 +1,7 @@
 """Two CPU processes measure what one process measures on the same data."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from nfa.rows import read_csv
+from tests.same_files import assert_same_files
 from tests.waiting import HANGS, meeting_place
 
 ROOT = Path(__file__).parent.parent
@@ -18,9 +20,9 @@ COMMON = (
 )  # fmt: skip
 
 
-def train(folder, *overrides):
-    done = subprocess.run(
-        [sys.executable, "train.py", *COMMON, f"hydra.run.dir={folder}", *overrides],
+def start(*overrides, folder):
+    return subprocess.run(
+        [sys.executable, "train.py", *overrides, f"hydra.run.dir={folder}"],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", **meeting_place()},
         capture_output=True,
@@ -28,6 +30,10 @@ def train(folder, *overrides):
         timeout=HANGS,
         check=False,
     )
+
+
+def train(folder, *overrides):
+    done = start(*COMMON, *overrides, folder=folder)
     assert done.returncode == 0, done.stderr
     return read_csv(folder / "ansatz.csv"), done
 
@@ -57,3 +63,18 @@ def test_one_run_folder_and_one_table(runs):
         "report.html",
     }
     assert done.stdout.count("alignment     z") == 1
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("model", [("model=mlp", "model.width=24"), ("model=rfm", "model.refit=true")])
+def test_two_processes_finish_what_was_stopped_after_the_last_epoch(tmp_path, model):
+    options = ("trainer=ddp", "trainer.accelerator=cpu", "data.batch_size=20", *model)
+    common = [option for option in COMMON if not option.startswith(("model", "training"))]
+    folder, before = tmp_path / "run" / "a", tmp_path / "before" / "a"
+    first = start(*common, *options, folder=folder)
+    assert first.returncode == 0, first.stderr
+    shutil.copytree(folder, before)
+    (folder / "summary.json").unlink()
+    done = start(*common, *options, "ckpt_path=last", folder=folder)
+    assert done.returncode == 0, done.stderr
+    assert_same_files(folder, before)
