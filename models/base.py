@@ -109,7 +109,10 @@ class LabModule(pl.LightningModule):
     def log_outputs(self, stage: str, outputs: Tensor, target: Tensor, loss: Tensor) -> None:
         """Update and log the metrics of a stage (``train``, ``val`` or ``test``) with one batch."""
         metrics = self.metrics[f"{stage}_metrics"]
-        metrics.update(outputs.detach(), target)
+        exact = outputs.detach(), target
+        if self.task == "regression":  # sums of squares, of which a large mean would leave no digits
+            exact = outputs.detach().double(), target.double()
+        metrics.update(*exact)
         options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(target)}
         mean = self.losses[f"{stage}_loss"]  # over the samples of all processes, however many each has
         mean.update(loss.detach(), len(target))
@@ -173,7 +176,10 @@ def _metrics(task: str, num_outputs: int, stage: str) -> MetricCollection:
     if task == "classification":
         metrics = {"accuracy": MulticlassAccuracy(num_outputs, average="micro")}
     else:
-        metrics = {"mse": MeanSquaredError(), "r2": R2Score()}
+        metrics = {
+            name: made.set_dtype(torch.float64)
+            for name, made in (("mse", MeanSquaredError()), ("r2", R2Score()))
+        }
     return MetricCollection(metrics, prefix=f"{stage}/")
 
 

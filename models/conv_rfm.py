@@ -41,6 +41,7 @@ class ConvRFM(RecursiveModule):
             ridge of the best round.
         memory_gb: that a round may take beyond the data; None takes 80 % of what is free.
         seed: of the images of the AGOP, and of the solver.
+        offset: ``mean`` fits regression targets less their mean; ``none`` as they are.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class ConvRFM(RecursiveModule):
         refit: bool = False,
         memory_gb: float | None = None,
         seed: int = 0,
+        offset: str = "mean",
     ):
         super().__init__(task, num_outputs, patience, refit)
         self.save_hyperparameters()
@@ -71,7 +73,7 @@ class ConvRFM(RecursiveModule):
         memory = None if memory_gb is None else memory_gb * 1e9
         kernel = ConvKernel(patch_size, depth, stride, padding, head, kind)
         self.recursion = ConvRecursion(
-            kernel, ridge, power, agop_images, agop_draw, "mse", solver, seed, memory
+            kernel, ridge, power, agop_images, agop_draw, "mse", solver, seed, memory, offset=offset
         )
         self.network, self.spare = (ConvKernelNetwork(kernel, self.shape, num_outputs) for _ in range(2))
 

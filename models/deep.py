@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -23,6 +24,10 @@ class DeepModule(KernelModule):
         super().__init__(task, num_outputs, patience)
         self._fit: Any = None
 
+    def fitted_without_offset(self) -> None:
+        """Go on as version 0.1 did."""
+        self.options = replace(self.options, recursion=replace(self.options.recursion, offset="none"))
+
     @abstractmethod
     def begin(
         self, x: Tensor, y: Tensor, targets: TargetCode, validation: tuple[Tensor, Tensor] | None
@@ -34,8 +39,7 @@ class DeepModule(KernelModule):
     ) -> tuple[Tensor, dict[str, Any]]:
         """Fit the next round of this layer, or the first one of the next layer."""
         if self._fit is None or self._fit.network is not self.network:
-            code = TargetCode(self.num_outputs if self.task == "classification" else 0)
-            self._fit = self.begin(x, y, code, validation())
+            self._fit = self.begin(x, y, self.targets, validation())
         row = {} if self._fit.done else self._fit.step()  # all layers may have come from a checkpoint
         if self._fit.done:
             self.trainer.should_stop = True

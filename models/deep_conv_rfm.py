@@ -11,7 +11,7 @@ from models.deep import DeepModule
 from nfa.kernels.conv import ConvKernel
 from nfa.machines.conv_rfm import ConvRecursion
 from nfa.machines.deep_conv_network import ConvFeatures
-from nfa.machines.deep_conv_rfm import DeepConvFit, DeepConvRecursion
+from nfa.machines.deep_conv_round import DeepConvFit, DeepConvRecursion
 from nfa.machines.targets import TargetCode
 
 
@@ -44,6 +44,7 @@ class DeepConvRFM(DeepModule):
         patience: stop when the validation loss was no lower for so many epochs.
         memory_gb: that a round may take beyond the data; None takes 80 % of what is free.
         seed: of the random filters, of the images of the AGOP, and of the solver.
+        offset: ``mean`` fits regression targets less their mean; ``none`` as they are.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class DeepConvRFM(DeepModule):
         patience: int | None = None,
         memory_gb: float | None = None,
         seed: int = 0,
+        offset: str = "mean",
     ):
         super().__init__(task, num_outputs, patience)
         self.save_hyperparameters()
@@ -76,7 +78,9 @@ class DeepConvRFM(DeepModule):
         self.shape = image_shape(input_shape, "deep_conv_rfm")
         memory = None if memory_gb is None else memory_gb * 1e9
         kernel = ConvKernel(patch_size, depth, padding=padding)
-        recursion = ConvRecursion(kernel, ridge, power, agop_images, agop_draw, "mse", solver, seed, memory)
+        recursion = ConvRecursion(
+            kernel, ridge, power, agop_images, agop_draw, "mse", solver, seed, memory, offset=offset
+        )
         features = ConvFeatures(width, activation, conv_padding or padding, conv_stride, pool)
         self.options = DeepConvRecursion(recursion, features, depth if layers is None else layers, rounds)
         self.network, self.spare = (self.options.network(self.shape, num_outputs) for _ in range(2))

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from models.deep import DeepModule
-from nfa.machines.deep_rfm import DeepFit, DeepRecursion
+from nfa.machines.deep_round import DeepFit, DeepRecursion
 from nfa.machines.random_features import RandomFeatures
 from nfa.machines.recursion import Recursion
 from nfa.machines.targets import TargetCode
@@ -42,6 +42,7 @@ class DeepRFM(DeepModule):
         patience: stop when the validation loss was no lower for so many epochs.
         memory_gb: that a round may take beyond the data; None takes 80 % of what is free.
         seed: of the random features, of these points, and of the solver.
+        offset: ``mean`` fits regression targets less their mean; ``none`` as they are.
         kernel_options: ``nu`` of matern, ``q`` of exponential.
     """
 
@@ -67,6 +68,7 @@ class DeepRFM(DeepModule):
         patience: int | None = None,
         memory_gb: float | None = None,
         seed: int = 0,
+        offset: str = "mean",
         kernel_options: dict[str, Any] | None = None,
     ):
         super().__init__(task, num_outputs, patience)
@@ -75,7 +77,7 @@ class DeepRFM(DeepModule):
         memory = None if memory_gb is None else memory_gb * 1e9
         recursion = Recursion(
             kernel, bandwidth, ridge, power, centering, normalization, solver, agop_samples, seed, memory,
-            kernel_options or {},
+            kernel_options or {}, offset,
         )  # fmt: skip
         features = RandomFeatures(activation, width, gamma)
         self.options = DeepRecursion(recursion, features, depth, rounds, unit_norm, labels="one_hot")

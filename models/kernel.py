@@ -24,6 +24,7 @@ from models.gather import gather_samples
 from nfa import NfaError
 from nfa.machines.rounds import RoundFailedWarning
 from nfa.machines.sized import make_room
+from nfa.machines.targets import TargetCode
 
 _PRECISIONS = ("32-true", "64-true")
 
@@ -32,8 +33,9 @@ class KernelModule(LabModule):
     """A machine that is fitted by solving, once an epoch.
 
     Classes are one-hot targets; the loss that is logged is the mean squared error, by which the best round is
-    chosen on validation data. When training ends, the network is that of the best round; a checkpoint holds
-    that of the last one too, so that more rounds go on from there.
+    chosen on validation data. Without these the last round is kept, or the one before a round that failed
+    or did harm (`nfa.machines.rise`). When training ends, the network is that of the best round; a checkpoint
+    holds that of the last one too, so that more rounds go on from there.
 
     A subclass sets `network` and `spare` to two modules of one kind, whose state has the sizes of their
     last fit, and implements `solve`.
@@ -54,6 +56,7 @@ class KernelModule(LabModule):
         check_all("model", KERNEL_MACHINE | {"refit": FLAG}, {"patience": patience, "refit": refit})
         self.automatic_optimization = False
         self.patience, self.refit, self.num_outputs = patience, refit, num_outputs
+        self.targets = TargetCode(num_outputs if task == "classification" else 0)
         self.clock = nn.Parameter(torch.zeros(()))
         self.register_buffer("rounds_done", torch.zeros((), dtype=torch.int64))
         self.register_buffer("best_round", torch.full((), -1, dtype=torch.int64))
@@ -92,6 +95,10 @@ class KernelModule(LabModule):
         """Fit `network` to other samples, as in `solve`, without learning features anew."""
         raise NfaError(f"model.refit is not known to {type(self).__name__}")
 
+    @abstractmethod
+    def fitted_without_offset(self) -> None:
+        """Fit regression targets as they are from now on, whatever the option says."""
+
     @property
     @abstractmethod
     def net(self) -> dict[str, Any]:
@@ -112,7 +119,7 @@ class KernelModule(LabModule):
         self._samples.append(batch)
         if not self.trainer.is_last_batch:
             return
-        if self.refit and not self.trainer.val_dataloaders:
+        if self.refit and not self.validated:
             raise NfaError("model.refit=true adds the validation data: raise data.val_fraction")
         x, y = self._epoch = self._whole_epoch()
         index = int(self.rounds_done)
@@ -147,6 +154,11 @@ class KernelModule(LabModule):
         if self.task == "regression":
             return y.reshape(len(y), -1)
         return F.one_hot(y, self.num_outputs).to(self.clock.dtype)
+
+    @property
+    def validated(self) -> bool:
+        """Whether validation data choose the round that is kept."""
+        return bool(self.trainer.val_dataloaders)
 
     def _whole_epoch(self) -> tuple[Tensor, Tensor]:
         """The samples of this epoch of all processes, each once."""
@@ -271,7 +283,10 @@ class KernelModule(LabModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the sizes of the machines in the checkpoint, and refuse those of another model."""
-        saved = checkpoint.get("hyper_parameters", {}).get("net", self.net)
+        hyper = checkpoint.get("hyper_parameters", {})
+        if "offset" not in hyper:  # version 0.1 knew of none
+            self.fitted_without_offset()
+        saved = hyper.get("net", self.net)
         for name, mine in self.net.items():
             if saved.get(name) != mine:
                 raise NfaError(

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from models.kernel import KernelModule
 from nfa import NfaError
+from nfa.machines.recursion import mse
+from nfa.machines.rise import Rise
 
 
 class RecursiveModule(KernelModule):
@@ -22,6 +25,11 @@ class RecursiveModule(KernelModule):
 
     recursion: Any
     initial: ClassVar[Any] = None
+    _rise: Rise | None = None
+
+    def fitted_without_offset(self) -> None:
+        """Go on as version 0.1 did."""
+        self.recursion = replace(self.recursion, offset="none")
 
     @abstractmethod
     def learned(self, predictor: Any, index: int) -> tuple[Any, dict[str, Any]]:
@@ -36,7 +44,7 @@ class RecursiveModule(KernelModule):
     ) -> tuple[Tensor, dict[str, Any]]:
         """Learn from the fit before, and fit with that."""
         previous, update, start = self.network.predictor(), {}, None
-        learned = self.initial
+        learned, points, columns = self.initial, self.points(x), self.columns(y)
         if previous is not None:
             learned, update = self.learned(previous, index - 1)
             start = previous.coefficients
@@ -49,7 +57,12 @@ class RecursiveModule(KernelModule):
                     "raise data.val_fraction, or give one"
                 )
             held_out = self.points(held_out[0]), self.columns(held_out[1])
-        fit = self.recursion.fit(learned, self.points(x), self.columns(y), held_out, start)
+        recursion = self.targets.suited(self.recursion)
+        fit = recursion.fit(learned, points, columns, held_out, start)
+        if not self.validated:
+            if index == 0 or self._rise is None:
+                self._rise = Rise(recursion, self.initial, points, columns)
+            self._rise.check(index, learned, mse(fit.train_scores, columns))
         with torch.no_grad():
             self.network.hold(fit.predictor, fit.solution.ridge)
         return fit.train_scores, fit.row | update
@@ -57,7 +70,7 @@ class RecursiveModule(KernelModule):
     def solve_again(self, x: Tensor, y: Tensor) -> None:
         """Fit the coefficients anew with what the predictor in `network` has learned."""
         best, ridge = self.network.predictor(), float(self.network.ridge)
-        fit = self.recursion.refit(best, ridge, self.points(x), self.columns(y))
+        fit = self.targets.suited(self.recursion).refit(best, ridge, self.points(x), self.columns(y))
         with torch.no_grad():
             self.network.hold(fit.predictor, fit.solution.ridge)
 

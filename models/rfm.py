@@ -36,6 +36,7 @@ class RFM(RecursiveModule):
             with the bandwidth and the ridge of the best round.
         memory_gb: that a round may take beyond the data; None takes 80 % of what is free.
         seed: of these points, and of the solver.
+        offset: ``mean`` fits regression targets less their mean; ``none`` as they are.
         kernel_options: ``nu`` of matern, ``q`` of exponential.
     """
 
@@ -58,6 +59,7 @@ class RFM(RecursiveModule):
         refit: bool = False,
         memory_gb: float | None = None,
         seed: int = 0,
+        offset: str = "mean",
         kernel_options: dict[str, Any] | None = None,
     ):
         super().__init__(task, num_outputs, patience, refit)
@@ -66,7 +68,7 @@ class RFM(RecursiveModule):
         memory = None if memory_gb is None else memory_gb * 1e9
         self.recursion = Recursion(
             kernel, bandwidth, ridge, power, centering, normalization, solver, agop_samples, seed, memory,
-            kernel_options or {},
+            kernel_options or {}, offset,
         )  # fmt: skip
         self.width = math.prod(input_shape)
         options = kernel_options or {}

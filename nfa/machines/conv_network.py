@@ -18,6 +18,7 @@ from nfa.kernels.conv_gradient import each_gradient
 from nfa.kernels.conv_recursion import spans
 from nfa.kernels.operator import wide_product
 from nfa.machines.conv_predictor import ConvPredictor, matches, unless_identity
+from nfa.machines.offset import intercept_or_none
 from nfa.machines.once import differentiable_once
 from nfa.machines.sized import SizedOnLoad
 from nfa.solvers import room
@@ -53,7 +54,7 @@ class PatchMap(SizedOnLoad, nn.Conv2d):
 
 
 class ConvSum(SizedOnLoad):
-    """``f = Σ_j a_j k(u, u_j)`` from maps u of transformed patches; before the first fit f is zero.
+    """``f = b + Σ_j a_j k(u, u_j)`` from maps u of transformed patches; before the first fit f is zero.
 
     Attributes:
         kernel: k.
@@ -61,8 +62,10 @@ class ConvSum(SizedOnLoad):
         transform: T (D, D), a copy of what maps u, which maps the centers.
         coefficients: (n, outputs).
         ridge: with which the coefficients were found, a scalar.
+        intercept: b (outputs,), zero where the targets kept their mean.
     """
 
+    zero_if_absent: ClassVar = ("intercept",)
     fitted_sizes: ClassVar = {"centers": (0, 1, 2, 3), "transform": (0, 1), "coefficients": (0,)}
 
     def __init__(self, kernel: ConvKernel, shape: tuple[int, int, int], outputs: int):
@@ -72,6 +75,7 @@ class ConvSum(SizedOnLoad):
         self.register_buffer("transform", torch.eye(shape[0] * kernel.patch_size**2))
         self.register_buffer("coefficients", torch.zeros(0, outputs))
         self.register_buffer("ridge", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("intercept", torch.zeros(outputs, dtype=torch.float64))
 
     def hold(self, predictor: ConvPredictor, ridge: float) -> None:
         """Take over a fit."""
@@ -80,6 +84,8 @@ class ConvSum(SizedOnLoad):
         self.put("transform", predictor.root())
         self.put("coefficients", predictor.coefficients)
         self.ridge.fill_(ridge)
+        b = predictor.intercept
+        self.put("intercept", torch.zeros_like(self.intercept) if b is None else b)
 
     def forward(self, u: Tensor, same: Tensor) -> Tensor:
         """Outputs (n, outputs).
@@ -88,14 +94,15 @@ class ConvSum(SizedOnLoad):
             u: maps (n, D, h, w).
             same: (n,), which center each image is, -1 for none: such a pair contributes ½∇k(x, x).
         """
-        return _Sum.apply(u, self.transform, self.centers, self.coefficients, same, self.kernel)
+        sums = _Sum.apply(u, self.transform, self.centers, self.coefficients, same, self.kernel)
+        return sums + self.intercept.to(sums)
 
     def predictor(self) -> ConvPredictor | None:
         """The fit that is held; None before the first one."""
         if not len(self.centers):
             return None
-        T = unless_identity(self.transform)
-        return ConvPredictor(self.kernel, T, self.centers, self.coefficients)
+        T, b = unless_identity(self.transform), intercept_or_none(self.intercept)
+        return ConvPredictor(self.kernel, T, self.centers, self.coefficients, b)
 
 
 class ConvKernelNetwork(nn.Module):

@@ -9,6 +9,7 @@ from nfa.checks import floats
 from nfa.errors import NfaError
 from nfa.kernels.conv import ConvKernel, check_images
 from nfa.kernels.operator import wide_product
+from nfa.machines.offset import with_offset
 from nfa.machines.patch_agop import patch_agop
 from nfa.machines.predictor import copies
 from nfa.solvers import room
@@ -16,19 +17,21 @@ from nfa.solvers import room
 
 @dataclass(frozen=True)
 class ConvPredictor:
-    """``f(x) = Σ_j a_j k_T(x, x_j)``.
+    """``f(x) = b + Σ_j a_j k_T(x, x_j)``.
 
     Attributes:
         kernel: k, as it is, not divided by its largest value.
         transform: T (D, D), applied to every patch; None for the identity.
         centers: the training images (n, c, h, w).
         coefficients: a, (n, outputs).
+        intercept: b (outputs,) float64, the mean of the targets; None where that was not taken off.
     """
 
     kernel: ConvKernel
     transform: Tensor | None
     centers: Tensor
     coefficients: Tensor
+    intercept: Tensor | None = None
 
     def __call__(self, X: Tensor, memory: float | None = None) -> Tensor:
         """Outputs (m, outputs) at images X (m, c, h, w), in the dtype of the centers.
@@ -41,7 +44,8 @@ class ConvPredictor:
         n, size = len(self.centers), X.itemsize
         rows = int(min(max(room(X.device, memory) / 2 / (n * size), 1), len(X)))
         parts = [self.kernel.matrix(part, self.centers, self.transform) for part in X.split(rows)]
-        return torch.cat([wide_product(K, self.coefficients.to(K)) for K in parts])
+        sums = torch.cat([wide_product(K, self.coefficients.to(K)) for K in parts])
+        return with_offset(sums, self.intercept).to(sums)
 
     def root(self) -> Tensor:
         """T (D, D) as a matrix, also for the identity."""

@@ -59,6 +59,9 @@ class ConvRFM(RoundMachine):
         seed: of the images of the AGOP, and of the solver.
         device: where to compute; None means where the data are.
         memory: bytes that a round may take beyond the data; None takes 80 % of what is free.
+        offset: ``mean`` fits real targets less their mean, which is added to what is predicted; ``none`` is
+            the published recursion, without an intercept. One-hot columns of classes are always fitted as
+            they are, as published.
 
     Attributes:
         M: (D, D), of the round that is kept: the best on validation data, without these the last.
@@ -95,12 +98,13 @@ class ConvRFM(RoundMachine):
         seed: int = 0,
         device: torch.device | str | None = None,
         memory: float | None = None,
+        offset: str = "mean",
         **unknown: Any,
     ):
         known_options(unknown, type(self))
         kernel = ConvKernel(patch_size, depth, stride, padding, head, kind)
         self.recursion = ConvRecursion(
-            kernel, ridge, power, agop_images, agop_draw, criterion, solver, seed, memory
+            kernel, ridge, power, agop_images, agop_draw, criterion, solver, seed, memory, offset=offset
         )
         self.rounds, self.patience = whole("rounds", rounds), whole_or_none("patience", patience, 1)
         self.refit, self.device = flag("refit", refit), device_of_name(device)
@@ -125,7 +129,8 @@ class ConvRFM(RoundMachine):
         Args:
             X: images (n, c, h, w), float32 or float64; kernels are computed in this dtype, gradients and
                 systems in float64.
-            y: class indices (n,) of an integer dtype, or real targets (n,) or (n, outputs).
+            y: labels (n,) or (n, 1), integers, bools or a list of texts; or floating targets (n,) or
+                (n, outputs).
             X_val: validation images, by which the round is chosen, and the ridge where there are several;
                 never used for fitting.
             y_val: their targets.
@@ -136,7 +141,8 @@ class ConvRFM(RoundMachine):
                 smaller than what the kernel sees.
 
         Warns:
-            RoundFailedWarning: a round after the first could not be finished.
+            RoundFailedWarning: a round after the first could not be finished, or learned nothing, or did
+                harm (`nfa.machines.rise`); the machine is that of the round before.
         """
         self._check_pair(X_val, y_val)
         X = self._images(X)
@@ -186,6 +192,8 @@ class ConvRFM(RoundMachine):
         tensors = {"centers": p.centers, "coefficients": p.coefficients}
         if p.transform is not None:
             tensors["transform"] = p.transform
+        if p.intercept is not None:
+            tensors["intercept"] = p.intercept
         state = {
             "options": self._options(),
             "targets": dataclasses.asdict(self._targets),
@@ -210,7 +218,8 @@ class ConvRFM(RoundMachine):
             D, T = centers.shape[1] * kernel.patch_size**2, tensors.get("transform")
             T = None if T is None else expect("transform", T, D, D)
             a = expect("coefficients", tensors.get("coefficients"), len(centers), machine._targets.columns_of)
-            machine._predictor = ConvPredictor(kernel, T, centers, a)
+            b = None if "intercept" not in tensors else expect("intercept", tensors["intercept"], a.shape[1])
+            machine._predictor = ConvPredictor(kernel, T, centers, a, b)
             machine.best_round = index_in("best_round", state["best_round"], len(history))
             machine.history = history
         return machine
@@ -245,7 +254,7 @@ def targets_of(y: Tensor, criterion: str) -> TargetCode:
     """
     targets = TargetCode.of(y)
     if criterion == "accuracy" and not targets.classes:
-        raise NfaError("criterion='accuracy' needs class indices (n,), got real targets: choose 'mse'")
+        raise NfaError("criterion='accuracy' needs labels of classes, got real targets: choose 'mse'")
     return targets
 
 

@@ -20,10 +20,11 @@ from nfa.kernels.conv import ConvKernel
 from nfa.kernels.operator import wide_product
 from nfa.kernels.roots import spectrum
 from nfa.machines.conv_predictor import ConvPredictor
-from nfa.machines.recursion import EXACT, cosine_of_metrics, mse
+from nfa.machines.offset import OFFSETS, with_offset, without_offset
+from nfa.machines.recursion import EXACT, NO_GRADIENT, cosine_of_metrics, mse
 from nfa.machines.rounds import Clock, one_or_several, several, stream
 from nfa.machines.spread import spread_matrix, spread_mean
-from nfa.solvers import METHODS, Solution, cholesky_bytes, ridge_path, room, solve
+from nfa.solvers import METHODS, Solution, cholesky_bytes, room, solve
 
 DRAWS = ("random", "first")
 CRITERIA = ("mse", "accuracy")
@@ -76,6 +77,7 @@ class ConvRecursion:
         memory: bytes that a round may take beyond the data; None takes 80 % of what is free.
         distributed: share kernel values and gradients out over the processes of the default group, all of
             which have the same images.
+        offset: ``mean`` fits targets less their mean, which becomes the intercept; ``none``, as published.
 
     Raises:
         NfaError: an option is out of range.
@@ -91,6 +93,7 @@ class ConvRecursion:
     seed: int = 0
     memory: float | None = None
     distributed: bool = False
+    offset: str = "mean"
 
     def __post_init__(self):
         settle(
@@ -103,6 +106,7 @@ class ConvRecursion:
             solver=choice("solver", self.solver, METHODS),
             seed=seed_of(self.seed),
             memory=memory_of(self.memory),
+            offset=choice("offset", self.offset, OFFSETS),
         )
         if not self.ridges:
             raise NfaError("give at least one ridge")
@@ -139,7 +143,7 @@ class ConvRecursion:
         Args:
             transform: T (D, D); None for the identity.
             X: training images (n, c, h, w), float32 or float64.
-            Y: targets (n, outputs) of the dtype of X.
+            Y: targets (n, outputs), of the dtype of X or float64.
             validation: images and targets by which the ridge is chosen.
             start: coefficients (n, outputs) from which conjugate gradients start.
             progress: called with the pairs of training images whose kernel is computed, and their total.
@@ -155,6 +159,7 @@ class ConvRecursion:
         clock = Clock()
         budget = room(X.device, self.memory)
         self._check_memory(X, Y, transform, budget)
+        Y, intercept = without_offset(self.offset, Y, X.dtype)
         if self.distributed:
             K = spread_matrix(self.kernel, X, transform, progress)
         else:
@@ -163,11 +168,11 @@ class ConvRecursion:
         scale = scale if scale > 0 else 1.0
         K /= scale
         clock.lap("kernel")
-        found = self._solutions(K, Y, None if start is None else start * scale, budget)
+        found = self._solutions(K, Y, None if start is None else start * scale, budget - K.nbytes)
         clock.lap("solve")
         best, val_scores = 0, None
         if validation is not None:
-            best, val_scores = self._chosen(found, scale, X, validation, transform)
+            best, val_scores = self._chosen(found, scale, X, validation, transform, intercept)
         solution = found[best]
         a = solution.coefficients
         if solution.method == "cholesky" and not solution.jitter and solution.residual <= EXACT:
@@ -177,7 +182,8 @@ class ConvRecursion:
         clock.lap("predict")
         if not bool(torch.isfinite(train_scores).all()):
             raise NfaError("the predictions on the training images are not finite: give a larger ridge")
-        predictor = ConvPredictor(self.kernel, transform, X, a / scale)
+        predictor = ConvPredictor(self.kernel, transform, X, a / scale, intercept)
+        train_scores = with_offset(train_scores, intercept)
         return ConvFit(predictor, solution, scale, train_scores, val_scores, clock.seconds)
 
     def _check_memory(self, X: Tensor, Y: Tensor, transform: Tensor | None, budget: float) -> None:
@@ -190,12 +196,12 @@ class ConvRecursion:
             )
 
     def _solutions(self, K: Tensor, Y: Tensor, start: Tensor | None, budget: float) -> list[Solution]:
-        """One solution for each ridge."""
-        if self.chooses and self.solver != "cg":
-            path = ridge_path(K, Y, self.ridges)
-            return [path.solution(index) for index in range(len(self.ridges))]
-        options = {"method": self.solver, "memory": budget, "start": start, "seed": self.seed}
-        return [solve(K, Y, ridge, **options) for ridge in self.ridges]
+        """One solution for each ridge; conjugate gradients start from that for the ridge before."""
+        options, found = {"method": self.solver, "memory": budget, "seed": self.seed}, []
+        for ridge in self.ridges:
+            found.append(solve(K, Y, ridge, start=start, **options))
+            start = found[-1].coefficients
+        return found
 
     def _chosen(
         self,
@@ -204,11 +210,12 @@ class ConvRecursion:
         X: Tensor,
         validation: tuple[Tensor, Tensor],
         transform: Tensor | None,
+        intercept: Tensor | None,
     ) -> tuple[int, Tensor]:
         """The first solution of the lowest validation error, and its outputs."""
         together = torch.cat([s.coefficients for s in found], 1) / scale
         outputs = ConvPredictor(self.kernel, transform, X, together)(validation[0], self.memory)
-        parts = outputs.split(validation[1].shape[1], 1)
+        parts = [with_offset(part, intercept) for part in outputs.split(validation[1].shape[1], 1)]
         errors = [self.error(part, validation[1]) for part in parts]
         best = errors.index(min(errors))
         return best, parts[best]
@@ -223,14 +230,14 @@ class ConvRecursion:
         """``T ← G^(power/2)`` of Frobenius norm 1, from the AGOP G of a fit; and what a history tells of it.
 
         Gradients are taken at training images. Each is its own center and counts there with half the
-        gradient of its norm, as `nfa.machines.patch_agop` says. A G of zero makes T zero.
+        gradient of its norm, as `nfa.machines.patch_agop` says.
 
         Args:
             predictor: of the fit.
             index: of the round, which with the seed chooses the images of the AGOP.
 
         Raises:
-            NfaError: an AGOP that is not finite.
+            NfaError: an AGOP that is zero or not finite.
         """
         clock = Clock()
         centers = predictor.centers
@@ -244,7 +251,9 @@ class ConvRecursion:
         values, vectors = spectrum(G)
         T = (vectors * values ** (self.power / 2)) @ vectors.mT
         norm = float(T.norm())
-        T = T / norm if norm > 0 else torch.zeros_like(T)
+        if not norm > 0:
+            raise NfaError(NO_GRADIENT)
+        T = T / norm
         clock.lap("agop")
         row = {
             "self_consistency": cosine_of_metrics(predictor.transform, T.to(centers)),

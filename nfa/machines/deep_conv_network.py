@@ -222,7 +222,7 @@ class DeepConvNetwork(SizedOnLoad):
         """Put the best round of the layer in the place of the last one."""
         layer = int(self.position[0])
         kernel, T = self.layers[layer].kernel, unless_identity(self.best_transform)
-        best = ConvPredictor(kernel, T, self.sum.centers, self.best_coefficients)
+        best = replace(self.sum.predictor(), kernel=kernel, transform=T, coefficients=self.best_coefficients)
         self._show(layer, best, float(self.best_ridge))
 
     def predictor(self) -> ConvPredictor | None:

@@ -6,165 +6,27 @@ random filters of the covariance ``M = TᵀT``, and hands them on to a kernel wi
 """
 
 import os
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nfa.checks import choice, device_of_name, flag, known_options, settle, whole
+from nfa.checks import choice, device_of_name, flag, known_options, whole
 from nfa.errors import NfaError
-from nfa.kernels import exact_products
 from nfa.kernels.conv import ConvKernel
 from nfa.machines.conv_predictor import ConvPredictor, checked_images
-from nfa.machines.conv_rfm import quality, targets_of
+from nfa.machines.conv_rfm import targets_of
 from nfa.machines.conv_round import ConvRecursion, plain_options
 from nfa.machines.deep_conv_network import ConvFeatures, ConvLayer, DeepConvNetwork
+from nfa.machines.deep_conv_round import DeepConvFit, DeepConvRecursion
 from nfa.machines.deep_rfm import SELECTIONS
 from nfa.machines.fitting import LayerMachine
 from nfa.machines.saved import expect, expect_room, history_of, index_in, opened_machine, save_machine
 from nfa.machines.targets import TargetCode
 
 _FORMAT = "nfa.DeepConvRFM 1"
-
-
-@dataclass(frozen=True)
-class DeepConvRecursion:
-    """The options of a deep convolutional machine; `DeepConvFit` does what they say.
-
-    Args:
-        recursion: of the first layer; the kernel of each further layer has one convolution less, but at
-            least one.
-        features: what a layer hands on.
-        layers: number of layers; the last one hands nothing on.
-        rounds: updates of M in each layer; there is one more fit than that.
-
-    Raises:
-        NfaError: an option is out of range.
-    """
-
-    recursion: ConvRecursion = field(default_factory=ConvRecursion)
-    features: ConvFeatures = field(default_factory=ConvFeatures)
-    layers: int = 3
-    rounds: int = 3
-
-    def __post_init__(self):
-        settle(self, layers=whole("layers", self.layers, 1), rounds=whole("rounds", self.rounds))
-
-    @property
-    def steps(self) -> int:
-        """Fits of all rounds of all layers."""
-        return self.layers * (self.rounds + 1)
-
-    def network(
-        self, shape: tuple[int, int, int], outputs: int, *, layers: int | None = None
-    ) -> DeepConvNetwork:
-        """A network to be fitted; see `DeepConvNetwork`. None takes the number of layers of the options."""
-        recursion = self.recursion
-        return DeepConvNetwork(
-            recursion.kernel, shape, outputs, layers or self.layers, self.features, recursion.seed
-        )
-
-
-class DeepConvFit:
-    """Fits a `DeepConvNetwork`, one round of one layer at a time: ``options.steps`` steps.
-
-    All that a step needs from those before it is in the network: a fit that was broken off goes on with
-    the network as it was loaded and the same data.
-
-    Args:
-        options: of the machine.
-        network: made by ``options.network``.
-        X: training images (n, c, h, w), float32 or float64.
-        y: their targets.
-        targets: what kind these are.
-        validation: images and their targets.
-
-    Raises:
-        NfaError: targets that do not belong to the images.
-    """
-
-    def __init__(
-        self,
-        options: DeepConvRecursion,
-        network: DeepConvNetwork,
-        X: Tensor,
-        y: Tensor,
-        targets: TargetCode,
-        validation: tuple[Tensor, Tensor] | None = None,
-    ):
-        self.options, self.network, self._targets = options, network, targets
-        network.to(X.device)
-        for layer in network.layers:
-            layer.to(X.dtype)
-        self._Y = targets.columns(y, X)
-        self._images, self._Y_val = [X], None
-        if validation is not None:
-            self._images.append(validation[0].to(X))
-            self._Y_val = targets.columns(validation[1], self._images[1])
-        self._layer = -1  # whose inputs are held
-        self._inputs: list[Tensor] = []
-
-    @property
-    def done(self) -> bool:
-        """Whether all rounds of all layers are fitted."""
-        return self._next()[0] >= self.options.layers
-
-    @exact_products()
-    def step(self) -> dict[str, Any]:
-        """Fit the next round of this layer, or the first one of the next layer.
-
-        After the last round of a layer the network shows the best one: on validation images, without these
-        the last.
-
-        Returns:
-            ``layer``, ``round`` and what `ConvRFM.history` tells of a round, with ``self_consistency`` and
-            ``rank`` those of the update that led to it; the row of the last round has ``best_round``, the
-            first of a further layer ``features_seconds``.
-
-        Raises:
-            NfaError: all is fitted, or this round fails.
-        """
-        if self.done:
-            raise NfaError(f"all {self.options.layers} layers are fitted: there is no further step")
-        layer, index = self._next()
-        row: dict[str, Any] = {"layer": layer, "round": index}
-        row |= self._come_to(layer)
-        H, *H_val = self._inputs
-        recursion = replace(self.options.recursion, kernel=self.network.layers[layer].kernel)
-        transform, start = None, None
-        if index:
-            previous = self.network.predictor()
-            transform, update = recursion.next_transform(previous, layer * self.options.rounds + index - 1)
-            start = previous.coefficients
-            row |= update
-        validation = (H_val[0], self._Y_val) if H_val else None
-        fit = recursion.fit(transform, H, self._Y, validation, start)
-        error = -index if validation is None else recursion.error(fit.val_scores, self._Y_val)
-        self.network.hold(layer, index, fit.predictor, fit.solution.ridge, error)
-        row |= quality(self._targets, fit, self._Y, validation)
-        if index == self.options.rounds:
-            self.network.show_best()
-            row["best_round"] = int(self.network.best_round)
-        return row
-
-    def _next(self) -> tuple[int, int]:
-        layer, index = self.network.position.tolist()
-        return (layer, index + 1) if index < self.options.rounds else (layer + 1, 0)
-
-    def _come_to(self, layer: int) -> dict[str, float]:
-        """Take what comes into a layer: training images and validation images."""
-        if layer == self._layer:
-            return {}
-        began = time.perf_counter()
-        if layer and layer == self._layer + 1:
-            self._inputs = [self.network.layers[layer - 1](H) for H in self._inputs]
-        else:
-            self._inputs = [self.network.before(X, layer) for X in self._images]
-        self._layer = layer
-        return {"features_seconds": time.perf_counter() - began} if layer else {}
 
 
 class DeepConvRFM(LayerMachine):
@@ -200,6 +62,8 @@ class DeepConvRFM(LayerMachine):
         seed: of the random filters, of the images of the AGOP, and of the solver.
         device: where to compute; None means where the data are.
         memory: bytes that a round may take beyond the data; None takes 80 % of what is free.
+        offset: ``mean`` fits real targets less their mean, which is added to what is predicted; ``none`` fits
+            them as they are. Columns of classes are always fitted as they are, as published.
 
     Attributes:
         layers: one `ConvLayer` for each that is fitted, with its ``M``.
@@ -238,12 +102,13 @@ class DeepConvRFM(LayerMachine):
         seed: int = 0,
         device: torch.device | str | None = None,
         memory: float | None = None,
+        offset: str = "mean",
         **unknown: Any,
     ):
         known_options(unknown, type(self))
         kernel = ConvKernel(patch_size, depth, stride, padding, head, kind)
         recursion = ConvRecursion(
-            kernel, ridge, power, agop_images, agop_draw, criterion, solver, seed, memory
+            kernel, ridge, power, agop_images, agop_draw, criterion, solver, seed, memory, offset=offset
         )
         features = ConvFeatures(
             width, activation, padding if conv_padding is None else conv_padding, conv_stride, pool
@@ -271,7 +136,8 @@ class DeepConvRFM(LayerMachine):
 
         Args:
             X: images (n, c, h, w), float32 or float64.
-            y: class indices (n,) of an integer dtype, or real targets (n,) or (n, outputs).
+            y: labels (n,) or (n, 1), integers, bools or a list of texts; or floating targets (n,) or
+                (n, outputs).
             X_val: validation images, which choose the round of each layer, the ridge where there are
                 several, and the layer where that is asked for; never used for fitting.
             y_val: their targets.
@@ -282,7 +148,8 @@ class DeepConvRFM(LayerMachine):
                 small for the layers.
 
         Warns:
-            RoundFailedWarning: a layer after the first could not be finished.
+            RoundFailedWarning: a layer after the first could not be fitted, or a round after the first of a
+                layer failed or did harm; the layer is that of the round before.
         """
         self._check_pair(X_val, y_val)
         self._check_selection(X_val)
@@ -294,7 +161,7 @@ class DeepConvRFM(LayerMachine):
         fit = DeepConvFit(self.options, network, X, y, targets, validation)
         with self._anew():
             self._targets, self._network = targets, network
-            self._fit_layers(fit, self.options.layers, self.options.rounds, flag("progress", progress))
+            self._fit_layers(fit, self.options.layers, flag("progress", progress))
         return self
 
     def scores(self, X: Tensor) -> Tensor:
@@ -385,6 +252,7 @@ class DeepConvRFM(LayerMachine):
             expect("centers", p.centers, None, *inputs)
             expect("coefficients", p.coefficients, len(p.centers), machine._targets.columns_of)
             expect("transform", p.root(), depths[best], depths[best])
+            expect("intercept", network.sum.intercept, outputs)
             machine._network, machine._predictor = network, p
         return machine
 

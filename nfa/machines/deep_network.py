@@ -158,5 +158,4 @@ class DeepKernelNetwork(SizedOnLoad):
             return None
         weight = self.layers[layer].feature_map.weight.detach()
         metric = Metric.factored(weight.mT.contiguous()) if index else Metric.identity()
-        radial = self.radial
-        return Predictor(radial.kernel, metric, self.offset, radial.centers, radial.coefficients)
+        return self.radial.predictor(metric, self.offset)

@@ -5,192 +5,27 @@ Súkeník, Mondelli and Belkin, arXiv 2402.13728). Nothing is trained by gradien
 """
 
 import os
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nfa.checks import choice, device_of_name, flag, known_options, settle, whole
+from nfa.checks import choice, device_of_name, flag, known_options, whole
 from nfa.errors import NfaError
-from nfa.kernels import Metric, exact_products, option_names
-from nfa.kernels.roots import root_spectrum
-from nfa.machines.collapse import ClassMeans
+from nfa.kernels import option_names
 from nfa.machines.deep_network import DeepKernelNetwork, DeepLayer
+from nfa.machines.deep_round import DeepFit, DeepRecursion
 from nfa.machines.fitting import LayerMachine
 from nfa.machines.predictor import Predictor
-from nfa.machines.random_features import RandomFeatures, check_rows
-from nfa.machines.recursion import Fit, Recursion
+from nfa.machines.random_features import RandomFeatures
+from nfa.machines.recursion import Recursion
 from nfa.machines.saved import expect, expect_room, history_of, index_in, opened_machine, save_machine
 from nfa.machines.targets import TargetCode, check_points
 
-LABELS = ("signed", "one_hot")
 SELECTIONS = ("last", "best")
 _FORMAT = "nfa.DeepRFM 1"
-
-
-@dataclass(frozen=True)
-class DeepRecursion:
-    """The options of a deep recursive feature machine; `DeepFit` does what they say.
-
-    Args:
-        recursion: of every layer.
-        features: of every layer.
-        depth: number of layers.
-        rounds: updates of M in each layer; there is one more fit than that.
-        unit_norm: scale the points that come into a layer to length one.
-        labels: columns of class targets: ``signed``, 1 and -1, or ``one_hot``, 1 and 0.
-
-    Raises:
-        NfaError: an option is out of range.
-    """
-
-    recursion: Recursion = field(default_factory=lambda: Recursion(bandwidth=2.0, ridge=0.0))
-    features: RandomFeatures = field(default_factory=RandomFeatures)
-    depth: int = 5
-    rounds: int = 1
-    unit_norm: bool = True
-    labels: str = "signed"
-
-    def __post_init__(self):
-        settle(
-            self,
-            depth=whole("depth", self.depth, 1),
-            rounds=whole("rounds", self.rounds),
-            unit_norm=flag("unit_norm", self.unit_norm),
-            labels=choice("labels", self.labels, LABELS),
-        )
-
-    @property
-    def steps(self) -> int:
-        """Fits of all rounds of all layers."""
-        return self.depth * (self.rounds + 1)
-
-    def network(
-        self, in_features: int, outputs: int, *, depth: int | None = None, last: bool = True
-    ) -> DeepKernelNetwork:
-        """A network to be fitted; see `DeepKernelNetwork`. None takes the depth of the options."""
-        return DeepKernelNetwork(
-            self.recursion.kernel, in_features, outputs, depth or self.depth, self.features,
-            self.recursion.seed, self.unit_norm, last, **self.recursion.kernel_options,
-        )  # fmt: skip
-
-    def columns(self, targets: TargetCode, y: Tensor, like: Tensor) -> Tensor:
-        """Targets (n, outputs) of the dtype and device of ``like``; see `TargetCode.columns`."""
-        Y = targets.columns(y, like)
-        return 2 * Y - 1 if targets.classes and self.labels == "signed" else Y
-
-
-class DeepFit:
-    """Fits a `DeepKernelNetwork`, one round of one layer at a time: ``options.steps`` steps.
-
-    All that a step needs from those before it is in the network: a fit that was broken off goes on with
-    the network as it was loaded and the same data. What is kept beside it saves time.
-
-    Args:
-        options: of the machine.
-        network: made by ``options.network``.
-        X: training points (n, d), float32 or float64.
-        y: their targets.
-        targets: what kind these are.
-        validation: points and their targets.
-
-    Raises:
-        NfaError: targets that do not belong to the points.
-    """
-
-    def __init__(
-        self,
-        options: DeepRecursion,
-        network: DeepKernelNetwork,
-        X: Tensor,
-        y: Tensor,
-        targets: TargetCode,
-        validation: tuple[Tensor, Tensor] | None = None,
-    ):
-        self.options, self.network, self._targets = options, network, targets
-        self._Y = options.columns(targets, y, X)
-        self._points, self._Y_val = [X], None
-        if validation is not None:
-            self._points.append(validation[0].to(X))
-            self._Y_val = options.columns(targets, validation[1], self._points[1])
-        self._fit: Fit | None = None
-        self._layer = -1  # whose scaled inputs are held, and after its last round what it hands on
-        self._inputs: list[Tensor] = []
-        self._handed: list[Tensor] = []
-
-    @property
-    def done(self) -> bool:
-        """Whether all rounds of all layers are fitted."""
-        return self._next()[0] >= self.options.depth
-
-    @exact_products()
-    def step(self) -> dict[str, Any]:
-        """Fit the next round of this layer, or the first one of the next layer.
-
-        Returns:
-            ``layer``, ``round`` and what `RFM.history` tells of a round, with ``self_consistency``, ``rank``
-            and ``agop_route`` those of the update that led to it. The row of the last round of a layer has
-            ``features_seconds`` and, for classes, ``nc1_<of>`` and ``nc2_<of>`` of the training points, of:
-            ``input``, ``root`` (``M^½ x``) and ``features``.
-
-        Raises:
-            NfaError: all is fitted, or this round fails.
-        """
-        if self.done:
-            raise NfaError(f"all {self.options.depth} layers are fitted: there is no further step")
-        layer, index = self._next()
-        H, *H_val = self._inputs_of(layer)
-        metric, start, row = Metric.identity(), None, {"layer": layer, "round": index}
-        if index:
-            metric, start, update = self._next_metric(layer, index)
-            row |= update
-        self._fit = None  # its distances make room for those to come
-        validation = (H_val[0], self._Y_val) if H_val else None
-        fit = self._fit = self.options.recursion.fit(metric, H, self._Y, validation, start)
-        self.network.hold(layer, index, fit.predictor, fit.solution.ridge)
-        row |= self._targets.quality(fit.train_scores, self._Y, "train")
-        if H_val:
-            row |= self._targets.quality(fit.val_scores, self._Y_val, "val")
-        row |= fit.row
-        return row | self._handed_on(layer) if index == self.options.rounds else row
-
-    def _next(self) -> tuple[int, int]:
-        layer, index = self.network.position.tolist()
-        return (layer, index + 1) if index < self.options.rounds else (layer + 1, 0)
-
-    def _next_metric(self, layer: int, index: int) -> tuple[Metric, Tensor, dict[str, Any]]:
-        """The metric of a round, coefficients to start from, and what a history tells of the update."""
-        recursion, rounds, fit = self.options.recursion, self.options.rounds, self._fit
-        predictor = self.network.predictor()  # the same where a fit was broken off
-        distances = None if fit is None or fit.predictor.points is not None else fit.distances
-        metric, update = recursion.next_metric(predictor, layer * rounds + index - 1, distances)
-        return symmetric(metric) if index == rounds else metric, predictor.coefficients, update
-
-    def _inputs_of(self, layer: int) -> list[Tensor]:
-        """What comes into a layer, scaled: training points and validation points."""
-        if layer != self._layer:
-            raw = self._handed or [self.network.before(X, layer) for X in self._points]
-            if self.options.unit_norm:
-                check_rows(raw[0], layer)
-            self._inputs = [self.network.layers[layer].scale(H) for H in raw]
-            self._layer, self._handed = layer, []
-        return self._inputs
-
-    def _handed_on(self, layer: int) -> dict[str, Any]:
-        """Take the features of a layer, and tell how far the classes collapse in it."""
-        began = time.perf_counter()
-        module = self.network.layers[layer].to(self._Y.device, self._Y.dtype)
-        self._handed = [module.features(H) for H in self._inputs]
-        row: dict[str, Any] = {}
-        if self._targets.classes:
-            stages = {"input": self._inputs, "root": [self._fit.predictor.centers], "features": self._handed}
-            for of, (points, *_) in stages.items():
-                means = ClassMeans.of(points, self._Y.argmax(1))
-                row |= {f"nc1_{of}": means.nc1(), f"nc2_{of}": means.nc2()}
-        return row | {"features_seconds": time.perf_counter() - began}
 
 
 class DeepRFM(LayerMachine):
@@ -224,6 +59,8 @@ class DeepRFM(LayerMachine):
         seed: of the random features, of these points, and of the solver.
         device: where to compute; None means where the data are.
         memory: bytes that a round may take beyond the data; None takes 80 % of what is free.
+        offset: ``mean`` fits real targets less their mean, which is added to what is predicted; ``none`` fits
+            them as they are. Columns of classes are always fitted as they are, as published.
         **kernel_options: ``nu`` of matern, ``q`` of exponential.
 
     Attributes:
@@ -262,12 +99,13 @@ class DeepRFM(LayerMachine):
         seed: int = 0,
         device: torch.device | str | None = None,
         memory: float | None = None,
+        offset: str = "mean",
         **kernel_options: Any,
     ):
         known_options(kernel_options, type(self), option_names())
         recursion = Recursion(
             kernel, bandwidth, ridge, power, centering, normalization, solver, agop_samples, seed, memory,
-            kernel_options,
+            kernel_options, offset,
         )  # fmt: skip
         features = RandomFeatures(activation, width, gamma, norm, bias)
         self.options = DeepRecursion(recursion, features, depth, rounds, unit_norm, labels)
@@ -294,7 +132,8 @@ class DeepRFM(LayerMachine):
 
         Args:
             X: (n, d) float32 or float64; everything is computed in its dtype, what needs it in float64.
-            y: class indices (n,) of an integer dtype, or real targets (n,) or (n, outputs).
+            y: labels (n,) or (n, 1), integers, bools or a list of texts; or floating targets (n,) or
+                (n, outputs).
             X_val: validation points, which choose the layer where that is asked for, and bandwidth and ridge
                 where there are several; never used for fitting.
             y_val: their targets.
@@ -305,7 +144,8 @@ class DeepRFM(LayerMachine):
 
         Warns:
             ZeroRowsWarning: points that come into a layer cannot be scaled to unit length.
-            RoundFailedWarning: a layer after the first could not be finished.
+            RoundFailedWarning: a layer after the first could not be fitted, or a round after the first of a
+                layer failed or did harm; the layer is that of the round before.
         """
         self._check_pair(X_val, y_val)
         self._check_selection(X_val)
@@ -317,7 +157,7 @@ class DeepRFM(LayerMachine):
         fit = DeepFit(self.options, network, X, y, targets, validation)
         with self._anew():
             self._width, self._targets, self._network = X.shape[1], targets, network
-            self._fit_layers(fit, self.options.depth, self.options.rounds, flag("progress", progress))
+            self._fit_layers(fit, self.options.depth, flag("progress", progress))
         return self
 
     def scores(self, X: Tensor) -> Tensor:
@@ -406,6 +246,7 @@ class DeepRFM(LayerMachine):
             expect("centers", p.centers, None, root.shape[1])
             expect("coefficients", p.coefficients, len(p.centers), machine._targets.columns_of)
             expect("offset", p.offset, widths[best])
+            expect("intercept", network.radial.intercept, outputs)
             machine._network, machine._predictor = network, p
         return machine
 
@@ -437,9 +278,3 @@ class DeepRFM(LayerMachine):
 
     def _points(self, X: Tensor, width: int | None = None) -> Tensor:
         return self._on_device(check_points(X, width))
-
-
-def symmetric(metric: Metric) -> Metric:
-    """The same M by its symmetric root ``V S^½ Vᵀ``, (d, d); M is not the identity."""
-    values, vectors = root_spectrum(metric.root)
-    return Metric(((vectors * values.sqrt()) @ vectors.mT).to(metric.root), "full")

@@ -11,8 +11,11 @@ import torch
 from torch import Tensor
 
 from nfa.errors import NfaError
+from nfa.machines.layer_fit import LayerFit
+from nfa.machines.recursion import mse
+from nfa.machines.rise import Rise
 from nfa.machines.rounds import Progress, RoundFailedWarning, told
-from nfa.machines.targets import TargetCode
+from nfa.machines.targets import Label, TargetCode
 from nfa.status import StatusLine
 
 Validation = tuple[Tensor, Tensor] | None
@@ -34,8 +37,14 @@ class Machine(ABC):
     def scores(self, X: Tensor) -> Tensor:
         """Real outputs (n, outputs); for classes the larger, the likelier."""
 
-    def predict(self, X: Tensor) -> Tensor:
-        """Class indices (n,) int64 after a fit to classes, else predictions in the shape of the targets."""
+    @property
+    def classes(self) -> tuple[Label, ...]:
+        """The label of each output, in their order; empty where the targets were numbers."""
+        self._fitted()
+        return self._targets.names
+
+    def predict(self, X: Tensor) -> Tensor | list[str]:
+        """Labels (n,) as they were given, texts as a list; or numbers in the shape of the targets."""
         return self._targets.decoded(self.scores(X))
 
     def _fitted(self) -> Any:
@@ -100,8 +109,9 @@ class RoundMachine(Machine):
         """Fit all rounds, and at the end the best one anew where that is asked for."""
         if self.refit and validation is None:
             raise NfaError("refit=True adds the validation data: give X_val and y_val, or refit=False")
-        line = Progress(self.rounds) if progress else None
+        line, recursion = Progress(self.rounds) if progress else None, self._targets.suited(self.recursion)
         learned, start, fit, best = self.initial, None, None, math.inf
+        rise = None if validation else Rise(recursion, self.initial, X, Y)
         for index in range(self.rounds + 1):
             try:
                 if fit is not None:
@@ -109,7 +119,9 @@ class RoundMachine(Machine):
                     self.history[-1] |= update
                     start, fit = fit.predictor.coefficients, None  # what it holds makes room for the next
                 report = None if line is None else self._solving(line, index)
-                fit = self.recursion.fit(learned, X, Y, validation, start, report)
+                fit = recursion.fit(learned, X, Y, validation, start, report)
+                if rise is not None:
+                    rise.check(index, learned, mse(fit.train_scores, Y))
             except (NfaError, torch.OutOfMemoryError) as error:
                 if index == 0:
                     raise
@@ -132,7 +144,8 @@ class RoundMachine(Machine):
         both = (torch.cat(pair) for pair in zip((X, Y), validation, strict=True))
         ridge = self.history[self.best_round]["ridge"]
         try:
-            self._predictor = self.recursion.refit(self._predictor, ridge, *both).predictor
+            again = self._targets.suited(self.recursion).refit(self._predictor, ridge, *both)
+            self._predictor = again.predictor
         except (NfaError, torch.OutOfMemoryError) as error:
             _warn(
                 f"the refit failed ({error}); the machine is that of round {self.best_round}, fitted to the "
@@ -158,12 +171,12 @@ class LayerMachine(Machine):
         if self.select == "best" and X_val is None:
             raise NfaError("select='best' needs validation data: give X_val and y_val, or select='last'")
 
-    def _fit_layers(self, fit: Any, layers: int, last_round: int, progress: bool) -> None:
+    def _fit_layers(self, fit: LayerFit, layers: int, progress: bool) -> None:
         """Step through all rounds of all layers."""
         line, rounds = StatusLine() if progress else None, []
         while not fit.done:
             try:
-                rounds.append(fit.step())
+                row = fit.step()
             except (NfaError, torch.OutOfMemoryError) as error:
                 if not self.history:
                     raise
@@ -172,7 +185,10 @@ class LayerMachine(Machine):
                     f"{self.best_layer}"
                 )
                 break
-            if rounds[-1]["round"] == last_round:
+            if rounds and rounds[-1]["round"] == row["round"]:  # told anew, as the last of its layer
+                rounds.pop()
+            rounds.append(row)
+            if fit.between_layers:
                 self._add_layer(rounds, fit.network.predictor())
                 rounds = []
                 if line is not None:

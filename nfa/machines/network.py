@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from nfa.errors import NfaError
 from nfa.kernels import KERNELS, Metric, RadialKernel, distances, exact_products, make_kernel
 from nfa.kernels.operator import wide_product
+from nfa.machines.offset import intercept_or_none
 from nfa.machines.once import differentiable_once
 from nfa.machines.predictor import Predictor
 from nfa.machines.sized import SizedOnLoad
@@ -38,16 +39,18 @@ class FeatureMap(SizedOnLoad, nn.Linear):
 
 
 class RadialSum(SizedOnLoad):
-    """``f(u) = Σ_j a_j k(‖u - u_j‖)``; before the first fit there are no centers and f is zero.
+    """``f(u) = b + Σ_j a_j k(‖u - u_j‖)``; before the first fit there are no centers and f is zero.
 
     Attributes:
         centers: (n, k).
         coefficients: (n, c).
         bandwidth: of the kernel, a scalar.
         ridge: with which the coefficients were found, a scalar.
+        intercept: b (c,), zero where the targets kept their mean.
     """
 
     fitted_sizes: ClassVar = {"centers": (0, 1), "coefficients": (0,)}
+    zero_if_absent: ClassVar = ("intercept",)
 
     def __init__(self, kernel: str, options: dict[str, Any], width: int, outputs: int):
         super().__init__()
@@ -56,6 +59,7 @@ class RadialSum(SizedOnLoad):
         self.register_buffer("bandwidth", torch.ones((), dtype=torch.float64))
         self.register_buffer("ridge", torch.zeros((), dtype=torch.float64))
         self.register_buffer("coefficients", torch.zeros(0, outputs))
+        self.register_buffer("intercept", torch.zeros(outputs, dtype=torch.float64))
 
     @property
     def kernel(self) -> RadialKernel:
@@ -68,10 +72,18 @@ class RadialSum(SizedOnLoad):
         self.put("coefficients", predictor.coefficients)
         self.bandwidth.fill_(predictor.kernel.bandwidth)
         self.ridge.fill_(ridge)
+        b = predictor.intercept
+        self.put("intercept", torch.zeros_like(self.intercept) if b is None else b)
 
     def forward(self, u: Tensor) -> Tensor:
         """(n, k) to (n, c)."""
-        return _Radial.apply(u, self.centers, self.coefficients, self.kernel)
+        sums = _Radial.apply(u, self.centers, self.coefficients, self.kernel)
+        return sums + self.intercept.to(sums)
+
+    def predictor(self, metric: Metric, offset: Tensor) -> Predictor:
+        """The predictor behind a feature map, of the points that come into it."""
+        b = intercept_or_none(self.intercept)
+        return Predictor(self.kernel, metric, offset, self.centers, self.coefficients, intercept=b)
 
 
 class KernelNetwork(SizedOnLoad):
@@ -124,7 +136,7 @@ class KernelNetwork(SizedOnLoad):
         metric = Metric.factored(weight.mT.contiguous())
         if weight.shape[0] == weight.shape[1] and bool((weight == torch.eye(len(weight)).to(weight)).all()):
             metric = Metric.identity()
-        return Predictor(radial.kernel, metric, self.offset, radial.centers, radial.coefficients)
+        return radial.predictor(metric, self.offset)
 
 
 def kernel_name(kernel: RadialKernel) -> tuple[str, dict[str, Any]]:

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from nfa.kernels import Metric, RadialKernel, exact_products, kernel_product
+from nfa.machines.offset import with_offset
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """``f(x) = Σ_j a_j k(‖Fᵀ(x - o) - u_j‖)`` with ``M = F Fᵀ``.
+    """``f(x) = b + Σ_j a_j k(‖Fᵀ(x - o) - u_j‖)`` with ``M = F Fᵀ``.
 
     Attributes:
         kernel: k, with its bandwidth.
@@ -19,6 +20,7 @@ class Predictor:
         centers: u, the training points in the coordinates of the metric, (n, k).
         coefficients: a, (n, c).
         points: the training points (n, d), while the centers are their images only up to rounding.
+        intercept: b (c,) float64, the mean of the targets; None where that was not taken off.
     """
 
     kernel: RadialKernel
@@ -27,14 +29,16 @@ class Predictor:
     centers: Tensor
     coefficients: Tensor
     points: Tensor | None = None
+    intercept: Tensor | None = None
 
     @exact_products()
     def __call__(self, X: Tensor) -> Tensor:
         """Outputs (m, c) at points X (m, d)."""
-        return self.at(self.metric.transform(X - self.offset))
+        sums = self.at(self.metric.transform(X - self.offset))
+        return with_offset(sums, self.intercept).to(sums)
 
     def at(self, U: Tensor) -> Tensor:
-        """Outputs (m, c) at points in the coordinates of the metric, U (m, k)."""
+        """Outputs (m, c), without the intercept, at points in the coordinates of the metric, U (m, k)."""
         return kernel_product(self.kernel, U, self.centers, self.coefficients.to(U))
 
     def settled(self) -> "Predictor":

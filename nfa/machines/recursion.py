@@ -36,13 +36,18 @@ from nfa.kernels import (
 )
 from nfa.kernels.roots import power_root
 from nfa.machines.kernel_agop import CENTERINGS, KernelAgop, blockwise_agop, kernel_agop, without_self
+from nfa.machines.offset import OFFSETS, with_offset, without_offset
 from nfa.machines.predictor import Predictor, images
 from nfa.machines.rounds import Clock, one_or_several, several, stream
-from nfa.solvers import METHODS, Solution, cholesky, planned, ridge_path, room, solve
+from nfa.solvers import METHODS, Solution, cholesky, planned, room, solve
 
 NORMALIZATIONS = ("max", "trace", "none")
 MEDIAN = "median"
 EXACT = 1e-3  # a residual up to which a system counts as solved
+NO_GRADIENT = (
+    "the AGOP is zero, and so would be M: the predictor is flat at the training points, as a kernel is whose "
+    "bandwidth is far below all distances, or that is fitted to targets without any variation"
+)
 _EXACT_COSINE = 1024  # coordinates up to which the self-consistency is exact
 _PROBES = 128  # random directions it is estimated from beyond
 
@@ -95,6 +100,7 @@ class Recursion:
         seed: of these points, and of the solver.
         memory: bytes that a round may take beyond the data; None takes 80 % of what is free.
         kernel_options: ``nu`` of matern, ``q`` of exponential.
+        offset: ``mean`` fits targets less their mean, which becomes the intercept; ``none``, as published.
 
     Raises:
         NfaError: an option is out of range.
@@ -111,6 +117,7 @@ class Recursion:
     seed: int = 0
     memory: float | None = None
     kernel_options: dict[str, Any] = field(default_factory=dict)
+    offset: str = "mean"
 
     def __post_init__(self):
         settle(
@@ -124,6 +131,7 @@ class Recursion:
             agop_samples=whole_or_none("agop_samples", self.agop_samples, 1),
             seed=seed_of(self.seed),
             memory=memory_of(self.memory),
+            offset=choice("offset", self.offset, OFFSETS),
         )
         settle(self, bandwidth=one_or_several(self.bandwidth, self._bandwidth))
         if not self.bandwidths or not self.ridges:
@@ -168,7 +176,7 @@ class Recursion:
         Args:
             metric: M.
             X: training points (n, d), float32 or float64.
-            Y: targets (n, c) of the dtype of X.
+            Y: targets (n, c), of the dtype of X or float64.
             validation: points and targets by which bandwidth and ridge are chosen.
             start: coefficients (n, c) from which conjugate gradients start.
             progress: called with the iteration and the residual of conjugate gradients.
@@ -187,20 +195,30 @@ class Recursion:
         U_val = None if validation is None else metric.transform(validation[0] - offset)
         points = None if metric.root is None else X
         budget = room(U.device, self.memory)
+        Y, intercept = without_offset(self.offset, Y, X.dtype)
         clock.lap("kernel")
         kernels = [self._kernel(bandwidth, U) for bandwidth in self.bandwidths]
         direct = planned(KernelOperator(kernels[0], U), Y.shape[1], self.solver, budget) == "cholesky"
         r = distances(U) if direct and 2 * len(U) ** 2 * U.itemsize <= budget else None
         best, best_score = None, math.inf
         for kernel in kernels:
-            for solution in self._solutions(kernel, U, Y, r, start, progress, clock):
-                predictor = Predictor(kernel, metric, offset, U, solution.coefficients, points)
-                val_scores = None if U_val is None else predictor.at(U_val)
+            found = self._solutions(kernel, U, Y, direct, r, start, progress, clock)
+            together = torch.cat([solution.coefficients for solution in found], 1)
+            predictor = Predictor(kernel, metric, offset, U, together, points, intercept)
+            outputs = None if U_val is None else predictor.at(U_val)
+            for index, solution in enumerate(found):
+                own = slice(index * Y.shape[1], (index + 1) * Y.shape[1])
+                val_scores = None if outputs is None else with_offset(outputs[:, own], intercept)
                 score = 0.0 if U_val is None else mse(val_scores, validation[1])
-                clock.lap("predict")
                 if best is None or score < best_score:
+                    predictor = replace(predictor, coefficients=solution.coefficients)
                     best, best_score = Fit(predictor, solution, Y, val_scores, {}, r), score
-        train_scores = self._train_scores(best, Y)
+            clock.lap("predict")
+        if self.chooses:  # the ridge may be far below what the residual of the system allows for
+            train_scores = best.predictor.at(best.predictor.centers)
+        else:
+            train_scores = self._train_scores(best, Y)
+        train_scores = with_offset(train_scores, intercept)
         clock.lap("predict")
         if not bool(torch.isfinite(train_scores).all()):
             raise NfaError("the predictions on the training points are not finite")
@@ -221,29 +239,32 @@ class Recursion:
         kernel: RadialKernel,
         U: Tensor,
         Y: Tensor,
+        direct: bool,
         r: Tensor | None,
         start: Tensor | None,
         progress: Callable[[int, float], None] | None,
         clock: Clock,
     ) -> Sequence[Solution]:
-        """One solution for each ridge: directly from the distances r (n, n), or without them."""
-        if r is None:
-            found = [
-                solve(
-                    KernelOperator(kernel, U), Y, ridge, method=self.solver, memory=self.memory, start=start,
-                    seed=self.seed, progress=progress,
-                )
-                for ridge in self.ridges
-            ]  # fmt: skip
-            clock.lap("solve")
-            return found
-        K = kernel.value_(r.clone())
-        clock.lap("kernel")
-        if len(self.ridges) == 1:
-            found = [cholesky(K, Y, self.ridges[0], overwrite=True, memory=self.memory)]
+        """One solution for each ridge, directly from one K (n, n), or without it.
+
+        The factors of all ridges take the same place, the lower triangle of K. Conjugate gradients start from
+        the solution for the ridge before.
+        """
+        found: list[Solution] = []
+        if direct:
+            K = KernelOperator(kernel, U).matrix() if r is None else kernel.value_(r.clone())
+            clock.lap("kernel")
+            spare = room(U.device, None)
+            if self.memory is not None:
+                held = K.nbytes * (1 if r is None else 2)
+                spare = min(max(self.memory - held, 1.0), spare)
+            found = [cholesky(K, Y, ridge, overwrite=True, memory=spare) for ridge in self.ridges]
         else:
-            path = ridge_path(K, Y, self.ridges)
-            found = [path.solution(index) for index in range(len(self.ridges))]
+            operator = KernelOperator(kernel, U)
+            for ridge in self.ridges:
+                options = {"memory": self.memory, "seed": self.seed, "progress": progress}
+                found.append(solve(operator, Y, ridge, method="cg", start=start, **options))
+                start = found[-1].coefficients
         clock.lap("solve")
         return found
 
@@ -273,7 +294,7 @@ class Recursion:
             distances: between its centers (n, n), where they are known; they are overwritten.
 
         Raises:
-            NfaError: an AGOP that is not finite.
+            NfaError: an AGOP that is zero or not finite.
         """
         clock = Clock()
         old, width = predictor.metric, predictor.centers.shape[1]
@@ -290,6 +311,8 @@ class Recursion:
             }
         if not bool(torch.isfinite(root).all()):
             raise NfaError("the AGOP is not finite")
+        if not bool(root.any()):
+            raise NfaError(NO_GRADIENT)
         return Metric.factored(root), row | {"agop_seconds": clock.seconds["agop"]}
 
     def _agop(self, p: Predictor, index: int, distances: Tensor | None) -> KernelAgop:

@@ -48,6 +48,9 @@ class RFM(RoundMachine):
         seed: of these points, and of the solver.
         device: where to compute; None means where the data are.
         memory: bytes that a round may take beyond the data; None takes 80 % of what is free.
+        offset: ``mean`` fits real targets less their mean, which is added to what is predicted; ``none`` is
+            the published recursion, without an intercept. One-hot columns of classes are always fitted as
+            they are, as published.
         **kernel_options: ``nu`` of matern, ``q`` of exponential.
 
     Attributes:
@@ -81,12 +84,13 @@ class RFM(RoundMachine):
         seed: int = 0,
         device: torch.device | str | None = None,
         memory: float | None = None,
+        offset: str = "mean",
         **kernel_options: Any,
     ):
         known_options(kernel_options, type(self), option_names())
         self.recursion = Recursion(
             kernel, bandwidth, ridge, power, centering, normalization, solver, agop_samples, seed, memory,
-            kernel_options,
+            kernel_options, offset,
         )  # fmt: skip
         self.rounds, self.patience = whole("rounds", rounds), whole_or_none("patience", patience, 1)
         self.refit, self.device = flag("refit", refit), device_of_name(device)
@@ -110,7 +114,8 @@ class RFM(RoundMachine):
 
         Args:
             X: (n, d) float32 or float64; everything is computed in its dtype, what needs it in float64.
-            y: class indices (n,) of an integer dtype, or real targets (n,) or (n, outputs).
+            y: labels (n,) or (n, 1), integers, bools or a list of texts; or floating targets (n,) or
+                (n, outputs).
             X_val: validation points, by which the round is chosen, and the bandwidth and the ridge where
                 there are several; never used for fitting.
             y_val: their targets.
@@ -120,7 +125,8 @@ class RFM(RoundMachine):
             NfaError: data that are not finite, do not belong together, or hold one class only.
 
         Warns:
-            RoundFailedWarning: a round after the first could not be finished.
+            RoundFailedWarning: a round after the first could not be finished, or learned nothing, or did
+                harm (`nfa.machines.rise`); the machine is that of the round before.
         """
         self._check_pair(X_val, y_val)
         X = self._points(X)
@@ -168,6 +174,8 @@ class RFM(RoundMachine):
         tensors = {"offset": p.offset, "centers": p.centers, "coefficients": p.coefficients}
         if p.metric.root is not None:
             tensors["root"] = p.metric.root
+        if p.intercept is not None:
+            tensors["intercept"] = p.intercept
         state = {
             "options": self._options(),
             "bandwidth": p.kernel.bandwidth,
@@ -198,7 +206,8 @@ class RFM(RoundMachine):
                 expect("root", root, len(offset), *[None] * (root.dim() - 1))
             centers = expect("centers", tensors.get("centers"), None, metric.rank or len(offset))
             a = expect("coefficients", tensors.get("coefficients"), len(centers), machine._targets.columns_of)
-            machine._predictor = Predictor(kernel, metric, offset, centers, a)
+            b = None if "intercept" not in tensors else expect("intercept", tensors["intercept"], a.shape[1])
+            machine._predictor = Predictor(kernel, metric, offset, centers, a, intercept=b)
             machine.best_round = index_in("best_round", state["best_round"], len(history))
             machine.history = history
         return machine

@@ -135,4 +135,5 @@ def _read(path: Path, form: str, writer: str, device: torch.device | None) -> Sa
     state = json.loads(metadata["state"])
     if not isinstance(state, dict) or not isinstance(state.get("options"), dict):
         raise NfaError("its state must be a dictionary with the options of the machine")
+    state["options"].setdefault("offset", "none")  # version 0.1 knew of none
     return tensors, state

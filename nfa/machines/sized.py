@@ -11,9 +11,11 @@ class SizedOnLoad(nn.Module):
 
     Attributes:
         fitted_sizes: for each tensor the dimensions whose sizes are known only after a fit.
+        zero_if_absent: tensors that version 0.1 did not write, where they were zero.
     """
 
     fitted_sizes: ClassVar[dict[str, tuple[int, ...]]] = {}
+    zero_if_absent: ClassVar[tuple[str, ...]] = ()
 
     def put(self, name: str, value: Tensor) -> None:
         """Replace a parameter or a buffer by a copy of a value of any size."""
@@ -23,7 +25,10 @@ class SizedOnLoad(nn.Module):
             self.out_features, self.in_features = value.shape
 
     def make_room(self, state: dict[str, Tensor], prefix: str = "") -> None:
-        """Take the sizes of a state dict, where they may differ."""
+        """Take the sizes of a state dict, where they may differ, and give it what version 0.1 left out."""
+        for name in self.zero_if_absent:
+            if any(key.startswith(prefix) for key in state):
+                state.setdefault(prefix + name, torch.zeros_like(getattr(self, name)))
         for name, dims in self.fitted_sizes.items():
             found, now = state.get(prefix + name), getattr(self, name)
             if found is None or now is None or found.dim() != now.dim():

@@ -11,7 +11,8 @@ from nfa.kernels.conv import ConvKernel
 from nfa.machines.conv_rfm import ConvRFM
 from nfa.machines.conv_round import ConvRecursion
 from nfa.machines.deep_conv_network import ConvFeatures, DeepConvNetwork
-from nfa.machines.deep_conv_rfm import DeepConvFit, DeepConvRecursion, DeepConvRFM
+from nfa.machines.deep_conv_rfm import DeepConvRFM
+from nfa.machines.deep_conv_round import DeepConvFit, DeepConvRecursion
 from nfa.machines.rounds import RoundFailedWarning
 from nfa.machines.targets import TargetCode
 from tests.nfa import conv_rfm_oracle as oracle
@@ -194,19 +195,40 @@ def test_files(tmp_path, select):
 
 def test_a_layer_that_fails_leaves_the_ones_before(monkeypatch, tmp_path):
     X, y = images(8)
-    original = ConvRecursion.next_transform
+    calls, original = [], ConvRecursion.fit
 
-    def failing(self, predictor, index):
-        if index == 1:
-            raise NfaError("no update in layer 1")
-        return original(self, predictor, index)
+    def failing(self, *arguments):
+        calls.append(1)
+        if len(calls) == 3:  # of two rounds a layer
+            raise NfaError("no fit in layer 1")
+        return original(self, *arguments)
 
-    monkeypatch.setattr(ConvRecursion, "next_transform", failing)
+    monkeypatch.setattr(ConvRecursion, "fit", failing)
     with pytest.warns(RoundFailedWarning, match="layer 1 failed"):
         machine = DeepConvRFM(2, 3, width=4, rounds=1).fit(X, y)
     assert len(machine.layers) == 1
     first = ConvRFM(2, 3, rounds=1)
     assert torch.equal(machine.scores(X + 0.1), first.fit(X, y).scores(X + 0.1))
+    machine.save(tmp_path / "machine.safetensors")
+    loaded = DeepConvRFM.load(tmp_path / "machine.safetensors")
+    assert torch.equal(loaded.scores(X + 0.1), machine.scores(X + 0.1))
+
+
+def test_a_round_that_fails_ends_its_layer(monkeypatch, tmp_path):
+    X, y = images(8)
+    original = ConvRecursion.next_transform
+
+    def failing(self, predictor, index):
+        if index == 1:
+            raise NfaError("no second update")
+        return original(self, predictor, index)
+
+    monkeypatch.setattr(ConvRecursion, "next_transform", failing)
+    said = "round 2 of layer 0 failed .no second update.; the layer is that of round 1"
+    with pytest.warns(RoundFailedWarning, match=said):
+        machine = DeepConvRFM(2, 3, width=4, rounds=2).fit(X, y)
+    assert [(len(row["rounds"]), row["best_round"]) for row in machine.history] == [(2, 1), (3, 2), (3, 2)]
+    assert torch.equal(machine.layers[0].M, ConvRFM(2, 3, rounds=1).fit(X, y).M)
     machine.save(tmp_path / "machine.safetensors")
     loaded = DeepConvRFM.load(tmp_path / "machine.safetensors")
     assert torch.equal(loaded.scores(X + 0.1), machine.scores(X + 0.1))

@@ -1,6 +1,7 @@
 """`DeepRFM` against the loop oracle with the same random numbers, by steps, as a network, and in files."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,8 @@ from torch import nn
 
 from nfa import NfaError, agop, audit, input_agop
 from nfa.kernels import Metric
-from nfa.machines.deep_rfm import DeepFit, DeepRecursion, DeepRFM, symmetric
+from nfa.machines.deep_rfm import DeepRFM
+from nfa.machines.deep_round import DeepFit, DeepRecursion, symmetric
 from nfa.machines.random_features import RandomFeatures, UnitRows, ZeroRowsWarning
 from nfa.machines.recursion import Recursion
 from nfa.machines.rfm import RFM
@@ -290,7 +292,7 @@ def test_the_network_is_the_machine_and_is_measured_layer_by_layer():
         weight = report.weights[f"layer{index}.feature_map"][0].to(D)
         assert far(weight.T @ weight, layer.M) < 1e-12
     # at the last map the network is the kernel predictor alone
-    recursion = machine.options.recursion
+    recursion = replace(machine.options.recursion, offset="none")
     H = machine.layers[2].scale(machine.features(X, 1))
     fit = recursion.fit(machine.predictor.metric, H, 2 * torch.eye(3, dtype=D)[y] - 1)
     after, _ = recursion.next_metric(fit.predictor, 0)
@@ -432,18 +434,42 @@ def test_a_failing_layer_keeps_those_before(monkeypatch):
     X, y = blobs()
     first = DeepRFM(2, 16).fit(X, y)
 
-    def broken(self, predictor, index, distances):
-        if index == 2:
-            raise NfaError("the AGOP is not finite")
-        return original(self, predictor, index, distances)
+    def broken(self, *arguments):
+        calls.append(1)
+        if len(calls) == 5:  # of two rounds a layer
+            raise NfaError("the outputs are not finite")
+        return original(self, *arguments)
 
-    original = Recursion.next_metric
-    monkeypatch.setattr(Recursion, "next_metric", broken)
+    calls, original = [], Recursion.fit
+    monkeypatch.setattr(Recursion, "fit", broken)
     with pytest.warns(RoundFailedWarning, match="layer 2 failed .* that of layer 1"):
         machine = DeepRFM(4, 16).fit(X, y)
     assert len(machine.layers) == len(machine.history) == 2
     assert torch.equal(machine.scores(X + 0.1), first.scores(X + 0.1))
     assert torch.equal(machine.network()(X), first.network()(X))
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_failing_round_ends_its_layer(monkeypatch, tmp_path, failing):
+    X, y = blobs()
+    first = DeepRFM(1, 16, rounds=failing, select="last").fit(X, y)
+
+    def broken(self, predictor, index, distances):
+        if index == failing:
+            raise NfaError("the AGOP is not finite")
+        return original(self, predictor, index, distances)
+
+    original = Recursion.next_metric
+    monkeypatch.setattr(Recursion, "next_metric", broken)
+    said = f"round {failing + 1} of layer 0 failed .* the layer is that of round {failing}"
+    with pytest.warns(RoundFailedWarning, match=said):
+        machine = DeepRFM(2, 16, rounds=2).fit(X, y)
+    assert [len(row["rounds"]) for row in machine.history] == [failing + 1, 3]
+    assert far(machine.layers[0].M, first.layers[0].M) < 1e-10
+    assert far(machine.features(X, 0), first.features(X, 0)) < 1e-6
+    assert {"nc1_features", "train_mse"} <= machine.history[0].keys()
+    machine.save(tmp_path / "machine.safetensors")
+    assert torch.equal(DeepRFM.load(tmp_path / "machine.safetensors").scores(X), machine.scores(X))
 
 
 def test_duplicates_without_a_ridge_are_told_of():

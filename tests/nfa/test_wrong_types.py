@@ -360,10 +360,10 @@ TARGETS = {
     "infinity": replaced(REAL, INF),
     "complex": REAL.cfloat(),
     "sparse": REAL.to_sparse(),
-    "negative class": CLASSES - 1,
     "one class": CLASSES * 0,
-    "column of classes": CLASSES[:, None],
-    "far class": replaced(CLASSES, 10**9),
+    "columns of classes": CLASSES[:, None].repeat(1, 2),
+    "mixed labels": ["a", None, *"abcabcabca"],
+    "other labels": [*"abc"],
     "meta": CLASSES.to("meta"),
 }
 

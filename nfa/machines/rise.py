@@ -1,0 +1,92 @@
+"""Whether what a round has learned does harm, where no validation data tell it.
+
+A training error that rises is no proof: a metric that drops directions of noise no longer fits the noise.
+So where it rises above that of round 0, halves of the training data tell: coefficients are fitted to each
+half with what the round has learned and with what round 0 had, and predict the other half.
+"""
+
+import math
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nfa.errors import NfaError
+from nfa.machines.offset import without_offset
+
+_POINTS = 1000  # of the training data, at most
+_FEWEST = 20  # from which halves tell anything
+_SURE = 2.0  # standard errors
+_RISES = 1 + 1e-3
+_ROUNDING = 1e-8  # of the variance of the targets
+
+
+class Rise:
+    """Rounds of one recursion without validation data, against its first.
+
+    Args:
+        recursion: what fits, `Recursion` or `ConvRecursion`.
+        initial: what round 0 has learned: nothing.
+        X: training points or images.
+        Y: their targets (n, c).
+    """
+
+    def __init__(self, recursion: Any, initial: Any, X: Tensor, Y: Tensor):
+        self._recursion, self._initial, self._X, self._Y = recursion, initial, X, Y
+        self._first_error: float | None = None
+        self._first_halves: Tensor | None = None
+
+    def check(self, index: int, learned: Any, train_error: float) -> None:
+        """Take a fitted round.
+
+        Args:
+            index: of the round.
+            learned: with which it was fitted.
+            train_error: mean squared error at the training points.
+
+        Raises:
+            NfaError: the training error has risen, and predictions have become worse.
+        """
+        if index == 0:
+            self._first_error = train_error
+            return
+        if len(self._X) < _FEWEST or not self._rises(train_error):
+            return
+        halves = self._halves(learned)
+        if self._first_halves is None:
+            self._first_halves = self._halves(self._initial)
+        if halves is None or self._first_halves is None:
+            return
+        worse = halves - self._first_halves
+        if float(worse.mean()) > _SURE * float(worse.std()) / math.sqrt(len(worse)):
+            rose = "" if self._first_error is None else f" from {self._first_error:.3g} in round 0"
+            raise NfaError(
+                f"the training error rose{rose} to {train_error:.3g}, and halves of the training data "
+                f"predict each other with an error of {float(halves.mean()):.3g} where it was "
+                f"{float(self._first_halves.mean()):.3g}: what was learned does harm. Give validation data, "
+                "another bandwidth or a smaller ridge"
+            )
+
+    def _rises(self, train_error: float) -> bool:
+        if self._first_error is None:  # not known where a fit was gone on with
+            return True
+        variance = float(without_offset("mean", self._Y, torch.float64)[0].square().mean())
+        return train_error > _RISES * self._first_error + _ROUNDING * variance
+
+    def _halves(self, learned: Any) -> Tensor | None:
+        """Squared errors of each point, predicted from the half that it is not in; None where that fails."""
+        n, generator = len(self._X), torch.Generator().manual_seed(self._recursion.seed)
+        chosen = torch.randperm(n, generator=generator)[:_POINTS].to(self._X.device)
+        left, right = chosen.tensor_split(2)
+        errors = []
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the round itself has given those that count
+                for own, other in ((left, right), (right, left)):
+                    held_out = self._X[other], self._Y[other]
+                    fit = self._recursion.fit(learned, self._X[own], self._Y[own], held_out)
+                    errors.append((fit.val_scores.double() - held_out[1].double()).square().sum(1))
+        except (NfaError, torch.OutOfMemoryError):
+            return None
+        return torch.cat(errors)
