@@ -114,7 +114,7 @@ def make_data(case: Case) -> Data:
 
 
 def fit_nfa(data: Data, rounds: int = ROUNDS, kernel: str = "laplace") -> nfa.RFM:
-    machine = nfa.RFM(kernel, BANDWIDTH, RIDGE, rounds, solver="cholesky")
+    machine = nfa.RFM(kernel, BANDWIDTH, RIDGE, rounds, solver="cholesky", offset="none")
     return machine.fit(data.X, data.Y)
 
 

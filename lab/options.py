@@ -173,6 +173,7 @@ KERNEL_MACHINE: Table = {  # of every one
     "solver": choice("auto", "cholesky", "cg"),
     "patience": COUNT.or_null(),
     "memory_gb": POSITIVE.or_null(),
+    "offset": choice("mean", "none"),
     "seed": SEED,
 }
 

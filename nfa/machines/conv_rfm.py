@@ -146,7 +146,7 @@ class ConvRFM(RoundMachine):
         """
         self._check_pair(X_val, y_val)
         X = self._images(X)
-        targets = targets_of(y, self.recursion.criterion)
+        targets = targets_of(y, y_val, self.recursion.criterion)
         Y = targets.columns(y, X)
         validation = None
         if X_val is not None:
@@ -246,13 +246,13 @@ class ConvRFM(RoundMachine):
         return self._on_device(checked_images(X, shape))
 
 
-def targets_of(y: Tensor, criterion: str) -> TargetCode:
+def targets_of(y: Any, y_val: Any, criterion: str) -> TargetCode:
     """What kind the targets are.
 
     Raises:
         NfaError: numbers, where classes are to be counted.
     """
-    targets = TargetCode.of(y)
+    targets = TargetCode.of(y, y_val)
     if criterion == "accuracy" and not targets.classes:
         raise NfaError("criterion='accuracy' needs labels of classes, got real targets: choose 'mse'")
     return targets

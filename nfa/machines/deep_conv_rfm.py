@@ -155,7 +155,7 @@ class DeepConvRFM(LayerMachine):
         self._check_selection(X_val)
         X = self._checked(X)
         validation = None if X_val is None else (self._checked(X_val, X.shape[1:]), y_val)
-        targets = targets_of(y, self.options.recursion.criterion)
+        targets = targets_of(y, y_val, self.options.recursion.criterion)
         outputs = targets.classes or targets.columns(y, X).shape[1]
         network = self.options.network(tuple(X.shape[1:]), outputs)
         fit = DeepConvFit(self.options, network, X, y, targets, validation)

@@ -151,7 +151,7 @@ class DeepRFM(LayerMachine):
         self._check_selection(X_val)
         X = self._points(X)
         validation = None if X_val is None else (self._points(X_val, X.shape[1]), y_val)
-        targets = TargetCode.of(y)
+        targets = TargetCode.of(y, y_val)
         outputs = targets.classes or targets.columns(y, X).shape[1]
         network = self.options.network(X.shape[1], outputs)
         fit = DeepFit(self.options, network, X, y, targets, validation)

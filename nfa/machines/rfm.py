@@ -130,7 +130,7 @@ class RFM(RoundMachine):
         """
         self._check_pair(X_val, y_val)
         X = self._points(X)
-        targets = TargetCode.of(y)
+        targets = TargetCode.of(y, y_val)
         Y = targets.columns(y, X)
         validation = None
         if X_val is not None:

@@ -52,8 +52,11 @@ class TargetCode:
         return tuple(range(self.classes)) if self.labels is None else self.labels
 
     @classmethod
-    def of(cls, y: Any) -> "TargetCode":
+    def of(cls, y: Any, y_val: Any = None) -> "TargetCode":
         """Labels (n,) or (n, 1), or floating targets (n,) or (n, outputs).
+
+        An integer that only the validation targets have, between two of the others, is a class as well: small
+        samples miss some.
 
         Raises:
             NfaError: neither, or one class only.
@@ -73,6 +76,9 @@ class TargetCode:
             )
         if texts is None and y.dtype == torch.bool:
             labels = [False, True]
+        if texts is None and isinstance(y_val, Tensor) and not y_val.is_meta and _may_be_labels(y_val):
+            between = (label for label in _flat(y_val).unique().tolist() if labels[0] < label < labels[-1])
+            labels = sorted({*labels, *between})
         plain = texts is None and y.dtype != torch.bool and labels == list(range(len(labels)))
         return cls(len(labels), outputs=len(labels), labels=None if plain else tuple(labels))
 

@@ -76,6 +76,16 @@ def test_predictions_are_of_the_kind_of_the_labels():
     assert machine.predict(FLAT).dtype == D
 
 
+def test_a_class_that_only_the_validation_data_have():
+    y, y_val = torch.where(INDEX == 1, 0, INDEX), INDEX
+    machine = RFM(bandwidth=2.0, rounds=1).fit(FLAT, y, FLAT, y_val)
+    assert machine.classes == (0, 1, 2)
+    assert not machine.scores(FLAT)[:, 1].any()
+    right = float((machine.predict(FLAT) == y_val).double().mean())
+    assert machine.history[machine.best_round]["val_accuracy"] == pytest.approx(right)
+    assert right < 1
+
+
 def test_the_code_of_ordinary_indices_is_the_plain_one():
     assert TargetCode.of(INDEX) == TargetCode(3, outputs=3)
     assert TargetCode.of(INDEX > 0).labels == (False, True)
