@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 import nfa
 from nfa.audit_notes import notes
+from nfa.page import write_html
 from nfa.rows import read_csv, write_csv
 from tests.nfa.cases import CASES
 
@@ -201,7 +202,9 @@ def test_noise_is_told_in_rows_csv_table_and_notes(tmp_path):
     assert report.row("b").status == "trivial"
     assert "Random: the outputs change" in str(report)
     assert report.meta["noise"] > 0.1
-    assert any(note.startswith("Random") for note in notes(report, 32, 0.5, 0.01))
+    said = list(notes(report, 32, 0.5, 0.01))
+    write_html(tmp_path / "audit.html", title="noisy", rows=report.rows, notes=said)
+    assert "<b>Random:</b> the outputs change" in (tmp_path / "audit.html").read_text()
     write_csv(tmp_path / "audit.csv", report.rows)
     assert [row.status for row in read_csv(tmp_path / "audit.csv")] == [row.status for row in report.rows]
 
