@@ -29,6 +29,7 @@ bench: $(READY)
 	$(RUN) benchmarks/audit.py
 	$(RUN) -m pip install --quiet --disable-pip-version-check xrfm
 	$(RUN) benchmarks/rfm.py
+	$(RUN) benchmarks/ridges.py
 	$(RUN) benchmarks/conv_rfm.py
 
 # torch and torchvision are resolved together: a build of one does not go with any build of the other

@@ -50,7 +50,8 @@ float32; the last round is kept, without early stopping or selection. Left as th
   the identity in its first AGOP, and predicts one validation row a round, which its fit cannot do without.
   Its kernel l2 takes the root of M + 1e-8 I by SVD; l2_high_dim takes none, and expands the squares, with
   rounding instead of zeros on the diagonal.
-* nfa also tells the training error of every round, and refines each solution in float64.
+* nfa also tells the training error of every round, asks halves of 600 points where it has risen whether the
+  round does harm, and refines each solution in float64. offset="none": no mean is taken off, as in xrfm.
 A required ratio is that of l2, the Laplace kernel by the name xrfm documents first, whose M has a root as
 nfa's has; and no xrfm may be faster than nfa.
 """.strip()

@@ -15,7 +15,7 @@ from torch import Tensor
 from nfa.errors import NfaError
 from nfa.machines.offset import without_offset
 
-_POINTS = 1000  # of the training data, at most
+_POINTS = 600  # of the training data, at most
 _FEWEST = 20  # from which halves tell anything
 _SURE = 2.0  # standard errors
 _RISES = 1 + 1e-3
