@@ -52,6 +52,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     from lab.describe import describe, plain, trainer_options
     from lab.resume import find_start, restoring, train_by_epochs
     from models import build_model
+    from nfa.terminal import say
 
     _let_interrupt()
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
@@ -59,7 +60,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     description = describe(cfg)
     if _is_sweep():
         if (done := summary_of_finished(run_dir, description["config"])) is not None:
-            print(f"finished before: {_relative(run_dir)}")
+            say(f"finished before: {_relative(run_dir)}")
             return done
         cfg.ckpt_path = checkpoint_of_job(run_dir, description["config"])
     if cfg.seed is not None:
@@ -124,12 +125,13 @@ def _audit(cfg: DictConfig) -> dict[str, Any]:
     from nfa import NfaError
     from nfa.cli import main
     from nfa.compare.together import is_audited
+    from nfa.terminal import say
 
     _let_interrupt()
     folder = Path(HydraConfig.get().runtime.output_dir)
     options = OmegaConf.to_container(cfg.audit, resolve=True, throw_on_missing=True)
     if _is_sweep() and is_audited(folder):
-        print(f"finished before: {_relative(folder)}")
+        say(f"finished before: {_relative(folder)}")
         return {}
     if _is_sweep() and options.get("wandb"):
         options.setdefault("group", Path(HydraConfig.get().sweep.dir).name)
@@ -191,14 +193,15 @@ def _instantiate(config: Mapping[str, Any], **extra: Any) -> Any:
 def _show(folder: Any, monitor: Any, sync_command: str | None) -> None:
     """Print the table, the sentence, the test metrics and where everything is; in a sweep, less of it."""
     from nfa.report import format_table, summary_sentence
+    from nfa.terminal import say
 
     if monitor is not None and monitor.report is not None and not _is_sweep():
         print(f"\n{format_table(monitor.report.rows)}\n\n{summary_sentence(monitor.report.rows)}")
     test = "  ".join(f"{k} {v:.4f}" for k, v in folder.summary.items() if k.startswith("test/"))
-    print(f"\n{test}  ({folder.summary['fit_seconds']:.1f} s of training)")
-    print(f"report   {_relative(folder.path / 'report.html')}")
+    say("", f"{test}  ({folder.summary['fit_seconds']:.1f} s of training)")
+    say(f"report   {_relative(folder.path / 'report.html')}")
     if sync_command and not _is_sweep():  # at its end there is one command for all
-        print(f"upload   {sync_command}")
+        say(f"upload   {sync_command}")
 
 
 def _say_how_to_resume(run_dir: Path) -> None:
@@ -224,6 +227,7 @@ def _job(cfg: DictConfig) -> float | None:
     from lab.check import check_options
     from lab.trust import sign
     from nfa import NfaError
+    from nfa.terminal import say
 
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
@@ -231,7 +235,7 @@ def _job(cfg: DictConfig) -> float | None:
         if hydra_config.output_subdir is not None:  # else Hydra wrote no options
             sign(folder / hydra_config.output_subdir, hydra_config.overrides.task)
         if _is_sweep():
-            print(f"\n== job {hydra_config.job.num + 1}: {folder.name}")
+            say("", f"== job {hydra_config.job.num + 1}: {folder.name}")
         check_options(cfg)
         summary = _audit(cfg) if cfg.get("audit") else train(cfg)
     except (NfaError, MisconfigurationException) as error:
@@ -254,9 +258,10 @@ def _fail(error: Exception) -> None:
     if not _is_sweep():
         _stop(" ".join(str(error).split()))
     from callbacks.sweep import note_failure
+    from nfa.terminal import say
 
     folder = Path(HydraConfig.get().runtime.output_dir)
-    print(f"error in {folder.name}: {note_failure(folder, error)}", file=sys.stderr)
+    say(f"error in {folder.name}: {note_failure(folder, error)}", stream=sys.stderr)
 
 
 def _stop(message: str) -> NoReturn:
@@ -298,7 +303,10 @@ def main() -> None:
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # torch 2.15 in Lightning
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")  # what all processes compute alike
     warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")  # no validation
-    sys.path[:0] = [path for path in (str(ROOT), os.getcwd()) if path not in sys.path]
+    if str(ROOT) not in sys.path:
+        sys.path.insert(0, str(ROOT))
+    if os.getcwd() not in sys.path:  # behind what is installed, which a file lying here does not replace
+        sys.path.append(os.getcwd())
     inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     places = dict.fromkeys(path for path in (str(ROOT), os.getcwd(), *inherited) if path)
     os.environ["PYTHONPATH"] = os.pathsep.join(places)  # for the processes of launchers

@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from callbacks.final import FinalNetwork
 from models.base import TRAINED_STATE
+from nfa import NfaError
 
 
 class LastCheckpoint(FinalNetwork, Checkpoint):
@@ -74,7 +75,19 @@ class LastCheckpoint(FinalNetwork, Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the states until training starts: set-up in between may draw numbers."""
-        self._states = state_dict["random_states"]
+        states = state_dict.get("random_states")
+        now = _random_states()
+        try:
+            for state in states:
+                _restore_random_states(state)
+            if not states:
+                raise ValueError("there are none")
+        except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise NfaError(f"the checkpoint has no random states to go on from ({reason})") from None
+        finally:
+            _restore_random_states(now)
+        self._states = states
 
     def _take_along(self, origin: Path) -> None:
         """Begin with the checkpoint that training goes on from, where it comes from elsewhere."""
@@ -88,6 +101,8 @@ class LastCheckpoint(FinalNetwork, Checkpoint):
     def _replace(self, write: Callable[[Path], Any], *, lead: bool = True) -> None:
         partial = self.path.with_suffix(".partial")
         try:
+            if lead:
+                partial.unlink(missing_ok=True)  # through a link something else would be overwritten
             write(partial)
         except OSError as error:  # of a file in the temporary folder, or of a full disk here
             partial.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ import io
 import math
 import os
 import platform
+import re
 import secrets
 import time
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from nfa.page import write_html
 
 _MUST_AGREE = ("model", "data", "seed")  # of a resumed run with its checkpoint
 _OF_TABLES = ("dropped", "one_hot", "read_as")  # what became of the columns
+_METRIC = re.compile(r"[A-Za-z]\w*([ ./-]\w+)*")  # val/accuracy; in a CSV file nothing that is run
 _STEP_COLUMNS = ("epoch", "step", "seconds", "lr")
 _MAY_BE_NAN = ("round/", "features/")  # what a round did not measure
 _NOT_DRAWN = ("test/", "round/")  # a row each, or how a kernel machine was solved: in metrics.csv alone
@@ -117,7 +119,14 @@ class RunFolder(FinalNetwork):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the rows of a checkpoint."""
+        """Go on from the rows of a checkpoint.
+
+        Raises:
+            NfaError: it is of another run, or its rows are no numbers by name.
+        """
+        rows, seconds = state_dict.get("rows"), state_dict.get("fit_seconds")
+        if not isinstance(rows, list) or not all(map(_is_row, rows)) or not _is_number(seconds):
+            raise NfaError("the checkpoint holds no rows of metrics.csv: expected numbers by name")
         for name, saved in state_dict["description"].items():
             # another seed would move validation samples into training
             if name in _MUST_AGREE and saved != self.description[name]:
@@ -125,7 +134,7 @@ class RunFolder(FinalNetwork):
                     f"the checkpoint is of a run with {name}={saved}, this one has {name}="
                     f"{self.description[name]}: give the former, or start a new run"
                 )
-        self.rows, self.fit_seconds = list(state_dict["rows"]), state_dict["fit_seconds"]
+        self.rows, self.fit_seconds = list(rows), seconds
         self.run = state_dict.get("run", self.run)
         if state_dict["description"].get("config") == self.description.get("config"):  # it makes the same run
             self.command = state_dict.get("command", self.command)
@@ -214,6 +223,20 @@ class RunFolder(FinalNetwork):
         writer.writeheader()
         writer.writerows(self.rows)
         write_whole(self.path / METRICS, text.getvalue())
+
+
+def _is_row(row: Any) -> bool:
+    """Whether it is a row as this callback makes them: numbers by the names of metrics."""
+    return (
+        isinstance(row, dict)
+        and {"epoch", "step", "seconds"} <= set(row)
+        and all(isinstance(name, str) and _METRIC.fullmatch(name) for name in row)
+        and all(map(_is_number, row.values()))
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def find_monitor(trainer: pl.Trainer) -> AnsatzMonitor | None:

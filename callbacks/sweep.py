@@ -22,6 +22,7 @@ from nfa.commands import typed
 from nfa.compare.together import SUMMARY, is_audited, is_complete
 from nfa.compare_command import compare_folders, log_to_wandb
 from nfa.files import write_whole
+from nfa.terminal import say
 
 FAILED = "failed.txt"  # in the folder of a job: why it ended early
 _OF_LAUNCHED = {"LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}  # set for processes
@@ -131,13 +132,13 @@ class EndOfSweep(Callback):
             reason = job / FAILED
             words = reason.read_text(encoding="utf-8").splitlines() if reason.is_file() else []
             why = words[0] if words else "stopped"
-            print(f"unfinished   {job}: {why}")
+            say(f"unfinished   {job}: {why}")
         if EndOfSweep.unfinished:
-            print(f"go on with   {resume_command(sweep)}")
+            say(f"go on with   {resume_command(sweep)}")
         places = [p for p in ("*/wandb", "wandb") if any(sweep.glob(f"{p}/offline-run-*"))]
         if places:
             runs = " ".join(f"{shlex.quote(str(sweep))}/{place}/offline-run-*" for place in places)
-            print(f"upload       {typed('wandb')} sync {runs}")
+            say(f"upload       {typed('wandb')} sync {runs}")
 
     def _compare(self, sweep: Path, finished: list[Path], config: DictConfig) -> None:
         finished = [job for job in finished if (job / SUMMARY).is_file()]  # and no audits
@@ -152,11 +153,11 @@ class EndOfSweep(Callback):
                     comparison, sweep, logger.project, logger.group or sweep.name, logger.mode
                 )
                 if where.startswith("http"):  # else it is part of the upload below
-                    print(f"W&B          {where}")
+                    say(f"W&B          {where}")
         except NfaError as error:
-            print(f"\nnot compared: {error}")
+            say("", f"not compared: {error}")
         except OSError as error:
-            print(f"\nnot compared: cannot write to {error.filename or sweep}: {error.strerror}")
+            say("", f"not compared: cannot write to {error.filename or sweep}: {error.strerror}")
 
 
 def resume_command(sweep: Path) -> str:

@@ -15,9 +15,10 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from lab.trust import ROOT, is_signed, naming_code
+from lab.trust import ROOT, check_links, is_signed, naming_code
 from nfa import NfaError
 from nfa.files import make_writable
+from nfa.terminal import say
 
 RUNS = "runs"
 MULTIRUN = "multirun.yaml"  # what Hydra writes into the folder of a sweep
@@ -146,9 +147,10 @@ def resume_run(overrides: list[str]) -> list[str]:
     saved = folder / ".hydra" / "overrides.yaml"
     place = [] if named is not None else [f"hydra.run.dir={quoted(str(folder))}"]
     if not saved.exists():
+        check_links(folder)
         return [*overrides, *place]
     earlier = _texts(_nodes(saved), saved)
-    kept = _kept(saved.parent, earlier, overrides)
+    kept = _kept(folder, saved.parent, earlier, overrides)
     return [*kept, *overrides, *place, "hydra.output_subdir=null"]  # what the run was started with stays
 
 
@@ -170,17 +172,18 @@ def resume_sweep(overrides: list[str]) -> list[str]:
     path = folder / MULTIRUN
     task, hydra = (_texts(_nodes(path, "hydra", "overrides", part), path) for part in ("task", "hydra"))
     given = [override for override in overrides if key_of(override) != "ckpt_path"]
-    kept = _kept(folder, [*task, *hydra], given)
+    kept = _kept(folder, folder, [*task, *hydra], given)
     place = [] if named is not None else [f"hydra.sweep.dir={quoted(str(folder))}"]
     return [*kept, *given, *place]
 
 
-def _kept(folder: Path, earlier: Sequence[str], given: Sequence[str]) -> list[str]:
+def _kept(folder: Path, signed: Path, earlier: Sequence[str], given: Sequence[str]) -> list[str]:
     """Those of the earlier overrides that are not given anew, if they may be followed."""
     keys = {*map(key_of, given), "ckpt_path", "hydra.run.dir", "hydra.sweep.dir", "hydra.mode"}
     kept = [override for override in earlier if key_of(override) not in keys]
-    if is_signed(folder, earlier):
+    if is_signed(signed, earlier):
         return kept
+    check_links(folder)
     if foreign := naming_code(kept):
         raise NfaError(
             f"the options in {folder} were not written here, and what could name code counts only when it is "
@@ -202,7 +205,7 @@ def _newest(pattern: str, levels: int) -> Path | None:
         if max(dates) <= latest:
             found.append((dates[0], folder))
         else:
-            print(f"{folder} is dated in the future, and not taken for the newest", file=sys.stderr)
+            say(f"{folder} is dated in the future, and not taken for the newest", stream=sys.stderr)
     return max(found)[1] if found else None
 
 

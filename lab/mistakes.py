@@ -144,7 +144,9 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
 
 def stop(message: str) -> NoReturn:
     """End the process with one line."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    from nfa.terminal import say
+
+    say(f"error: {' '.join(message.split())}", stream=sys.stderr)
     raise SystemExit(1)
 
 

@@ -18,8 +18,10 @@ from nfa import NfaError
 from nfa.commands import typed
 from nfa.compare.together import is_complete
 from nfa.nets.registry import canonical
+from nfa.terminal import say
 
 LAST = Path("checkpoints") / "last.ckpt"
+_OPTIMIZERS = Path(torch.optim.__file__).parent
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,11 @@ def restoring(checkpoint: str | None) -> Iterator[None]:
         raise
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
-        if checkpoint is None or not any("checkpoint_connector" in frame.filename for frame in frames):
+        restored = any("checkpoint_connector" in frame.filename for frame in frames)
+        stepped = (
+            _OPTIMIZERS in Path(frames[-1].filename).parents
+        )  # with a state that is not of its parameters
+        if checkpoint is None or not (restored or stepped):
             raise
         reason = (str(error).splitlines() or [""])[0]
         raise NfaError(
@@ -184,9 +190,9 @@ def say_how_to_resume(run_dir: Path, options: Sequence[str], sweep_dir: Path | N
     from callbacks.sweep import resume_command, typed_override
 
     if sweep_dir is not None:
-        print(f"\nstopped; go on with: {resume_command(sweep_dir)}", file=sys.stderr)
+        say("", f"stopped; go on with: {resume_command(sweep_dir)}", stream=sys.stderr)
     elif (run_dir / LAST).is_file():
         given = " ".join(map(shlex.quote, options))
         target = f"ckpt_path=last {typed_override('hydra.run.dir', run_dir)}"
         command = " ".join(filter(None, [typed("python"), "train.py", given, target]))
-        print(f"\nstopped; go on with: {command}", file=sys.stderr)
+        say("", f"stopped; go on with: {command}", stream=sys.stderr)

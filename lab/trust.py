@@ -22,6 +22,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, QuotedString, RangeSweep
 from hydra.errors import HydraException
 
+from nfa import NfaError
 from nfa.files import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -89,6 +90,22 @@ def _state_folders() -> list[Path]:
     if not os.path.isabs(home):
         home = os.path.join(os.path.expanduser("~"), ".local", "state")
     return [*([Path(home) / "nfa"] if os.path.isabs(home) else []), ROOT / ".state"]
+
+
+def check_links(folder: Path) -> None:
+    """Refuse a folder that this lab did not write where a link in it leads out of it.
+
+    Raises:
+        NfaError: there is one, through which something elsewhere would be overwritten.
+    """
+    home = folder.resolve()
+    for place, folders, files in os.walk(folder):
+        for path in (Path(place) / name for name in (*folders, *files)):
+            if path.is_symlink() and not path.resolve().is_relative_to(home):
+                raise NfaError(
+                    f"{path} leads out of {folder}, which was not written here: going on would overwrite "
+                    "files elsewhere. Take the link away, or start a new run"
+                )
 
 
 # ---- harmless whoever wrote them ---------------------------------------------------------------------------

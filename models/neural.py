@@ -161,6 +161,12 @@ class NeuralModule(LabModule):
                     f"the checkpoint was trained with training.{name}={saved[name]}, this run has "
                     f"{self.hparams[name]}: give the former, or start a new run"
                 )
+        methods = {name for name in dir(torch.optim.lr_scheduler.LRScheduler) if name[0] != "_"}
+        for state in checkpoint.get("lr_schedulers", ()):  # PyTorch puts it into the schedule as it comes
+            if methods & set(state):
+                raise NfaError(
+                    "the checkpoint holds no state of a schedule: it would replace a method of one"
+                )
 
     def on_train_start(self) -> None:
         """Stretch a restored cosine schedule to the length of this run; one_cycle has its length for good."""

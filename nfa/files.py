@@ -19,6 +19,7 @@ def replaced_whole(path: str | os.PathLike) -> Iterator[Path]:
             path.write_bytes(partial.read_bytes())
         return
     partial = path.with_name(path.name + ".partial")
+    partial.unlink(missing_ok=True)  # through a link of that name something else would be overwritten
     try:
         yield partial
         os.replace(partial, path)
