@@ -71,7 +71,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     datamodule.setup()
     if rank_zero_only.rank == 0:
         for line in getattr(datamodule, "remarks", list)():
-            print(line)
+            say(line)
     model = build_model(plain(cfg.model), plain(cfg.training), datamodule)
     folder = RunFolder(run_dir, description, shlex.join(["python", "train.py", *_arguments()]))
     wanted = [callback for callback in (cfg.callbacks or {}).values() if callback and "_target_" in callback]

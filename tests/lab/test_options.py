@@ -19,7 +19,7 @@ from nfa import NfaError
 from tests.lab.configs import composed
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-FILLED_IN = {"self", "input_shape", "num_outputs", "task", "net"}
+FILLED_IN = {"self", "input_shape", "num_outputs", "task", "net", "network"}
 PASSED_BY_THE_LAB = {"logger", "callbacks", "enable_progress_bar"}
 
 
