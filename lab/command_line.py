@@ -71,7 +71,8 @@ def _check_no_sweep(options: Sequence[str], overrides: Sequence[str]) -> None:
     Raises:
         NfaError: a value is left open.
     """
-    experiment = value_of(overrides, "experiment")
+    added = [override for override in overrides if override.startswith("+")]  # else Hydra refuses it
+    experiment = value_of(added, "experiment")
     given = [value for name, value in pairwise(options) if name in ("--config-dir", "-cd")]
     files = [Path(place) / "experiment" / f"{experiment}.yaml" for place in (ROOT / "configs", *given)]
     path = next((file for file in files if experiment and file.is_file()), None)
