@@ -4,6 +4,7 @@ There are two axes: what the trainer logs has ``epoch`` (one round of a kernel m
 ``nfa/epoch``. Nothing is ever logged with a step: a sync of several runs, or a resumed one, keeps its order.
 """
 
+import configparser
 import contextlib
 import logging
 import math
@@ -359,6 +360,9 @@ def _slug(name: str) -> str:
 # -- how a run is started ----------------------------------------------------------------------------
 
 
+_FILED_UNDER = {"entity", "project", "disabled", "mode"}  # of settings in a folder: nothing is sent elsewhere
+
+
 def default_mode() -> str:
     """``WANDB_MODE`` or, where that is not set, ``online`` with an API key and ``offline`` without."""
     return os.environ.get("WANDB_MODE") or ("online" if has_account() else "offline")
@@ -400,10 +404,46 @@ def first_line(error: Exception) -> str:
 
 
 def has_account() -> bool:
-    """Whether there is an API key in the environment or, from ``wandb login``, in the netrc file."""
+    """Whether there is an API key in the environment or, from ``wandb login``, in the netrc file.
+
+    Not so, with a warning, where W&B's settings of the folder one stands in say more than it decides.
+    """
+    if deciding := _settings_here():
+        warnings.warn(
+            f"wandb/settings in {os.getcwd()} sets {', '.join(deciding)}, which could send the API key "
+            "elsewhere; logging offline. Use wandb login --host, or WANDB_BASE_URL, for a server of your own",
+            stacklevel=2,
+        )
+        return False
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    host = urllib.parse.urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+    host = urllib.parse.urlparse(_server()).hostname
     with contextlib.suppress(OSError, netrc.NetrcParseError):
         return netrc.netrc(os.environ.get("NETRC")).authenticators(host or "") is not None
     return False
+
+
+def _server() -> str:
+    """Address of the server that the user, and not a folder, has chosen."""
+    home = Path(os.environ.get("WANDB_CONFIG_DIR", "~/.config/wandb")).expanduser() / "settings"
+    chosen = os.environ.get("WANDB_BASE_URL") or _read_settings(home).get("base_url")
+    return (chosen or "https://api.wandb.ai").rstrip("/")
+
+
+def _settings_here() -> list[str]:
+    """What W&B's settings of the working folder say that is more than where a run is filed."""
+    found = [_read_settings(Path(name) / "settings") for name in ("wandb", ".wandb")]
+    server = [settings.pop("base_url", _server()).rstrip("/") for settings in found]
+    keys = {key for settings in found for key in settings} - _FILED_UNDER
+    return sorted(keys | ({"base_url"} if set(server) != {_server()} else set()))
+
+
+def _read_settings(path: Path) -> dict[str, str]:
+    """What a settings file of W&B says; where it cannot be read, that it says something."""
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        if path.exists():
+            parser.read_string(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, configparser.Error):
+        return {"what cannot be read": ""}
+    return {key: value for section in parser.values() for key, value in section.items()}

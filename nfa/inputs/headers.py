@@ -1,6 +1,7 @@
 """What a file of arrays says of itself, held against the file and the memory before it is read."""
 
 import math
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from nfa.errors import NfaError
 from nfa.memory import check_fits
 
+_LONGEST_HEADER = 2**16
 _ADVICE = "give fewer samples, or smaller ones"
 
 
@@ -55,6 +57,11 @@ def check_size(path: Path, factor: int = 1) -> None:
 
 def _npy_header(numpy: Any, handle: Any) -> tuple[tuple[int, ...], Any]:
     version = numpy.lib.format.read_magic(handle)
+    length = 2 if version == (1, 0) else 4  # bytes that tell how long the header is
+    told = handle.read(length)
+    if int.from_bytes(told, "little") > _LONGEST_HEADER:
+        raise ValueError(f"a header of more than {_LONGEST_HEADER} bytes")
+    handle.seek(-len(told), os.SEEK_CUR)
     read = (
         numpy.lib.format.read_array_header_1_0
         if version == (1, 0)

@@ -7,12 +7,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
+from PIL import (  # those of the formats below; Pillow has more, and reads them by what they hold
+    BmpImagePlugin,  # noqa: F401
+    Image,
+    JpegImagePlugin,  # noqa: F401
+    PngImagePlugin,  # noqa: F401
+    PpmImagePlugin,  # noqa: F401
+    TiffImagePlugin,  # noqa: F401
+    WebPImagePlugin,  # noqa: F401
+)
 
 from nfa.errors import NfaError
 from nfa.memory import check_fits
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+_FORMATS = ("JPEG", "PNG", "PPM", "BMP", "DIB", "TIFF", "WEBP")  # and no PostScript that ends in .png
 THREADS = min(8, os.cpu_count() or 1)  # Pillow decodes outside the interpreter lock
 _COPIES, _LESS = 3, "give smaller images"
 _GREY_MODES = {"1", "L", "LA"}
@@ -82,7 +91,7 @@ def common_shape(names: Sequence[object], shapes: Sequence[tuple[int, int]], adv
 @contextmanager
 def _open(path: Path) -> Iterator[Image.Image]:
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_FORMATS) as image:
             check_fits(
                 _COPIES * image.height * image.width * 4, f"{path}, {image.height}x{image.width},", _LESS
             )

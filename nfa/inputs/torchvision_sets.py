@@ -126,10 +126,20 @@ def labels(dataset: datasets.VisionDataset) -> Tensor:
 
 
 def files(dataset: datasets.VisionDataset) -> list[Path] | None:
-    """Return the image files of a set that keeps its images in files (GTSRB), else None."""
-    if isinstance(dataset, datasets.GTSRB):
-        return [Path(path) for path, _ in dataset._samples]
-    return None
+    """Return the image files of a set that keeps its images in files (GTSRB), else None.
+
+    Raises:
+        NfaError: a table of the set names files elsewhere.
+    """
+    if not isinstance(dataset, datasets.GTSRB):
+        return None
+    found, home = [Path(path) for path, _ in dataset._samples], Path(dataset._base_folder).resolve()
+    for path in found:
+        if not path.resolve().is_relative_to(home):
+            raise NfaError(
+                f"the set in {dataset._base_folder} names {path}, a file elsewhere, which is not read"
+            )
+    return found
 
 
 def images(dataset: datasets.VisionDataset) -> Tensor:

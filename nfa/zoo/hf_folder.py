@@ -10,7 +10,8 @@ from nfa.errors import NfaError
 _READ = ("config.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json")
 _LOADED = ("checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict")
 _DEEPEST, _LONGEST = 20, 10**7  # levels of a configuration, bytes of its file
-_MOST_LAYERS = 10**4
+_MOST_LAYERS, _MOST_LABELS, _LARGEST = 10**4, 10**5, 10**15  # of what is counted; a label is kept as text
+_PLACES = ("repo_path", "class_info_file")  # of files that image processors read
 
 
 def check_folder(folder: Path) -> None:
@@ -31,6 +32,18 @@ def check_folder(folder: Path) -> None:
         path = folder / name
         if path.is_file():
             _check(path, _json(path), ())
+    for path in folder.glob("*.index.json"):
+        _check_parts(path, _json(path).get("weight_map"))
+
+
+def _check_parts(path: Path, parts: Any) -> None:
+    """Refuse weights in several files where one of these is no file of the folder."""
+    names = set(parts.values()) if isinstance(parts, dict) else {None}
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name or (path.parent / name).is_symlink():
+            raise NfaError(
+                f"{path} names {name!r:.200} among the files of its weights, which is none of its folder"
+            )
 
 
 def _json(path: Path) -> Any:
@@ -74,10 +87,13 @@ def _check_entry(path: Path, place: tuple[str, ...], key: str, entry: Any) -> No
         _refuse(path, title, text, "code of another repository")
     if place and place[-1] in ("model_args", "backbone_kwargs") and key in _LOADED and entry:
         _refuse(path, title, str(entry), "weights elsewhere")
-    if key.endswith("_file") and re.search(r"[/\\:]", text):
+    if (key in _PLACES and text) or (key.endswith("_file") and re.search(r"[/\\:]", text)):
         _refuse(path, title, text, "a file elsewhere")
-    if "layer" in key and isinstance(entry, int) and entry > _MOST_LAYERS:
-        raise NfaError(f"{path}: expected {title} of at most {_MOST_LAYERS} layers, got {entry}")
+    if isinstance(entry, int) and path.name == "config.json":
+        most = _MOST_LAYERS if "layer" in key else _MOST_LABELS if "label" in key else _LARGEST
+        if abs(entry) > most:
+            what = {_MOST_LAYERS: " layers", _MOST_LABELS: " labels"}.get(most, "")
+            raise NfaError(f"{path}: expected {title} of at most {most}{what}, got {entry!r:.40}")
 
 
 def _refuse(path: Path, title: str, text: str, what: str) -> NoReturn:

@@ -136,7 +136,7 @@ def _config(transformers: Any, name: str, spec: str) -> Any:
 def _class_of(transformers: Any, config: Any) -> Any:
     """The class the weights were saved from, else the bare network of that type."""
     for named in config.architectures or ():
-        cls = getattr(transformers, named, None)
+        cls = getattr(transformers, str(named), None)
         if isinstance(cls, type) and issubclass(cls, transformers.PreTrainedModel):
             return cls
     return transformers.AutoModel
@@ -214,6 +214,13 @@ def _preprocessing(transformers: Any, name: str, spec: str, config: Any) -> Prep
         known = _fetch(transformers, get, spec, name).to_dict()
     except NfaError:
         return None
+    try:
+        return _as_preprocessing(known, getattr(config, "num_channels", None))
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise NfaError(f"{spec}: its preprocessor_config.json is damaged ({_line(error)})") from None
+
+
+def _as_preprocessing(known: dict[str, Any], channels: int | None) -> Preprocessing:
     size, resize = _sizes(known)
     unit = 255 * known.get("rescale_factor", 1 / 255) if known.get("do_rescale", True) else 255.0
     normalised = known.get("do_normalize", True) and known.get("image_mean") is not None
@@ -224,7 +231,7 @@ def _preprocessing(transformers: Any, name: str, spec: str, config: Any) -> Prep
         size=size,
         resize=resize,
         interpolation=interpolation(_RESAMPLE.get(int(known.get("resample") or 2), "bilinear")),
-        channels=getattr(config, "num_channels", None) or len(_as_list(mean)),
+        channels=channels or len(_as_list(mean)),
     )
 
 
