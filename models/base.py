@@ -78,7 +78,7 @@ class LabModule(pl.LightningModule):
         takes = inspect.signature(cls.__init__).parameters
         kept = {k: v for k, v in hyper.items() if k in takes and k not in options}
         try:
-            model = cls(**cls.from_file(kept, checkpoint_path), **options)
+            model = cls(**{**cls.from_file(kept, checkpoint_path), **options})
         except TypeError as error:
             raise NfaError(f"{checkpoint_path} does not fit a {cls.__name__} ({error})") from None
         state = find_state(content, checkpoint_path)

@@ -7,6 +7,7 @@ and distributed training work.
 """
 
 import math
+import os
 import warnings
 from abc import abstractmethod
 from typing import Any
@@ -280,6 +281,11 @@ class KernelModule(LabModule):
         """Say what network it is, for whoever measures it later."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["hyper_parameters"] = {**checkpoint.get("hyper_parameters", {}), "net": self.net}
+
+    @classmethod
+    def from_file(cls, kept: dict[str, Any], path: str | os.PathLike) -> dict[str, Any]:
+        """Version 0.1 kept no offset, and fitted without one."""
+        return {"offset": "none", **super().from_file(kept, path)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the sizes of the machines in the checkpoint, and refuse those of another model."""

@@ -65,7 +65,17 @@ def test_lightning_modules_of_checkpoints(name):
 
 @pytest.mark.parametrize("name", MACHINES)
 def test_saved_machines(name):
-    close(MACHINES[name].load(OLD / f"{name}.safetensors").predict(points(name)), name)
+    machine = MACHINES[name].load(OLD / f"{name}.safetensors")
+    close(machine.predict(points(name)), name)
+    assert machine._options()["offset"] == "none"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_that_are_trained_further_keep_the_mean_of_their_targets(name):
+    path = OLD / "runs" / name / "checkpoints" / "last.ckpt"
+    module = MODULES[name].load_from_checkpoint(path, map_location="cpu")
+    options = module.options.recursion if name.startswith("deep") else module.recursion
+    assert options.offset == "none"
 
 
 def test_an_audit():
