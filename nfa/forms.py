@@ -214,7 +214,9 @@ class Frame:
         if span is not None:
             U = self.U @ span
             within = U.mT @ (C.double() / scale) @ U
-            return Spanned(span, (within + within.mT).div_(2))
+            inside = Spanned(span, (within + within.mT).div_(2))
+            some = self._is_inside(inside, largest_of_groups(C) / scale)
+            return Spanned(span, inside.matrix * some[:, None, None])  # and in the same basis
         inside = self.U.mT @ (C.double() / scale) @ self.U
         return self._within(Dense((inside + inside.mT).div_(2)), largest_of_groups(C) / scale)
 
@@ -225,8 +227,12 @@ class Frame:
 
     def _within(self, C: Form, size: Tensor) -> Form:
         """C with zeros for the groups where it has nothing on the range of W: what is left is rounding."""
-        inside = C.diagonal().amax(-1) > self.U.shape[1] * torch.finfo(torch.float64).eps * size
+        inside = self._is_inside(C, size)
         return C if bool(inside.all()) else C.between(inside[:, None].double().expand_as(self.sigma2))
+
+    def _is_inside(self, C: Form, size: Tensor) -> Tensor:
+        """For each group whether C has anything on the range of W, (g,)."""
+        return C.diagonal().amax(-1) > self.U.shape[1] * torch.finfo(torch.float64).eps * size
 
     def agop(self, C: Form) -> Form:
         """H, the AGOP in the coordinates of W's right singular vectors."""

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nfa import FeaturePair, NfaError, reference
@@ -269,6 +269,10 @@ def test_factor_gives_what_the_dense_matrices_give(shape, power):
     dtype=st.sampled_from([torch.float32, torch.float64]),
     scales=st.sampled_from([(1.0, 1.0), (2.0**-66, 2.0**60), (2.0**60, 2.0**-66)]),
 )
+@example(  # one group of samples has nothing on the range of W
+    seed=0, groups=1, out=4, inputs=2, columns=2, deficient=True, integer=True, dtype=torch.float32,
+    scales=(1.0, 1.0),
+)  # fmt: skip
 def test_factor_gives_what_its_product_gives(
     seed, groups, out, inputs, columns, deficient, integer, dtype, scales
 ):
