@@ -21,7 +21,7 @@ CALLBACKS = {
     "SWA": "pytorch_lightning.callbacks.StochasticWeightAveraging, swa_lrs: 0.01, swa_epoch_start: 1",
     "averaging": "pytorch_lightning.callbacks.WeightAveraging",
     "EMA": "pytorch_lightning.callbacks.EMAWeightAveraging, decay: 0.5",
-    "pruning": "pytorch_lightning.callbacks.ModelPruning, pruning_fn: l1_unstructured, amount: 0.5",
+    "pruning": "pytorch_lightning.callbacks.ModelPruning, pruning_fn: l1_unstructured, amount: 0.3",
 }
 MLP = ("model=mlp", "model.width=8", "model.depth=2", "trainer.max_epochs=3")
 QUICK = ("at the end", "for the test", "SWA", "EMA")
