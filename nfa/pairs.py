@@ -53,7 +53,8 @@ from nfa.nulls import null_changes, null_draw, roots
 from nfa.precision import Precision, precision_of
 
 _UNRESOLVED = 2.0  # roundings of the largest eigenvalue of a sum: below is noise, of which 0.3 were seen
-_DRAWS_A_CHANGE = 8  # of a null, for one more that tells its bias: this hardly hangs on the rotation
+_DRAWS_A_CHANGE = 12  # of a null, for one more that tells its bias: this hardly hangs on the rotation
+_NEGLIGIBLE = 1e-4  # of a squared norm
 _NEAR = 10.0  # times that: eigenvalues up to here tell how the spectrum goes on
 
 
@@ -279,7 +280,7 @@ class FeaturePair:
 
     def _null_changes(self, left: Sequence[Form], null: Tensor, power: float, seed: int) -> list[float]:
         few = left[: math.ceil(len(null) / _DRAWS_A_CHANGE)]
-        spectra = [roots(self._without_rounding(C)) for C in few]
+        spectra = [roots(self._without_rounding(C, power)) for C in few]
         return null_changes(self._frame, self._root_spectrum, spectra, null, power, seed)
 
     def jackknife(
@@ -315,7 +316,7 @@ class FeaturePair:
             halves: find the drift too, at the cost of two more groups.
             corrected: tell the errors of cosine and alignment less their biases, in the place of the errors
                 that `cosine` and `alignment` have.
-            null: what `null_cosines` gave; find its bias too, at the cost of an eighth of its draws.
+            null: what `null_cosines` gave; find its bias too, at the cost of a twelfth of its draws.
             seed: of the null.
         """
         R, cut = len(sums), self._cut_error(power)
@@ -340,12 +341,16 @@ class FeaturePair:
         if power == 1.0:  # needs no eigenvectors
             H, s = self._frame.agop(C), self._frame.sigma2
             return ratio((s * H.diagonal()).sum(), s.norm() * H.norm())
-        return cosine_of(self._frame.sigma2, *power_of(self._frame.agop(self._without_rounding(C)), power))
+        return cosine_of(
+            self._frame.sigma2, *power_of(self._frame.agop(self._without_rounding(C, power)), power)
+        )
 
-    def _without_rounding(self, C: Form) -> Form:
-        """Another sensitivity, cut where C was."""
-        resolved = not self._floor or C.is_resolved(self._floor, self._frame.keep)
-        return C if resolved else C.resolved(self._floor, self._frame.keep)
+    def _without_rounding(self, C: Form, power: float) -> Form:
+        """Another sensitivity, cut where C was, if the power lets what is below count."""
+        counts = self._frame.sigma2.shape[1] * self._floor ** (2 * power) > _NEGLIGIBLE
+        if not counts or C.is_resolved(self._floor, self._frame.keep):
+            return C
+        return C.resolved(self._floor, self._frame.keep)
 
     def _cut_error(self, power: float) -> float:
         """How much `cosine` changes when the cut is made ten times as high: nothing where there is a gap."""
