@@ -31,9 +31,13 @@ class Dense:
 
     def traceless_norm(self, keep: Tensor) -> Tensor:
         """Norm of what remains when the multiple of the identity on ``keep`` (g, r) is removed."""
+        return torch.hypot(traceless(self.diagonal(), keep).norm(), self._off_diagonal_norm)
+
+    @cached_property
+    def _off_diagonal_norm(self) -> Tensor:
         off_diagonal = self.matrix.clone()
         off_diagonal.diagonal(dim1=-2, dim2=-1).zero_()
-        return torch.hypot(traceless(self.diagonal(), keep).norm(), off_diagonal.norm())
+        return off_diagonal.norm()
 
     def is_resolved(self, floor: float, keep: Tensor) -> bool:
         """Whether surely no eigenvalue on ``keep`` is below ``floor`` of the largest: no decomposition."""

@@ -53,7 +53,7 @@ from nfa.nulls import null_changes, null_draw, roots
 from nfa.precision import Precision, precision_of
 
 _UNRESOLVED = 2.0  # roundings of the largest eigenvalue of a sum: below is noise, of which 0.3 were seen
-_DRAWS_A_CHANGE = 12  # of a null, for one more that tells its bias: this hardly hangs on the rotation
+_DRAWS_A_CHANGE = 16  # of a null, for one more that tells its bias: this hardly hangs on the rotation
 _NEGLIGIBLE = 1e-4  # of a squared norm
 _NEAR = 10.0  # times that: eigenvalues up to here tell how the spectrum goes on
 
@@ -102,7 +102,7 @@ class FeaturePair:
             self._C, self._C_scale = blocks(sensitivity, "sensitivity")
             check_shape("sensitivity", self._C, (*W.shape[:2], W.shape[1]), W)
             rounding = torch.finfo(sensitivity.dtype).eps if noise is None else not_negative("noise", noise)
-            self._floor = _UNRESOLVED * rounding
+            self._floor = max(_UNRESOLVED * rounding, W.shape[1] * torch.finfo(torch.float64).eps)
             self._C_root = math.sqrt(self._C_scale)
         else:
             self._X, self._C_root = blocks(factor, "factor")
@@ -283,12 +283,6 @@ class FeaturePair:
         spectra = [roots(self._without_rounding(C, power)) for C in few]
         return null_changes(self._frame, self._root_spectrum, spectra, null, power, seed)
 
-    def jackknife(
-        self, sums: Sequence[Tensor], counts: Sequence[int], power: float = 1.0, *, factors: bool = False
-    ) -> float:
-        """Standard error of `cosine`; see `precision`."""
-        return self.precision(sums, counts, power, factors=factors).cosine
-
     def precision(
         self,
         sums: Sequence[Tensor],
@@ -316,7 +310,7 @@ class FeaturePair:
             halves: find the drift too, at the cost of two more groups.
             corrected: tell the errors of cosine and alignment less their biases, in the place of the errors
                 that `cosine` and `alignment` have.
-            null: what `null_cosines` gave; find its bias too, at the cost of a twelfth of its draws.
+            null: what `null_cosines` gave; find its bias too, at the cost of a sixteenth of its draws.
             seed: of the null.
         """
         R, cut = len(sums), self._cut_error(power)

@@ -90,7 +90,7 @@ def test_probes_are_right_on_average(trained, power):
         ):  # fmt: skip
             biases = torch.tensor([getattr(report.precision[row.layer], bias) for report in reports])
             left = torch.tensor([getattr(r, name) for r in rows]) - getattr(row, name)
-            noise = 2 * float(left.std()) / SEEDS**0.5
+            noise = 3 * float(left.std()) / SEEDS**0.5  # of 27 comparisons
             assert abs(float(left.mean())) < 0.35 * abs(float(biases.mean())) + noise, (row.layer, name)
 
 
