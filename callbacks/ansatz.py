@@ -15,13 +15,12 @@ from callbacks.features import write_features
 from callbacks.final import FinalNetwork, digest_of
 from callbacks.loggers import LabWandbLogger
 from callbacks.memory import forget_peak, peak_memory_mb
-from lab.option import check_all
-from lab.options import ANSATZ
 from nfa import AnsatzReport, AnsatzRow, NfaError, audit, wandb_sink
 from nfa.maps import find_maps, has_unbuilt
 from nfa.pictures import layer_pictures
 from nfa.report import LayerPicture
 from nfa.rows import write_csv
+from options import ANSATZ, check_all
 
 
 class AnsatzMonitor(FinalNetwork):

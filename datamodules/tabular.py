@@ -16,11 +16,10 @@ from datamodules.encoding import Encoder
 from datamodules.splits import Split, cut, cut_fold
 from datamodules.table_sets import NamedTable, check_name, open_named
 from datamodules.targets import read_target
-from lab.option import check_all
-from lab.options import SAMPLES, TABULAR
 from nfa.errors import NfaError
 from nfa.inputs.stratify import generator
 from nfa.inputs.tables import PLAIN, SIGNS, Notation, Table, missing, read_table
+from options import SAMPLES, TABULAR, check_all
 
 _SHOWN = 8  # columns listed in a line on the screen
 

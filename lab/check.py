@@ -7,9 +7,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from lab.near import option_like
-from lab.option import Option, shown
-from lab.options import ANSATZ, AUDIT, DATA, LOGGER, MODEL, RUN, TRAINER, TRAINING, Table
 from nfa.errors import NfaError
+from options import ANSATZ, AUDIT, DATA, LOGGER, MODEL, RUN, TRAINER, TRAINING, Option, Table, shown
 
 _OURS = ("models", "datamodules", "callbacks", "nfa")  # packages whose classes have tables
 _MONITOR = "AnsatzMonitor"

@@ -18,14 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DistributedSampler
 
-from lab.option import FLAG, check_all
-from lab.options import KERNEL_MACHINE, MODEL
 from models.base import TRAINED_STATE, LabModule
 from models.gather import gather_samples
 from nfa import NfaError
 from nfa.machines.rounds import RoundFailedWarning
 from nfa.machines.sized import make_room
 from nfa.machines.targets import TargetCode
+from options import FLAG, KERNEL_MACHINE, MODEL, check_all
 
 _PRECISIONS = ("32-true", "64-true")
 

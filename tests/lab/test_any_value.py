@@ -7,7 +7,7 @@ import random
 import pytest
 from omegaconf import OmegaConf, open_dict
 
-from lab import options
+import options
 from lab.check import check_options
 from nfa import NfaError
 from tests.lab.configs import composed

@@ -10,12 +10,12 @@ import yaml
 
 import datamodules
 import models
+import options
 from callbacks import AnsatzMonitor
 from datamodules.base import TensorDataModule
-from lab import options
 from lab.check import check_options, known_options
-from lab.option import FLAG, PATH, TEXT, choice, number, shown, whole
 from nfa import NfaError
+from options import FLAG, PATH, TEXT, choice, number, shown, whole
 from tests.lab.configs import composed
 
 CONFIGS = Path(__file__).parents[2] / "configs"

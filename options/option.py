@@ -2,15 +2,16 @@
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any
 
 from nfa.errors import NfaError
+from options.words import kind_in_words, shown
 
+Table = dict[str, "Option"]  # what the options of a section may be, by name
 _LARGEST = 2**63 - 1  # that a tensor can be counted by
-_SHOWN = 60  # characters of a value in a message
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Option:
     def expected(self) -> str:
         """``a whole number of at least 1, or null``."""
         ways = list(self._ways())
-        words = [way._words() for way in ways]
+        words = [kind_in_words(way) for way in ways]
         if any(way.several for way in ways):
             words.append("a list of them")
         if any(way.null for way in ways):
@@ -118,54 +119,6 @@ class Option:
             and (self.below is None or value < self.below)
         )
 
-    def _words(self) -> str:
-        if self.choices:
-            return f"one of {', '.join(dict.fromkeys(map(str, self.choices)))}"
-        if self.kind in ("whole", "number"):
-            return f"{'a whole number' if self.kind == 'whole' else 'a number'}{self._range_words()}"
-        names = {"flag": "true or false", "text": "a text", "path": "a path", "mapping": "a mapping"}
-        return names.get(self.kind, "anything")
-
-    def _range_words(self) -> str:
-        low, high = self.least, self.most
-        if low is not None and high is not None:
-            return f" from {low} to {high}"
-        if low is not None:
-            return f" of at least {low}" + (f" and below {self.below}" if self.below is not None else "")
-        if self.above is not None:
-            if self.below is not None:
-                return f" between {self.above} and {self.below}"
-            return f" above {self.above}" + (f" and at most {high}" if high is not None else "")
-        return f" of at most {high}" if high is not None else ""
-
-
-def whole(least: int | None = None, most: int | None = None) -> Option:
-    """A whole number in an inclusive range."""
-    return Option("whole", least, most)
-
-
-def number(
-    least: float | None = None,
-    most: float | None = None,
-    *,
-    above: float | None = None,
-    below: float | None = None,
-) -> Option:
-    """A finite number in a range."""
-    return Option("number", least, most, above, below)
-
-
-def choice(*values: str | int) -> Option:
-    """One of some values."""
-    return Option("choice", choices=values)
-
-
-FLAG = Option("flag")
-TEXT = Option("text")
-PATH = Option("path")
-MAPPING = Option("mapping")
-ANY = Option("any", null=True)
-
 
 def check_all(prefix: str, table: Mapping[str, Option], values: Mapping[str, Any]) -> None:
     """Refuse the first value that its option does not accept.
@@ -181,10 +134,3 @@ def check_all(prefix: str, table: Mapping[str, Option], values: Mapping[str, Any
     for name, value in values.items():
         if name in table:
             table[name].check(f"{prefix}.{name}", value)
-
-
-def shown(value: Any) -> str:
-    """A value as it is typed, cut to one short line."""
-    plain: Iterable[tuple[Any, str]] = ((None, "null"), (True, "true"), (False, "false"))
-    words = next((word for known, word in plain if value is known), None) or repr(value)
-    return words if len(words) <= _SHOWN else f"{words[:_SHOWN]}…"

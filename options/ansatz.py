@@ -1,0 +1,36 @@
+"""Options of measuring the ansatz: in a run, and by an audit."""
+
+from options.kinds import COUNT, COUNT_OR_ZERO, FLAG, POSITIVE, SEED, SHARE, TEXT, whole
+from options.option import Table
+
+ANSATZ: Table = {  # callbacks.ansatz, of callbacks.AnsatzMonitor
+    "every_n_epochs": COUNT_OR_ZERO,
+    "every_n_steps": COUNT.or_null(),
+    "samples": COUNT,
+    "batch_size": COUNT,
+    "layers": TEXT.or_list().or_null(),
+    "power": POSITIVE,
+    "probes": COUNT.or_null(),
+    "nulls": whole(0, 1_000_000),
+    "chunk": COUNT,
+    "pictures": COUNT_OR_ZERO,
+    "seed": SEED,
+}
+
+AUDIT: Table = {  # of ``nfa audit``, which checks all of its options itself
+    "spec": TEXT,
+    "data": TEXT,
+    "max_samples": COUNT.or_null(),
+    "tolerance": SHARE.or_null(),
+    "layers": TEXT.or_list().or_null(),
+    "init": FLAG,
+    "wandb": TEXT.or_null(),
+    "probes": COUNT.or_null(),
+    "power": POSITIVE,
+    "nulls": COUNT_OR_ZERO,
+    "seed": SEED,
+    "batch_size": COUNT.or_null(),
+    "exact": FLAG,
+    "per_head": FLAG,
+    "pictures": COUNT_OR_ZERO,
+}
