@@ -21,7 +21,7 @@ from callbacks.final import FinalNetwork
 from callbacks.loggers import LabWandbLogger
 from callbacks.memory import forget_peak, give_back, peak_memory_mb
 from nfa import NfaError
-from nfa.compare.together import ANSATZ, FEATURES, METRICS, REPORT, SUMMARY, write_summary
+from nfa.compare.together import ANSATZ, FEATURES, METRICS, REPORT, SUMMARY, TABLE, write_summary
 from nfa.files import write_whole
 from nfa.page import write_html
 
@@ -35,6 +35,8 @@ _NOT_DRAWN = ("test/", "round/")  # a row each, or how a kernel machine was solv
 
 class RunFolder(FinalNetwork):
     """Write ``metrics.csv`` (a row an epoch), ``report.html`` and, last of all, ``summary.json``.
+
+    For a data module with a ``table_encoder``, ``table.json`` says how its rows become inputs.
 
     The last files of an earlier run in the folder, or of an earlier end of this one, go when training starts.
 
@@ -67,8 +69,10 @@ class RunFolder(FinalNetwork):
         """Take away what is not of this run, or was its end before; start the clock."""
         if trainer.is_global_zero:
             measured = find_monitor(trainer) is not None
-            for name in (SUMMARY, REPORT, FEATURES, *([] if measured else [ANSATZ])):
+            for name in (SUMMARY, REPORT, FEATURES, TABLE, *([] if measured else [ANSATZ])):
                 (self.path / name).unlink(missing_ok=True)
+            if (encoder := getattr(trainer.datamodule, "table_encoder", None)) is not None:
+                encoder.save(self.path / TABLE)
             if not self.rows:
                 (self.path / METRICS).unlink(missing_ok=True)
         if self.rows:

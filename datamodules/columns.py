@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from nfa.errors import NfaError
-from nfa.inputs.tables import PLAIN, Notation, Table, is_number, missing
+from nfa.inputs.tables import IDENTIFIER_SHARE, PLAIN, Notation, Table, is_number, missing
 
-IDENTIFIER_SHARE = 0.9  # share of different values above which a column identifies its rows
 _IDENTIFIERS = ("id", "index", "row", "#", "unnamed 0", "unnamed: 0", "__index_level_0__")  # whole numbers
 _STRAY = 0.9  # share of numbers above which the other values of a text column are taken for mistakes
 _MARKS = 2  # different texts that may be somebody's gaps, among more numbers than classes have

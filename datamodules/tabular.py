@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,12 @@ from torch import Tensor
 from datamodules.base import TensorDataModule
 from datamodules.checks import check_trainable
 from datamodules.columns import choose_inputs
-from datamodules.encoding import Encoder
 from datamodules.splits import Split, cut, cut_fold
 from datamodules.table_sets import NamedTable, check_name, open_named
 from datamodules.targets import read_target
 from nfa.errors import NfaError
 from nfa.inputs.stratify import generator
-from nfa.inputs.tables import PLAIN, SIGNS, Notation, Table, missing, read_table
+from nfa.inputs.tables import PLAIN, SIGNS, Notation, Outputs, Table, TableEncoder, missing, read_table
 from options import SAMPLES, TABULAR, check_all
 
 _SHOWN = 8  # columns listed in a line on the screen
@@ -65,6 +65,9 @@ class Tabular(TensorDataModule):
         normalize_target: standardise targets of a regression.
         base: other options of `TensorDataModule`.
 
+    Attributes:
+        table_encoder: from rows to inputs, once the data are loaded; a run writes it to ``table.json``.
+
     Raises:
         NfaError: an option is out of range, or (in `setup`) the table cannot be used as described.
     """
@@ -110,6 +113,7 @@ class Tabular(TensorDataModule):
         self._opened: NamedTable | None = None  # between prepare_data and setup: OpenML's files take long
         self._facts: dict[str, Any] = {}
         self._note_of_target = ""
+        self.table_encoder: TableEncoder | None = None
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -134,7 +138,7 @@ class Tabular(TensorDataModule):
         test = test[self.subset(y[test], self.n_test, "n_test")]
         fitted = train[self.set_aside(y[train])[0]]  # the cut that `setup` makes
         check_trainable(y[fitted])
-        encoder = Encoder.fit(inputs.take(fitted.numpy()), standardize=self.standardize)
+        encoder = TableEncoder.fit(inputs.take(fitted.numpy()), standardize=self.standardize)
         used = inputs.take(torch.cat([train, test]).numpy())
         self._facts = {
             "target": source.target,
@@ -146,7 +150,10 @@ class Tabular(TensorDataModule):
             "n_one_hot": encoder.num_one_hot,
             "feature_names": list(encoder.feature_names),
         }
-        x, y = encoder(used), self._scale(y, fitted)
+        x, y = encoder.transform(used), self._scale(y, fitted)
+        scale = (self._facts.get("target_mean", 0.0), self._facts.get("target_std", 1.0))
+        outputs = Outputs(source.target, tuple(map(str, self.class_names)), *scale)
+        self.table_encoder = replace(encoder, header=self.header, how=self.how, outputs=outputs)
         return Split(x[: len(train)], y[train]), Split(x[len(train) :], y[test])
 
     def summary(self) -> dict[str, Any]:

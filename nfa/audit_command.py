@@ -20,7 +20,8 @@ from nfa.chosen_output import Choice
 from nfa.console import ConsoleWatch
 from nfa.errors import NfaError
 from nfa.first_call import check_call
-from nfa.inputs import Inputs, load_inputs
+from nfa.inputs import TABLES, Inputs, load_inputs
+from nfa.inputs.load import ending_of
 from nfa.maps import find_maps, has_unbuilt
 from nfa.memory import available
 from nfa.nets.allowance import Allowance
@@ -35,7 +36,7 @@ from nfa.zoo import Loaded, load
 _GROUPS = 8  # of samples, from which standard errors are found
 _BATCH = 8  # samples a group at most: the more groups, the sooner it is known whether they suffice
 _ARRAYS = (".npz", ".safetensors")
-_READY = (*_ARRAYS, ".txt")
+_READY = (*_ARRAYS, *TABLES, ".txt")
 _MEMORY_SHARE = 0.8  # of what is free
 
 
@@ -122,7 +123,7 @@ def _finish(out: Path, result: Result) -> None:
 def _inputs(options: argparse.Namespace, loaded: Loaded) -> Inputs:
     """The data, preprocessed as the network wants it or as the options say, in groups for the errors."""
     given = {k: getattr(options, k) for k in ("size", "mean", "std")}
-    ready = Path(options.data).suffix.lower() in _READY
+    ready = ending_of(Path(options.data)) in _READY
     if ready and any(value is not None for value in (*given.values(), options.resize)):
         raise NfaError(
             f"{options.data} holds ready inputs, which are not preprocessed: leave out --size, --resize, "
@@ -143,6 +144,7 @@ def _inputs(options: argparse.Namespace, loaded: Loaded) -> Inputs:
         "tokenize": loaded.tokenize,
         "tokens": options.tokens,
         "batch_dim": options.batch_dim,
+        "table": loaded.table,
     }
     inputs = load_inputs(options.data, **arguments)
     batch_size = min(options.batch_size or min(max(inputs.samples // _GROUPS, 1), _BATCH), inputs.samples)

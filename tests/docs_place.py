@@ -151,6 +151,11 @@ def table(path):
     path.write_text("\n".join(["length,width,colour,price", *rows]) + "\n")
 
 
+def of_price(folder):
+    table(Path("table.csv"))
+    run("model=mlp", "data=tabular", "data.path=table.csv", "data.target=price")(folder)
+
+
 def inputs(path):
     rng = numpy.random.default_rng(0)
     numpy.savez(path, x=rng.normal(size=(16, 3, 32, 32)).astype("float32"), y=numpy.arange(16) % 10)
@@ -216,6 +221,7 @@ SETS = {
 MADE = {
     "photos": photos,
     "table.csv": table,
+    "new_table.csv": table,
     "inputs.npz": inputs,
     "text.txt": lambda path: path.write_text("The quick brown fox jumps over the lazy dog. " * 30),
     "net.safetensors": own_weights,
@@ -225,5 +231,6 @@ MADE = {
     "runs/of_mine": run(
         "model=mlp", "model._target_=my_nets.MyNet", "~model.depth", "~model.activation", "~model.bias"
     ),
+    "runs/of_price": of_price,
     "runs/my_sweep": sweep,
 }

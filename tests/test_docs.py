@@ -266,7 +266,7 @@ def check_extras(arguments):
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda page: page.name)
 def test_python(place, page):
     """All blocks of a page, in order, in one namespace."""
-    place("")
+    place("\n".join(text for _, text in blocks(page, "python")))
     namespace = given()
     for start, text in blocks(page, "python"):
         line = page.read_text(encoding="utf-8")[:start].count("\n") + 1

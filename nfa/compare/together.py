@@ -14,7 +14,8 @@ from nfa.files import write_whole
 
 SUMMARY, FEATURES, REPORT = "summary.json", "features.safetensors", "report.html"
 METRICS, ANSATZ = "metrics.csv", "ansatz.csv"
-BESIDE = (METRICS, ANSATZ, FEATURES, REPORT)
+TABLE = "table.json"  # how the rows of a table become inputs
+BESIDE = (METRICS, ANSATZ, FEATURES, REPORT, TABLE)
 _DIGESTS = "files"  # under which the summary has them
 
 

@@ -27,6 +27,7 @@ TORCHVISION_SETS = {
     "gtsrb": "GTSRB",
 }
 _ARRAYS = (".npz", ".safetensors")
+TABLES = (".csv", ".tsv", ".data", ".parquet", ".pq", ".xlsx", ".xlsm")
 _PACKAGES = {
     "PIL": "pillow",
     "numpy": "numpy",
@@ -49,13 +50,14 @@ def load_inputs(
     tokenize: Callable[[str], list[int]] | None = None,
     tokens: int = 128,
     batch_dim: int = 0,
+    table: Path | None = None,
 ) -> Inputs:
     """Find the samples that `data` names; they are read batch by batch, in a seeded, stratified order.
 
     Args:
         data: a folder of images, with or without class folders, or divided into ``train`` and ``test`` (or
             ``val``); ``digits``; a name in `TORCHVISION_SETS`; a .npz or .safetensors file of ready inputs;
-            a .txt file. A name comes before a folder of that name in the working folder.
+            a .txt file; a table in a file. A name comes before a folder of that name in the working folder.
         preprocessing: how the network wants its images; ready inputs and text are passed as they are.
         max_samples: at most so many; None means all. Fewer of one seed are a prefix of more.
         batch_size: samples a batch.
@@ -66,6 +68,7 @@ def load_inputs(
         tokenize: text to token ids; the tokenizer of the network.
         tokens: length of the blocks that text is cut into.
         batch_dim: axis of the samples in a file of ready inputs.
+        table: ``table.json`` of the run of the network, which says how rows of a table become inputs.
 
     Raises:
         NfaError: `data` names nothing that can be read, or it does not suit the options or the network.
@@ -80,6 +83,8 @@ def load_inputs(
             from nfa.inputs.preprocessed import image_inputs
 
             return image_inputs(_open_images(path, data, split, root), preprocessing, sampling, rgb=rgb)
+        if path.is_file() and ending_of(path) in (TABLES if table is None else (*TABLES, ".txt")):
+            return _table_inputs(path, split, sampling, table)
         return _file_inputs(path, data, split, sampling, tokenize, tokens, batch_dim)
 
 
@@ -91,6 +96,25 @@ def _open_images(path: Path, data: str, split: str, root: str) -> "Images":
     if data in TORCHVISION_SETS:
         return open_torchvision(TORCHVISION_SETS[data], Path(os.path.expanduser(root)), split)
     return open_folder(path, split)
+
+
+def ending_of(path: Path) -> str:
+    """What the name of a file ends with, ``.csv`` for a packed ``.csv.gz`` too."""
+    packed = path.suffix.lower() in (".gz", ".bz2", ".xz")
+    return (Path(path.stem) if packed else path).suffix.lower()
+
+
+def _table_inputs(path: Path, split: str, sampling: Sampling, table: Path | None) -> Inputs:
+    from nfa.inputs.tables import load_encoder
+
+    if table is None:
+        raise NfaError(
+            f"{path} is a table, and nothing says how its rows become inputs of this network: give a run of "
+            "train.py on a table, or ready inputs (.npz, .safetensors)"
+        )
+    _check_undivided(path, split)
+    x = load_encoder(table).transform(path)
+    return sampling.inputs(f"{path.name}: {{}} rows", len(x), None, (x.shape[1],), lambda index: x[index])
 
 
 def _file_inputs(
@@ -107,11 +131,15 @@ def _file_inputs(
     ending = path.suffix.lower()
     if not path.is_file() or ending not in (*_ARRAYS, ".txt"):
         raise NfaError(_unknown(path, data))
-    if split == "test":
-        raise NfaError(f"{path} is not divided into train and test: leave out --split test")
+    _check_undivided(path, split)
     if ending in _ARRAYS:
         return array_inputs(path, sampling, batch_dim)
     return text_inputs(path, sampling, tokenize, tokens)
+
+
+def _check_undivided(path: Path, split: str) -> None:
+    if split == "test":
+        raise NfaError(f"{path} is not divided into train and test: leave out --split test")
 
 
 def _unknown(path: Path, data: str) -> str:
@@ -126,7 +154,7 @@ def _unknown(path: Path, data: str) -> str:
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     return (
         f"{found}: expected {', '.join(names)}, a folder of images, a .npz or .safetensors file of ready "
-        f"inputs, or a .txt file{hint}"
+        f"inputs, a table of a run on tables, or a .txt file{hint}"
     )
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from nfa.audit import AnsatzReport
+from nfa.compare.together import TABLE
 from nfa.errors import NfaError
 from nfa.maps import map_kind
 from nfa.names import near
@@ -102,7 +103,12 @@ def load(name: str, weights: str | os.PathLike | None, seed: int) -> Loaded:
         load_state(model, read_weights(weights), weights)
         words = file_words(weights)
     title = f"{recorded.net[TARGET].rsplit('.', 1)[-1]} ({name})"
-    return replace(recorded.loaded(model, title, builder, words), named_by_file=True)
+    table = path.parent.parent / TABLE
+    return replace(
+        recorded.loaded(model, title, builder, words),
+        named_by_file=True,
+        table=table if table.is_file() else None,
+    )
 
 
 def _build(recorded: Recorded) -> nn.Module:

@@ -35,6 +35,7 @@ class Loaded:
         output_fn: what the model returns -> the tensor to differentiate, where that is not plain to see.
         notes: sentences for the reader of a report.
         named_by_file: whether a file said what network it is, and not whoever typed the command.
+        table: the file that says how rows of a table become its inputs, where a run on tables wrote one.
     """
 
     model: nn.Module
@@ -47,6 +48,7 @@ class Loaded:
     output_fn: Callable[[Any], Tensor] | None = None
     notes: list[str] = field(default_factory=list)
     named_by_file: bool = False
+    table: Path | None = None
 
 
 def seeded(build: Callable[[], Any], seed: int) -> Any:

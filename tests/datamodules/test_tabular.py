@@ -11,10 +11,11 @@ import pytest
 import sklearn.datasets
 import torch
 
-from datamodules import Split, Tabular, encoding
+from datamodules import Split, Tabular
 from datamodules.splits import cut_fold
 from nfa.errors import NfaError
 from nfa.inputs.stratify import generator
+from nfa.inputs.tables import encoder
 
 COLOURS = ("red", "green", "blue")
 
@@ -530,13 +531,13 @@ def test_a_few_texts_among_numbers_are_mistakes(tmp_path):
 
 
 def test_too_many_levels(tmp_path, monkeypatch):
-    monkeypatch.setattr(encoding, "MAX_ONE_HOT", 9)
+    monkeypatch.setattr(encoder, "MAX_ONE_HOT", 9)
     path = simple(tmp_path, word=[f"w{i % 10}" for i in range(40)], colour=["r", "g"] * 20)
     fails("would make 12 inputs, more than 9, 10 of them of 'word': add it to data.drop", path, "y")
 
 
 def test_too_large_for_the_memory(table, monkeypatch):
-    monkeypatch.setattr(encoding, "available_memory", lambda: 1000)
+    monkeypatch.setattr(encoder, "available", lambda device: 1000)
     fails("60 rows of 7 inputs need .* more than half", table, "kind")
 
 

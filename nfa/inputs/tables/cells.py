@@ -41,6 +41,13 @@ def read_column(
     return _dates(known, how) or _text(known, how, name)
 
 
+def read_texts(cells: Sequence[Cell] | np.ndarray, how: Notation) -> np.ndarray:
+    """Cells as texts, whatever they hold, with None for gaps: a column, see `Table`."""
+    if isinstance(cells, np.ndarray):
+        cells = [None if v is None or v != v else v for v in _without_gaps(cells, how).tolist()]
+    return _texts([None if cell is None or cell == "" or how.is_gap(cell) else cell for cell in cells])
+
+
 def _without_gaps(values: np.ndarray, how: Notation) -> np.ndarray:
     if not how.gaps:
         return values

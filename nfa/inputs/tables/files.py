@@ -9,13 +9,14 @@ import warnings
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
 from nfa.errors import NfaError
-from nfa.inputs.tables.cells import Cell, read_column
+from nfa.inputs.tables.cells import Cell, read_column, read_texts
 from nfa.inputs.tables.delimiters import read_rows
 from nfa.inputs.tables.numerals import Notation, looks_like_number
 from nfa.inputs.tables.table import About, Table, as_text, find_name, is_number, objects
@@ -34,6 +35,7 @@ def read_table(
     header: bool = True,
     how: Notation | None = None,
     text: Mapping[str, Sequence[str | int]] | None = None,
+    known: Mapping[str, bool] | None = None,
 ) -> Table:
     """Read a CSV file (also separated by semicolons, tabs, bars or blanks), a Parquet or an Excel file.
 
@@ -45,6 +47,7 @@ def read_table(
         header: whether the first line holds names; if not, columns are called 0, 1, …. Parquet has names.
         how: how numbers are written, and what stands for gaps.
         text: by the name of an option, columns which it asks to be text.
+        known: columns that are known to be text, and whether numbers among it are kept as they are written.
 
     Raises:
         NfaError: there is no such file, or it cannot be read as described.
@@ -60,16 +63,34 @@ def read_table(
         raise NfaError(f"{path} is empty: expected columns and at least one row")
     names = list(cells)
     kept = {find_name(names, c, option, str(path)) for option, some in (text or {}).items() for c in some}
+    kept |= set(known or ())
     columns, about = {}, {}
     for name in names:
         said = f"{name!r} of {path}"
         typed = cells.pop(name)
-        columns[name], found = read_column(typed, how, said, keep_text=name in kept)
+        if (known or {}).get(name):
+            columns[name], found = read_texts(typed, how), None
+        else:
+            columns[name], found = read_column(typed, how, said, keep_text=name in kept)
         if path.suffix.lower() in _PARQUET and is_number(columns[name]) and not found and _are_texts(typed):
             found = About(note="texts that are numbers")
         if found:
             about[name] = found
     return Table(columns, str(path), about, how)
+
+
+def needed(module: str, purpose: str) -> Any:
+    """Import what not every installation has.
+
+    Raises:
+        NfaError: it is not there; the message says what to install.
+    """
+    try:
+        return import_module(module)
+    except ImportError:
+        name = module.partition(".")[0]
+        package = {"sklearn": "scikit-learn"}.get(name, name)
+        raise NfaError(f"{purpose} needs {package}: install it (pip install {package})") from None
 
 
 def _are_texts(cells: Sequence[Cell] | np.ndarray) -> bool:
