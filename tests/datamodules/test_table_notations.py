@@ -366,6 +366,15 @@ def test_excel(tmp_path):
         values(path)
 
 
+def test_a_formula_that_failed_is_no_gap(tmp_path):
+    book = pytest.importorskip("openpyxl").Workbook()
+    book.active.append(["temp", "y"])
+    for row in zip([*TEMP[:3], "#DIV/0!", *TEMP[4:]], Y, strict=True):
+        book.active.append(row)
+    book.save(tmp_path / "t.xlsx")
+    assert "the first is '#DIV/0!' in row 4" in refused(tmp_path / "t.xlsx")
+
+
 def test_excel_without_openpyxl(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "openpyxl", None)
     (tmp_path / "t.xlsx").touch()

@@ -79,7 +79,7 @@ def read_table(
     return Table(columns, str(path), about, how)
 
 
-def needed(module: str, purpose: str) -> Any:
+def needed(module: str, purpose: str, otherwise: str = "") -> Any:
     """Import what not every installation has.
 
     Raises:
@@ -90,7 +90,8 @@ def needed(module: str, purpose: str) -> Any:
     except ImportError:
         name = module.partition(".")[0]
         package = {"sklearn": "scikit-learn"}.get(name, name)
-        raise NfaError(f"{purpose} needs {package}: install it (pip install {package})") from None
+        advice = f"install it (pip install {package})" + (f", {otherwise}" if otherwise else "")
+        raise NfaError(f"{purpose} needs {package}: {advice}") from None
 
 
 def _are_texts(cells: Sequence[Cell] | np.ndarray) -> bool:
@@ -186,13 +187,9 @@ def _check_unique(names: list[str], path: Path) -> list[str]:
 
 
 def _read_parquet(path: Path) -> _Cells:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        raise NfaError(
-            f"reading {path} needs pyarrow: install it (pip install pyarrow), or save the table as CSV"
-        ) from None
+    pyarrow, parquet = (
+        needed(name, f"reading {path}", "or save the table as CSV") for name in ("pyarrow", "pyarrow.parquet")
+    )
     try:
         names = _check_unique(parquet.read_schema(path).names, path)
         table = parquet.read_table(path)
@@ -235,12 +232,7 @@ def _from_arrow(name: str, column: Any, path: Path) -> Sequence[Cell] | np.ndarr
 
 def _read_excel(path: Path, header: bool, how: Notation) -> _Cells:
     """The first sheet; it must be the only one that holds anything."""
-    try:
-        import openpyxl
-    except ImportError:
-        raise NfaError(
-            f"reading {path} needs openpyxl: install it (pip install openpyxl), or save the sheet as CSV"
-        ) from None
+    openpyxl = needed("openpyxl", f"reading {path}", "or save the sheet as CSV")
     try:
         with warnings.catch_warnings(), path.open("rb") as handle:
             warnings.simplefilter("ignore")  # of styles and the like
