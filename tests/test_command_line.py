@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.command_line import prepare, quoted, value_of
+from lab.command_line.prepare import prepare
+from lab.command_line.words import quoted, value_of
 from tests.waiting import HANGS
 
 ROOT = Path(__file__).parent.parent

@@ -163,7 +163,7 @@ def test_an_experiment_without_measuring(tmp_path):
 
 
 def test_the_command_to_go_on_with_suits_hydra_and_the_shell():
-    from callbacks.sweep import typed_override
+    from lab.command_line.words import typed_override
 
     assert typed_override("hydra.sweep.dir", Path("runs/a_sweep-1.b")) == "hydra.sweep.dir=runs/a_sweep-1.b"
     odd = typed_override("hydra.sweep.dir", Path("runs/lr=0.1 ü"))

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lab.trust import is_signed, naming_code, sign
+from lab.trust.harmless import naming_code
+from lab.trust.signature import is_signed, sign
 
 MLP = ("model=mlp", "model.width=8", "trainer.max_epochs=1")
 
@@ -130,7 +131,7 @@ def test_the_signature_of_other_options_is_none(tmp_path):
 
 def test_another_user_does_not_trust_it(tmp_path, monkeypatch):
     sign(tmp_path, ["model=mlp"])
-    monkeypatch.setattr("lab.trust.ROOT", tmp_path)
+    monkeypatch.setattr("lab.trust.signature.ROOT", tmp_path)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "elsewhere"))
     assert not is_signed(tmp_path, ["model=mlp"])
     assert not (tmp_path / "elsewhere").exists()  # a look makes no secret
@@ -138,7 +139,7 @@ def test_another_user_does_not_trust_it(tmp_path, monkeypatch):
 
 def test_without_a_home_the_checkout_keeps_the_secret(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    monkeypatch.setattr("lab.trust.ROOT", tmp_path)
+    monkeypatch.setattr("lab.trust.signature.ROOT", tmp_path)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file" / "below"))
     sign(tmp_path, ["model=mlp"])
     assert is_signed(tmp_path, ["model=mlp"])
@@ -147,7 +148,7 @@ def test_without_a_home_the_checkout_keeps_the_secret(tmp_path, monkeypatch):
 
 def test_without_any_place_for_a_secret_runs_go_on(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    monkeypatch.setattr("lab.trust.ROOT", tmp_path / "file")
+    monkeypatch.setattr("lab.trust.signature.ROOT", tmp_path / "file")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file" / "below"))
     sign(tmp_path, ["model=mlp"])
     assert not is_signed(tmp_path, ["model=mlp"])

@@ -1,10 +1,10 @@
 """Configurations as ``train.py`` composes them, without a run."""
 
-from lab.mistakes import _CONFIGS, _fresh_hydra  # noqa: F401
+from lab.mistakes.composed import fresh_hydra
 
 
 def composed(*overrides):
     from hydra import compose
 
-    with _fresh_hydra():
+    with fresh_hydra():
         return compose("train", list(overrides))

@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf, open_dict
 
 import options
-from lab.check import check_options
+from lab.checks.every_option import check_options
 from nfa import NfaError
 from tests.lab.configs import composed
 

@@ -13,7 +13,8 @@ import models
 import options
 from callbacks import AnsatzMonitor
 from datamodules.base import TensorDataModule
-from lab.check import check_options, known_options
+from lab.checks.every_option import check_options
+from lab.checks.known import known_options
 from nfa import NfaError
 from options import FLAG, PATH, TEXT, choice, number, shown, whole
 from tests.lab.configs import composed

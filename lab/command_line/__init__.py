@@ -1,0 +1,1 @@
+"""What is typed behind ``train.py``, before Hydra reads it."""

@@ -1,0 +1,57 @@
+"""Words with dashes: those that Hydra has, and ``--version``."""
+
+import importlib.metadata
+import re
+from collections.abc import Sequence
+from typing import NoReturn
+
+from hydra._internal.utils import get_args_parser
+
+from lab.mistakes.told import stop
+
+_REFUSED = ("--experimental-rerun",)  # it reads a pickle
+
+
+def version_line() -> str:
+    """``nfa 0.1.0, torch 2.14.1, pytorch-lightning 2.6.6``."""
+    found = []
+    for name in ("nfa", "torch", "pytorch-lightning"):
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            found.append(f"{name} (not installed)")
+    return ", ".join(found)
+
+
+def check_flags(arguments: Sequence[str]) -> None:
+    """Refuse words with dashes that are none of Hydra's: options of a run are written ``NAME=VALUE``."""
+    parser = get_args_parser()
+    parser.error = _stop_parsing
+    known = {flag for action in parser._actions for flag in action.option_strings}
+    for word in arguments:
+        flag, equals, value = word.partition("=")
+        if flag.startswith("-") and (flag not in known or flag in _REFUSED):
+            name = flag.lstrip("-").replace("-", "_")
+            if flag not in _REFUSED and name and not re.fullmatch(r"[\d.]+.*", name):
+                hint = _no_such_option(name, value if equals else "VALUE")
+                if "did you mean" in hint:
+                    near = hint.rpartition("did you mean ")[2].rstrip("?")
+                    typed = near if "=" in near else f"{near}={value or 'VALUE'}"
+                    stop(f"options are written NAME=VALUE, without dashes, got {word}: did you mean {typed}?")
+            stop(
+                f"no flag is called {flag}: options are written NAME=VALUE; python train.py --help shows them"
+            )
+    parser.parse_intermixed_args(list(arguments))
+
+
+def _no_such_option(name: str, value: str) -> str:
+    from lab.checks.known import known_options
+    from lab.mistakes.composed import composed
+    from lab.mistakes.unknown import no_such_option
+
+    config = composed([], [])
+    return no_such_option(name, value, [] if config is None else known_options(config))
+
+
+def _stop_parsing(message: str) -> NoReturn:
+    stop(f"{message}: python train.py --help shows what there is")

@@ -1,0 +1,19 @@
+"""What the configurations call for the names of folders: ``${uid:}`` and ``${file_name:…}``."""
+
+import hashlib
+import re
+import secrets
+
+from omegaconf import OmegaConf
+
+_LONGEST_NAME = 180
+
+
+def file_name(words: str) -> str:
+    """Text as the name of one file: no slashes, and not too long; what is lost makes it end in a digest."""
+    name = re.sub(r"[^\w.,=+-]+", "-", words)[:_LONGEST_NAME]
+    return name if name == words else f"{name}-{hashlib.sha256(words.encode()).hexdigest()[:6]}"
+
+
+OmegaConf.register_new_resolver("uid", lambda: secrets.token_hex(3), use_cache=True, replace=True)
+OmegaConf.register_new_resolver("file_name", file_name, replace=True)
