@@ -29,19 +29,27 @@ def check_flags(arguments: Sequence[str]) -> None:
     parser.error = _stop_parsing
     known = {flag for action in parser._actions for flag in action.option_strings}
     for word in arguments:
-        flag, equals, value = word.partition("=")
+        flag = word.partition("=")[0]
         if flag.startswith("-") and (flag not in known or flag in _REFUSED):
-            name = flag.lstrip("-").replace("-", "_")
-            if flag not in _REFUSED and name and not re.fullmatch(r"[\d.]+.*", name):
-                hint = _no_such_option(name, value if equals else "VALUE")
-                if "did you mean" in hint:
-                    near = hint.rpartition("did you mean ")[2].rstrip("?")
-                    typed = near if "=" in near else f"{near}={value or 'VALUE'}"
-                    stop(f"options are written NAME=VALUE, without dashes, got {word}: did you mean {typed}?")
+            if option := _meant(word):
+                stop(f"options are written NAME=VALUE, without dashes, got {word}: did you mean {option}?")
             stop(
                 f"no flag is called {flag}: options are written NAME=VALUE; python train.py --help shows them"
             )
     parser.parse_intermixed_args(list(arguments))
+
+
+def _meant(word: str) -> str | None:
+    """``training.lr=3`` of ``--lr=3``; None where no option is near."""
+    flag, equals, value = word.partition("=")
+    name = flag.lstrip("-").replace("-", "_")
+    if flag in _REFUSED or not name or re.fullmatch(r"[\d.]+.*", name):
+        return None
+    hint = _no_such_option(name, value if equals else "VALUE")
+    if "did you mean" not in hint:
+        return None
+    near = hint.rpartition("did you mean ")[2].rstrip("?")
+    return near if "=" in near else f"{near}={value or 'VALUE'}"
 
 
 def _no_such_option(name: str, value: str) -> str:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 
+from hydra.core.override_parser.types import Override
 from hydra.errors import MissingConfigException, OverrideParseException
 
 from lab.command_line.words import config_folders, split_options
@@ -25,34 +26,50 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
     if isinstance(error, OverrideParseException):
         return _unreadable(error.override)
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
-        group, _, value = str(error.missing_cfg_file).rpartition("/")
-        known = sorted(error.options)
-        near = value_like(group, value, known)
-        hint = f"did you mean {_as_typed(near, arguments)}? " if near else ""
-        return f"there is no {group}={value}: {hint}There are {', '.join(known)}".replace(": T", ": t")
+        return _no_such_choice(str(error.missing_cfg_file), sorted(error.options), arguments)
     options, overrides = split_options(arguments)
     given = parsed(overrides)
-    swept = next((o for o in given if o.is_sweep_override()), None)
-    if swept is not None and ("Ambiguous value" in str(error) or "requires --multirun" in str(error)):
-        return (
-            f"{swept.input_line} asks for several runs: add -m to have them, or write "
-            f"{swept.key_or_group}=[…] for a list"
-        )
-    added = re.search(r"already at '(.*)'", str(error))
-    if added:
-        return f"{added[1]} is an option already: write {added[1]}=VALUE, without the +"
+    return (
+        _several_values(given, str(error))
+        or _added_though_there(str(error))
+        or _no_choice(given)
+        or first_unknown(given, composed(given, config_folders(options)))
+        or _plain_words(error)
+    )
+
+
+def _no_such_choice(file: str, known: Sequence[str], arguments: Sequence[str]) -> str:
+    group, _, value = file.rpartition("/")
+    near = value_like(group, value, known)
+    hint = f"did you mean {_as_typed(near, arguments)}? " if near else ""
+    return f"there is no {group}={value}: {hint}There are {', '.join(known)}".replace(": T", ": t")
+
+
+def _several_values(given: Sequence[Override], words: str) -> str | None:
+    """Of values with commas in a run that is no sweep."""
+    swept = next((override for override in given if override.is_sweep_override()), None)
+    if swept is None or not ("Ambiguous value" in words or "requires --multirun" in words):
+        return None
+    return (
+        f"{swept.input_line} asks for several runs: add -m to have them, or write "
+        f"{swept.key_or_group}=[…] for a list"
+    )
+
+
+def _added_though_there(words: str) -> str | None:
+    added = re.search(r"already at '(.*)'", words)
+    return added and f"{added[1]} is an option already: write {added[1]}=VALUE, without the +"
+
+
+def _no_choice(given: Sequence[Override]) -> str | None:
+    """Of a value for a group that is no name of a configuration."""
     for override in given:
-        if not override.key_or_group:
-            return _unreadable(str(override.input_line))
         group = override.key_or_group
-        if (
-            is_group(group)
-            and not override.is_delete()
-            and not isinstance(parsed_value(override), str | list)
-        ):
+        if not group:
+            return _unreadable(str(override.input_line))
+        if is_group(group) and not (override.is_delete() or isinstance(parsed_value(override), str | list)):
             return f"{group} must be one of {', '.join(choices(group))}, got {typed_value(override)}"
-    problem = first_unknown(given, composed(given, config_folders(options)))
-    return problem or _plain_words(error)
+    return None
 
 
 def _unreadable(override: str) -> str:

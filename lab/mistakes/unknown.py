@@ -37,26 +37,36 @@ def first_unknown(typed: Sequence[Override], config: DictConfig | None) -> str |
         return None
     names, groups = known_options(config), set(config.hydra.runtime.choices)
     for override in typed:
-        key, value = override.key_or_group, typed_value(override)
+        key = override.key_or_group
         if key.startswith("hydra") or override.is_force_add() or key in groups:
             continue
         if is_group(key) and not override.is_add():  # a group of no default, such as experiment
-            known = choices(key)
-            if value not in known:
-                near = value_like(key, value, known)
-                hint = f"did you mean +{near}?" if near else f"there are {', '.join(known)}"
-                return f"there is no {key}={value}: {hint}"
-            return f"{key} has no default: choose one with +{key}={value}"
+            return _no_default(key, typed_value(override))
         if override.is_add() or OmegaConf.select(config, key, throw_on_missing=False) is not None:
             continue
         if _has(config, key):
             continue
         if key in names:
             return f"{key} is in no configuration file: add it with +{override.input_line.lstrip('~')}"
-        group = key.partition(".")[0]
-        choice = config.hydra.runtime.choices.get(group)
-        return no_such_option(key, value, names, f"{group}={choice}" if choice and "." in key else "")
+        return no_such_option(key, typed_value(override), names, _choice_of(key, config))
     return None
+
+
+def _no_default(group: str, value: str) -> str:
+    known = choices(group)
+    if value in known:
+        return f"{group} has no default: choose one with +{group}={value}"
+    near = value_like(group, value, known)
+    return f"there is no {group}={value}: " + (
+        f"did you mean +{near}?" if near else f"there are {', '.join(known)}"
+    )
+
+
+def _choice_of(key: str, config: DictConfig) -> str:
+    """``model=resnet`` for ``model.depth``; an empty text where there is no such group."""
+    group = key.partition(".")[0]
+    choice = config.hydra.runtime.choices.get(group)
+    return f"{group}={choice}" if choice and "." in key else ""
 
 
 def _has(config: DictConfig, key: str) -> bool:
