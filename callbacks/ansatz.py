@@ -13,9 +13,9 @@ from torch import Tensor
 
 from callbacks.features import write_features
 from callbacks.final import FinalNetwork, digest_of
-from callbacks.loggers import LabWandbLogger
 from callbacks.memory import forget_peak, peak_memory_mb
-from nfa import AnsatzReport, AnsatzRow, NfaError, audit, wandb_sink
+from callbacks.sinks import sinks_of
+from nfa import AnsatzReport, AnsatzRow, NfaError, audit
 from nfa.maps import find_maps, has_unbuilt
 from nfa.pictures import layer_pictures
 from nfa.report import LayerPicture
@@ -131,10 +131,8 @@ class AnsatzMonitor(FinalNetwork):
         with self._set_apart():
             shape = trainer.datamodule.input_shape
             self.drawn = self._draw(pl_module, shape)
-            for logger in trainer.loggers:
-                if isinstance(logger, LabWandbLogger):
-                    logger.send(lambda run: wandb_sink.log_pictures(run, self.drawn, self.history[-1].epoch))
-                    logger.send(lambda run: wandb_sink.log_table(run, self.history))
+            for sink in sinks_of(trainer):
+                sink.log_layers(self.drawn, self.history)
             path = Path(trainer.default_root_dir) / "features.safetensors"
             write_features(path, pl_module.network, self.report, self._probe[0].split(self.batch_size))
 
@@ -190,15 +188,8 @@ class AnsatzMonitor(FinalNetwork):
             self._measured = self._now(trainer, pl_module)
             if trainer.is_global_zero:
                 write_csv(Path(trainer.default_root_dir) / "ansatz.csv", self.history, with_epoch=True)
-                self._log(trainer, rows, epoch)
-
-    def _log(self, trainer: pl.Trainer, rows: list[AnsatzRow], epoch: float) -> None:
-        for logger in trainer.loggers:
-            if isinstance(logger, LabWandbLogger):
-                logger.send(lambda run: wandb_sink.log_measurement(run, rows, epoch))
-            else:
-                numbers = wandb_sink.metrics_of(rows, wandb_sink.ALL_STATISTICS)  # it gets no table
-                logger.log_metrics({**numbers, "nfa/epoch": epoch}, step=trainer.global_step)
+                for sink in sinks_of(trainer):
+                    sink.log_measurement(rows, epoch, trainer.global_step)
 
     # ---- resume --------------------------------------------------------------------------------------------
 

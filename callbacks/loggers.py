@@ -4,16 +4,16 @@ import contextlib
 import os
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from nfa import NfaError, wandb_sink
+from nfa import AnsatzRow, NfaError, wandb_sink
 from nfa.commands import typed
-from nfa.report import abbreviate
+from nfa.report import LayerPicture, abbreviate
 from nfa.wandb_sink import first_line
 
 MODES = ("auto", "online", "offline", "disabled")
@@ -89,6 +89,15 @@ class LabWandbLogger(WandbLogger):
     def log_hyperparams(self, params: Any) -> None:
         """Log the configuration, unless W&B broke."""
         self.send(lambda run: WandbLogger.log_hyperparams(self, params))
+
+    def log_measurement(self, rows: Sequence[AnsatzRow], epoch: float, step: int) -> None:
+        """Log one measurement, unless W&B broke; its axis is the epoch, and no step is told."""
+        self.send(lambda run: wandb_sink.log_measurement(run, rows, epoch))
+
+    def log_layers(self, pictures: Sequence[LayerPicture], history: Sequence[AnsatzRow]) -> None:
+        """Log the pictures, of the last measurement, and all measurements as one table, unless W&B broke."""
+        self.send(lambda run: wandb_sink.log_pictures(run, pictures, history[-1].epoch))
+        self.send(lambda run: wandb_sink.log_table(run, history))
 
     @rank_zero_only
     def log_results(self, folder: Path, summary: Mapping[str, Any]) -> None:

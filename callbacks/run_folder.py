@@ -18,8 +18,8 @@ import torch
 import nfa
 from callbacks.ansatz import AnsatzMonitor
 from callbacks.final import FinalNetwork
-from callbacks.loggers import LabWandbLogger
 from callbacks.memory import forget_peak, give_back, peak_memory_mb
+from callbacks.sinks import sinks_of
 from nfa import NfaError
 from nfa.compare.together import ANSATZ, FEATURES, METRICS, REPORT, SUMMARY, TABLE, write_summary
 from nfa.files import write_whole
@@ -179,9 +179,8 @@ class RunFolder(FinalNetwork):
             k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in self.summary.items()
         }
         self._write_report(trainer, monitor)
-        for logger in trainer.loggers:
-            if isinstance(logger, LabWandbLogger):
-                logger.log_results(self.path, plain)
+        for sink in sinks_of(trainer):
+            sink.log_results(self.path, plain)
         write_summary(self.path, plain)
 
     def _memory(self, monitor: AnsatzMonitor | None) -> dict[str, float]:

@@ -10,7 +10,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from callbacks import AnsatzMonitor, LastCheckpoint, RunFolder, progress_options
-from callbacks.loggers import LabWandbLogger
+from callbacks.sinks import sink_of
 from datamodules import TensorDataModule
 from lab.describe import plain, trainer_options
 from lab.job import Job
@@ -56,9 +56,10 @@ def build_logger(config: DictConfig | None, kind: str, job: Job) -> Any:
         kind: of the model, ``net`` or ``kernel``.
         job: that it is for.
     """
-    logger = instantiate(config) if config else False
-    if isinstance(logger, LabWandbLogger):
-        logger.file_under(kind, job.sweep.name if job.sweep else None)
+    if not config:
+        return False
+    logger = instantiate(config)
+    sink_of(logger).file_under(kind, job.sweep.name if job.sweep else None)
     return logger
 
 

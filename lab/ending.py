@@ -12,8 +12,9 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from callbacks import RunFolder
-from callbacks.loggers import LabWandbLogger, finish_wandb
+from callbacks.loggers import finish_wandb
 from callbacks.run_folder import find_monitor
+from callbacks.sinks import sink_of
 from lab.command_line.words import typed_override
 from lab.job import Job
 from lab.resume.beginning import LAST
@@ -53,7 +54,7 @@ def show(trainer: pl.Trainer, logger: Any, folder: RunFolder, job: Job) -> None:
     test = "  ".join(f"{k} {v:.4f}" for k, v in folder.summary.items() if k.startswith("test/"))
     say("", f"{test}  ({folder.summary['fit_seconds']:.1f} s of training)")
     say(f"report   {typed_path(folder.path / 'report.html')}")
-    sync_command = _sync_command(logger)
+    sync_command = sink_of(logger).sync_command
     if sync_command and not job.sweep:  # at its end there is one command for all
         say(f"upload   {sync_command}")
 
@@ -61,10 +62,6 @@ def show(trainer: pl.Trainer, logger: Any, folder: RunFolder, job: Job) -> None:
 def typed_path(path: Path) -> Path:
     """A path as it is typed: relative where it is below the working folder."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-def _sync_command(logger: Any) -> str | None:
-    return logger.sync_command if isinstance(logger, LabWandbLogger) else None
 
 
 def _status_of_stopped(error: BaseException) -> int | None:
