@@ -1,8 +1,9 @@
-"""Lightning callbacks and loggers: the ansatz monitor, the run folder, checkpoints, progress."""
+"""Lightning callbacks and loggers: the ansatz monitor, the run folder, checkpoints, epochs, progress."""
 
 from callbacks.ansatz import AnsatzMonitor
 from callbacks.checkpoint import LastCheckpoint
+from callbacks.epochs import EpochNumbers
 from callbacks.progress import progress_options
 from callbacks.run_folder import RunFolder
 
-__all__ = ["AnsatzMonitor", "LastCheckpoint", "RunFolder", "progress_options"]
+__all__ = ["AnsatzMonitor", "EpochNumbers", "LastCheckpoint", "RunFolder", "progress_options"]

@@ -11,6 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import Tensor
 
+from callbacks.epochs import epochs_trained
 from callbacks.features import write_features
 from callbacks.final import FinalNetwork, digest_of
 from callbacks.memory import forget_peak, peak_memory_mb
@@ -108,8 +109,7 @@ class AnsatzMonitor(FinalNetwork):
         """Measure every ``every_n_steps`` steps."""
         step, measured_at = trainer.global_step, self._measured and self._measured[0]
         if self.every_n_steps and step % self.every_n_steps == 0 and step != measured_at:
-            within = (batch_idx + 1) / max(int(trainer.num_training_batches), 1)
-            self._measure(trainer, pl_module, trainer.current_epoch + within)
+            self._measure(trainer, pl_module, epochs_trained(trainer))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure every ``every_n_epochs`` epochs."""

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from callbacks import AnsatzMonitor, LastCheckpoint, RunFolder, progress_options
+from callbacks import AnsatzMonitor, EpochNumbers, LastCheckpoint, RunFolder, progress_options
 from callbacks.sinks import sink_of
 from datamodules import TensorDataModule
 from lab.describe import plain, trainer_options
@@ -75,7 +75,7 @@ def build_trainer(
         callbacks: beside those of every run.
     """
     options = progress_options()
-    options["callbacks"] += [*callbacks, folder, LastCheckpoint(folder.path / "checkpoints")]
+    options["callbacks"] += [*callbacks, folder, EpochNumbers(), LastCheckpoint(folder.path / "checkpoints")]
     trainer = instantiate(trainer_options(cfg), logger=logger, **options)
     if logger:
         logger.log_hyperparams(plain(cfg))

@@ -1,7 +1,7 @@
 """Rows, pictures and files to a Weights & Biases run. The only file of the library that knows ``wandb``.
 
 There are two axes: what the trainer logs has ``epoch`` (one round of a kernel machine), what is measured has
-``nfa/epoch``. Nothing is ever logged with a step: a sync of several runs, or a resumed one, keeps its order.
+``nfa/epoch``; a network has the same number on both. Nothing is ever logged with a step: a sync of several runs, or a resumed one, keeps its order.
 """
 
 import configparser

@@ -39,6 +39,7 @@ def test_tensorboard_has_all_numbers_and_options(run, model, target, layers):
 
     step_of = {epoch: step for step, epoch in scalars["nfa/epoch"]}
     assert list(step_of) == [0, 1, 2, 3]
+    assert {epoch for _, epoch in scalars["epoch"]} == {1, 2, 3}  # as is what the trainer logs
     expected = {
         (f"nfa/{name}/{row.layer}", step_of[row.epoch]): getattr(row, name)
         for row in done.rows
