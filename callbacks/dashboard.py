@@ -20,7 +20,7 @@ TITLE = "Nets and kernel machines"
 _WHAT_IS_WHAT = (
     "Job type train: networks, trained by gradients. Job type kernel: kernel machines, fitted by solving, "
     "a round an epoch. Alignment and cosine are those of the neural feature ansatz, layer by layer; "
-    "null_mean is the cosine that chance gives, z counts standard deviations from chance."
+    "null_mean is the cosine that chance gives; of alignment it gives 0."
 )
 _TIMEOUT = 20  # seconds for the first answer
 
@@ -45,7 +45,6 @@ def panels() -> dict[str, list[Any]]:
         ],
         "Ansatz": [
             lines("Alignment", "nfa/epoch", "nfa/alignment/.*"),
-            lines("z: alignment against chance", "nfa/epoch", "nfa/z/.*"),
             lines("Cosine, and its null", "nfa/epoch", "nfa/(cosine|null_mean)/.*"),
         ],
         "Cost": [bars("Seconds of fitting", "fit_seconds"), bars("Memory of fitting, MB", "fit_memory_mb")],

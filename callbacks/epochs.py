@@ -25,7 +25,7 @@ def epochs_trained(trainer: pl.Trainer) -> float:
 
 
 class EpochNumbers(Callback):
-    """Log `epochs_trained` for Lightning's ``epoch``, which leaves out the epoch that runs, to every logger."""
+    """Log `epochs_trained` to every logger, for Lightning's ``epoch``, which leaves out the one that runs."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Stand between the trainer and its loggers; again, for the test, makes no difference."""

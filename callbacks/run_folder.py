@@ -24,6 +24,7 @@ from nfa import NfaError
 from nfa.compare.together import ANSATZ, FEATURES, METRICS, REPORT, SUMMARY, TABLE, write_summary
 from nfa.files import write_whole
 from nfa.page import write_html
+from nfa.rows import above_null
 
 _MUST_AGREE = ("model", "data", "seed")  # of a resumed run with its checkpoint
 _OF_TABLES = ("dropped", "one_hot", "read_as")  # what became of the columns
@@ -265,6 +266,8 @@ def _measuring_seconds(trainer: pl.Trainer) -> float:
 def _ansatz_summary(monitor: AnsatzMonitor | None) -> dict[str, Any]:
     if monitor is None or monitor.report is None:
         return {}
-    columns: Sequence[str] = ("alignment", "z", "alpha_fit", "cosine", "null_mean")
+    columns: Sequence[str] = ("alignment", "alpha_fit", "cosine", "null_mean")
     means = {f"ansatz/mean_{name}": round(monitor.mean(name), 6) for name in columns}
-    return {**means, "ansatz_seconds": round(monitor.seconds, 3)}
+    above, told = above_null(monitor.report.rows)
+    layers = {"ansatz/layers_above_null": above, "ansatz/layers_with_z": told}
+    return {**means, **layers, "ansatz_seconds": round(monitor.seconds, 3)}

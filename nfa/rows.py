@@ -121,6 +121,15 @@ _TEXT = {"layer", "kind", "status"}
 _WHOLE = {"in_features", "out_features", "groups"}
 
 
+def above_null(rows: Iterable[AnsatzRow]) -> tuple[int, int]:
+    """How many layers are above their null, and of how many that can be told: those with a z.
+
+    Models are compared by this and not by z, which grows with the size of a layer.
+    """
+    told = [row for row in rows if row.measured and not math.isnan(row.z)]
+    return sum(row.verdict == "above null" for row in told), len(told)
+
+
 def write_csv(path: str | os.PathLike, rows: Iterable[AnsatzRow], *, with_epoch: bool = False) -> None:
     """Write rows to ``path``, whole or not at all; an undefined number is an empty cell."""
     columns = TRAIN_COLUMNS if with_epoch else AUDIT_COLUMNS

@@ -1,7 +1,7 @@
 """Rows, pictures and files to a Weights & Biases run. The only file of the library that knows ``wandb``.
 
-There are two axes: what the trainer logs has ``epoch`` (one round of a kernel machine), what is measured has
-``nfa/epoch``; a network has the same number on both. Nothing is ever logged with a step: a sync of several runs, or a resumed one, keeps its order.
+There are two axes: what the trainer logs has ``epoch`` (or round), what is measured ``nfa/epoch``; a network
+has one number on both. Nothing is ever logged with a step: a sync of several, or a resumed run, keeps its order.
 """
 
 import configparser
@@ -261,7 +261,8 @@ def _compared(comparison: "Comparison") -> dict[str, Any]:
     import wandb
 
     columns = ("label", "kind", "runs", comparison.metric, "sd", "fit_seconds", "fit_memory_mb",
-               "num_parameters", "alignment", "z", "cosine", "null_mean")  # fmt: skip
+               "num_parameters", "alignment", "cosine", "null_mean", "layers_above_null",
+               "layers_with_z")  # fmt: skip
     groups = (
         (
             group.label,
@@ -270,7 +271,8 @@ def _compared(comparison: "Comparison") -> dict[str, Any]:
             group.score,
             group.score_std,
             *(group.number(column) for column in columns[5:8]),
-            *(group.ansatz(column) for column in columns[8:]),
+            *(group.ansatz(column) for column in columns[8:11]),
+            *group.above_null,
         )
         for group in comparison.groups
     )

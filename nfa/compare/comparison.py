@@ -59,6 +59,12 @@ class Group:
         """Mean over runs of the mean over layers of a column of the last measurement."""
         return mean(run.mean(column) for run in self.runs)
 
+    @property
+    def above_null(self) -> tuple[float, float]:
+        """How many layers are above their null, and of how many that can be told; means over runs."""
+        above, told = zip(*(run.above_null for run in self.runs), strict=True)
+        return statistics.fmean(above), statistics.fmean(told)
+
 
 @dataclass(frozen=True)
 class Difference:

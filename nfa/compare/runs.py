@@ -24,7 +24,7 @@ from nfa.compare.reading import (
 from nfa.compare.together import ANSATZ, FEATURES, METRICS, SUMMARY, disagreement
 from nfa.errors import NfaError
 from nfa.nets.registry import canonical
-from nfa.rows import AnsatzRow
+from nfa.rows import AnsatzRow, above_null
 
 _SCORES = ("test/accuracy", "test/mse")
 _NEEDED = ("model", "data", "seed", "fit_seconds", "run", "test_split")
@@ -114,6 +114,11 @@ class Run:
         """Cosine of the first layer's NFM with the one at initialisation; NaN where it is unknown."""
         first = next((row for row in self.last if row.measured), None)
         return math.nan if first is None or self.is_kernel else first.init_nfm_cosine
+
+    @property
+    def above_null(self) -> tuple[int, int]:
+        """How many layers the last measurement found above their null, and of how many it can tell."""
+        return above_null(self.last)
 
     def mean(self, column: str) -> float:
         """Mean of a column of the last measurement over the layers measured; NaN where there is none."""

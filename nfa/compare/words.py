@@ -16,8 +16,9 @@ from nfa.rows import CHANCE
 from nfa.terminal import one_line
 
 _EQUAL = 1e-6  # differences of scores that are none
+_LAYERS = ("layers_above_null", "layers_with_z")
 FEW = 3  # seeds, of which the interval is too wide to tell much
-_ANSATZ = ("alignment", "z", "cosine", "null_mean", "alpha_fit")
+_ANSATZ = ("alignment", "cosine", "null_mean", "alpha_fit")
 
 
 # ---- sentences ---------------------------------------------------------------------------------------------
@@ -147,6 +148,12 @@ def _margin(comparison: Comparison, group: Group) -> str:
     return _plus_minus(gap + 0.0, found.margin, comparison.metric)
 
 
+def above_null_words(group: Group) -> str:
+    """How many layers are above their null, like ``2 of 3``; means over runs."""
+    above, told = group.above_null
+    return f"{above:.3g} of {told:.3g}" if told else UNDEFINED
+
+
 def _plus_minus(value: float, spread: float, metric: str) -> str:
     words = score_words(value, metric)
     return f"{words} ± {score_words(spread, metric, spread=True)}" if math.isfinite(spread) else words
@@ -164,7 +171,7 @@ def format_comparison(comparison: Comparison) -> str:
         "memory MB": lambda g: show(g.number("fit_memory_mb"), ",.0f"),
         "parameters": _size,
         "ansatz alignment": lambda g: show(g.ansatz("alignment"), "+.3f"),
-        "z": lambda g: show(g.ansatz("z"), ".1f"),
+        "above null": above_null_words,
         "ansatz cosine": lambda g: show(g.ansatz("cosine")),
         "null": lambda g: show(g.ansatz("null_mean")),
     }
@@ -186,7 +193,7 @@ def write_tables(out: Path, comparison: Comparison) -> None:
         "label", "model", "kind", "data", "seed", "replicate", "options", comparison.metric, "test_split",
         "n_train", "n_test", "fit_seconds", "fit_memory_mb", "peak_memory_mb", "num_parameters",
         "num_centers", "epochs", "rounds", "best_round", *(f"mean_{name}" for name in _ANSATZ),
-        "nfa", "torch", "folder",
+        *_LAYERS, "nfa", "torch", "folder",
     )  # fmt: skip
     _write(out / "comparison.csv", columns, (_record(comparison, run) for run in comparison.runs))
     names = ("space", "dimension", "a", "a_replicate", "b", "b_replicate",
@@ -203,7 +210,7 @@ def _record(comparison: Comparison, run: Run) -> dict[str, object]:
         "folder": str(run.path),
     }
     means = {f"mean_{name}": run.mean(name) for name in _ANSATZ}
-    return run.summary | own | means
+    return run.summary | own | means | dict(zip(_LAYERS, run.above_null, strict=True))
 
 
 def _pairs(space: FeatureSpace) -> Iterable[tuple[object, ...]]:

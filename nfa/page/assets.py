@@ -280,10 +280,13 @@ and makes that the distance of the next round. Its epoch 1 is round 0: the plain
 <dt>AGOP, NFM</dt><dd>The average gradient outer product of a model with respect to its input, or to the
 patches its first layer sees; and the neural feature matrix <i>W</i>ᵀ<i>W</i> of its first layer. For a
 kernel machine <i>W</i>ᵀ<i>W</i> is the <i>M</i> of its distance [1, 2].</dd>
-<dt>ansatz alignment, z, cosine, null</dt><dd>In the table and under “Ansatz by depth”: how far the ansatz
+<dt>ansatz alignment, above null, cosine, null</dt>
+<dd>In the table and under “Ansatz by depth”: how far the ansatz
 holds in a layer, means over the layers measured. Alignment is the cosine between the traceless parts of the
-sensitivity <i>C</i> and <i>WW</i>ᵀ, 0 by chance; z counts its standard deviations; cosine is that of NFM
-and AGOP, and means nothing without its null. The report of each run tells layer by layer. Alignment is 1
+sensitivity <i>C</i> and <i>WW</i>ᵀ, 0 by chance; above null is the number of layers in which it is beyond
+chance, of those in which that can be told (z, its distance from chance in standard deviations, grows with
+the size of a layer, so that no mean is taken of it); cosine is that of NFM and AGOP, and means nothing
+without its null. The report of each run tells layer by layer. Alignment is 1
 where α = ½ and fades towards α = 1: an RFM whose <i>M</i> is the AGOP itself has α = 1 when it has
 converged, and then alignment says nothing against it.</dd>
 <dt>similarity</dt><dd>The cosine of the feature matrices <i>A</i>, <i>B</i> of two models. Both are positive

@@ -151,7 +151,6 @@ _PART_HEADS = (
     ("not settled", "number"),
     ("alignment of each layer", "text"),
     ("median", "number"),
-    ("z", "number"),
     ("α fit", "number"),
     ("cosine", "number"),
     ("null", "number"),
@@ -185,7 +184,6 @@ def _part_line(part: str, rows: Sequence[AnsatzRow], color: str, limits: tuple[f
     ]
     medians = {
         "alignment": "+.3f",
-        "z": ".1f",
         "alpha_fit": ".2f",
         "cosine": ".3f",
         "null_mean": ".3f",

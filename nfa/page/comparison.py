@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from nfa.compare import Comparison
 from nfa.compare.comparison import Difference, Group
-from nfa.compare.words import FEW, score_words
+from nfa.compare.words import FEW, above_null_words, score_words
 from nfa.files import write_whole
 from nfa.page import svg
 from nfa.page.assets import COMPARISON_GUIDE
@@ -82,6 +82,11 @@ class _Column:
     spec: str
 
 
+def _share_above(group: Group) -> float:
+    above, told = group.above_null
+    return above / told if told else math.nan
+
+
 _COSTS = (
     _Column("fit s", "seconds of fitting, without measuring", lambda g: g.number("fit_seconds"), "time"),
     _Column(
@@ -94,7 +99,7 @@ _COSTS = (
 _BEST = _Column("best round", "0 is the plain kernel", lambda g: g.number("best_round"), ",.0f")
 _ANSATZ = (
     _Column("ansatz align", "mean over layers; 0 by chance", lambda g: g.ansatz("alignment"), "+z.3f"),
-    _Column("z", "alignment over its standard deviation by chance", lambda g: g.ansatz("z"), "z.1f"),
+    _Column("above null", "layers whose alignment is beyond chance, z > 2", _share_above, "layers"),
     _Column("ansatz cos", "of NFM and AGOP, mean over layers", lambda g: g.ansatz("cosine"), ".3f"),
     _Column("null", "mean cosine with C rotated at random", lambda g: g.ansatz("null_mean"), ".3f"),
 )
@@ -178,7 +183,13 @@ def _gap(difference: Difference | None, metric: str) -> str:
 
 def _numbers(group: Group, columns: Sequence[_Column]) -> str:
     values = [(column.value(group), column.spec) for column in columns]
-    return "".join(number(v, _time(v) if spec == "time" else shown(v, spec)) for v, spec in values)
+    return "".join(number(value, _words(group, value, spec)) for value, spec in values)
+
+
+def _words(group: Group, value: float, spec: str) -> str:
+    if spec == "layers":
+        return above_null_words(group)
+    return _time(value) if spec == "time" else shown(value, spec)
 
 
 def _time(seconds: float) -> str:

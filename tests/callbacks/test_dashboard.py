@@ -44,7 +44,7 @@ def check_panels(panels):
     for title, key in (("Alignment", "nfa/alignment/"), ("Cosine, and its null", "null_mean")):
         assert panels[title]["xAxis"] == "nfa/epoch"
         assert key in panels[title]["metricRegex"]
-    assert "z: alignment against chance" in panels
+    assert not any("nfa/z" in panel.get("metricRegex", "") for panel in panels.values())  # sizes differ
     assert panels["Seconds of fitting"]["metrics"] == ["fit_seconds"]
     assert panels["Memory of fitting, MB"]["metrics"] == ["fit_memory_mb"]
     assert panels["Memory of fitting, MB"]["groupBy"] == "model_name.value"
@@ -75,12 +75,12 @@ def test_curves_are_of_names_that_are_logged_against_their_axis(packages):
     spec = spec_of(dashboard.workspace("me", "nfa"))
     panels = panels_of(spec["section"]["panelBankConfig"]["sections"])
     curves = [panel for panel in panels.values() if "metricRegex" in panel]
-    assert len(curves) == 4
+    assert len(curves) == 3
     drawn = {}
     for curve in curves:
         shown = [name for name in names if re.fullmatch(curve["metricRegex"], name)]
         drawn |= dict.fromkeys(shown, curve["xAxis"])
-    assert drawn.keys() == set(names)
+    assert drawn.keys() == set(names) - {"nfa/z/conv1"}  # z is not compared between layers of other sizes
     for name, axis in drawn.items():
         assert f"{name.split('/')[0]}/*" in wandb_sink.AXES[axis]
 

@@ -74,8 +74,13 @@ def test_without_a_logger_the_files_have_everything(run):
     assert all(
         not math.isnan(getattr(row, name)) for row in measured for name in ("cosine", "z", "init_cosine")
     )
-    assert {"fit_seconds", "peak_memory_mb", "num_parameters", "ansatz/mean_z", "seed", "options"} <= set(
-        done.summary
-    )
+    assert {
+        "fit_seconds",
+        "peak_memory_mb",
+        "num_parameters",
+        "ansatz/layers_above_null",
+        "seed",
+        "options",
+    } <= set(done.summary)
     assert not (done.folder / "wandb").exists()
     assert (done.folder / ".hydra" / "config.yaml").is_file()

@@ -50,7 +50,7 @@ def test_offline_run_holds_what_was_measured_and_written(run):
     (content,) = artifact.manifest.contents
     assert content.local_path == str(done.folder / "features.safetensors")
 
-    numbers = ("test/accuracy", "fit_seconds", "peak_memory_mb", "num_parameters", "ansatz/mean_z")
+    numbers = ("test/accuracy", "fit_seconds", "peak_memory_mb", "num_parameters", "ansatz/layers_above_null")
     assert {n: offline.summary[n] for n in numbers} == {n: done.summary[n] for n in numbers}
     assert offline.config["model"]["width"] == 8
     assert offline.config["model_name"] == "mlp"

@@ -441,7 +441,11 @@ def test_command_writes_tables_and_page(four, tmp_path, capsys):
     rows = read(out / "comparison.csv")
     assert [row["label"] for row in rows] == ["rfm", "rfm", "mlp", "mlp"]
     assert float(rows[0]["test/accuracy"]) == 0.95
-    assert float(rows[0]["mean_z"]) == 6.0  # the last epoch
+    assert float(rows[0]["mean_alignment"]) == 1.0  # the last epoch
+    assert (rows[0]["layers_above_null"], rows[0]["layers_with_z"]) == ("1", "1")
+    assert "mean_z" not in rows[0]  # z is not compared between layers of different size
+    assert "1 of 1" in printed
+    assert " z " not in printed
     assert rows[0]["folder"] == str(four[2])
     pairs = read(out / "similarity.csv")
     assert {row["space"] for row in pairs} == {space.name for space in compare(four).spaces}

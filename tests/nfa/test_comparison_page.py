@@ -279,7 +279,8 @@ def test_models_are_told_with_their_spread_cost_and_ansatz(tmp_path, three):
     assert by_name["centers"] == "–"
     assert by_name["epochs"] == "3"
     assert by_name["ansatz align"] == "+0.300"
-    assert by_name["z"] == "6.0"
+    assert by_name["above null"] == "2 of 2"  # of the last map it cannot be told
+    assert "z" not in by_name
     assert by_name["ansatz cos"] == "0.900"
     assert best[head.index("from best")] == "best"
     assert best[head.index("kind")] == "kernel"

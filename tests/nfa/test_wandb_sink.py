@@ -124,8 +124,8 @@ def test_comparison_is_logged_with_tables_heatmaps_and_files(alone, capfd):
     net, machine = (dict(zip(groups["columns"], row, strict=True)) for row in groups["data"])
     assert (net["label"], net["kind"], net["runs"]) == ("mlp", "net", 2)
     assert (net["test/accuracy"], net["sd"]) == pytest.approx((0.8, math.sqrt(0.02)))
-    expected = {"fit_seconds": 2, "fit_memory_mb": 100, "num_parameters": 5, "alignment": 0.5, "z": 9,
-                "cosine": 0.9, "null_mean": 0.7}  # fmt: skip
+    expected = {"fit_seconds": 2, "fit_memory_mb": 100, "num_parameters": 5, "alignment": 0.5,
+                "cosine": 0.9, "null_mean": 0.7, "layers_above_null": 1, "layers_with_z": 1}  # fmt: skip
     assert {name: machine[name] for name in expected} == pytest.approx(expected)
 
     pairs = {(space, a, b): values for space, a, b, *values in similar["data"]}
