@@ -1,7 +1,7 @@
 """Rows, pictures and files to a Weights & Biases run. The only file of the library that knows ``wandb``.
 
 There are two axes: what the trainer logs has ``epoch`` (or round), what is measured ``nfa/epoch``; a network
-has one number on both. Nothing is ever logged with a step: a sync of several, or a resumed run, keeps its order.
+has one number on both. Nothing is ever logged with a step: a sync, or a resumed run, keeps its order.
 """
 
 import configparser
@@ -244,11 +244,8 @@ def log_comparison(
     Raises:
         NfaError: wandb is not installed, or a file does not exist.
     """
-    meta = {
-        "data": comparison.data,
-        "metric": comparison.metric,
-        "runs": [str(run.path) for run in comparison.runs],
-    }
+    runs = [str(run.path) for run in comparison.runs]
+    meta = {"data": comparison.data, "metric": comparison.metric, "runs": runs}
 
     def fill(run: Any) -> None:
         run.log(_compared(comparison))
