@@ -2,11 +2,8 @@
 
 from models.base import LabModule
 from models.build import build_model
-from models.conv_rfm import ConvRFM
-from models.deep_conv_rfm import DeepConvRFM
-from models.deep_rfm import DeepRFM
+from models.kernel_machine import RFM, ConvRFM, DeepConvRFM, DeepRFM, KernelMachine
 from models.neural import NeuralModule
-from models.rfm import RFM
 from nfa.nets import CNN, MLP, VGG, ResNet
 
 __all__ = [
@@ -17,6 +14,7 @@ __all__ = [
     "ConvRFM",
     "DeepConvRFM",
     "DeepRFM",
+    "KernelMachine",
     "LabModule",
     "NeuralModule",
     "ResNet",

@@ -14,7 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from datamodules.base import TensorDataModule
 from models.checks import check_choice
 from nfa import NfaError
-from nfa.machines.sized import make_room
+from nfa.machines.fitted_sizes import make_room
 from nfa.zoo.weights import find_state, read_file
 
 TASKS = ("classification", "regression")
@@ -75,7 +75,7 @@ class LabModule(pl.LightningModule):
         hyper = content.get("hyper_parameters", {}) if isinstance(content, Mapping) else None
         if not isinstance(hyper, Mapping):
             raise NfaError(f"{checkpoint_path} is no checkpoint of this lab: it has no hyper_parameters")
-        takes = inspect.signature(cls.__init__).parameters
+        takes = inspect.signature(cls).parameters
         kept = {k: v for k, v in hyper.items() if k in takes and k not in options}
         try:
             model = cls(**{**cls.from_file(kept, checkpoint_path), **options})

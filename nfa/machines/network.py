@@ -1,184 +1,197 @@
-"""A kernel predictor as a module: a linear feature map ``Fᵀx`` and radial kernels around centers.
+"""Machines as modules, which hold all that a fit of them goes on from.
 
-So an audit measures it as it measures a network: the weight of the feature map is ``W = Fᵀ`` with
-``WᵀW = M``, and gradients come from autograd, by the skip rule where a center is hit.
+An audit measures them as it measures networks: the weight of a feature map is W with ``WᵀW = M``, and in deep
+ones ``random`` is the linear map inside what a layer hands on. Files name them by the four functions of
+`nfa.machines.named`.
 """
 
-from typing import Any, ClassVar
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from nfa.errors import NfaError
-from nfa.kernels import KERNELS, Metric, RadialKernel, distances, exact_products, make_kernel
-from nfa.kernels.operator import wide_product
-from nfa.machines.offset import intercept_or_none
-from nfa.machines.once import differentiable_once
+from nfa.machines.fitted_sizes import SizedOnLoad
+from nfa.machines.kernel import Kernel
 from nfa.machines.predictor import Predictor
-from nfa.machines.sized import SizedOnLoad
+from nfa.machines.rounds import stream
+from nfa.machines.tails import KernelSum, metric_of_weight
 
+if TYPE_CHECKING:
+    from nfa.machines.layer import Layer
 
-class FeatureMap(SizedOnLoad, nn.Linear):
-    """``Fᵀx`` without bias, its weight (k, d) not trained by gradients.
-
-    Equal points have equal images whatever the batch (`Metric.transform`), so that a point which is a center
-    is recognised as one.
-    """
-
-    computes_linear_map = True  # for `nfa.maps`: the forward is another, what it computes is not
-    free_rows = True  # only M = WᵀW has a meaning
-    fitted_sizes: ClassVar = {"weight": (0,)}
-
-    def __init__(self, in_features: int):
-        super().__init__(in_features, in_features, bias=False)
-        self.weight = nn.Parameter(torch.eye(in_features), requires_grad=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, d) to (n, k)."""
-        return _Transformed.apply(x, self.weight)
-
-
-class RadialSum(SizedOnLoad):
-    """``f(u) = b + Σ_j a_j k(‖u - u_j‖)``; before the first fit there are no centers and f is zero.
-
-    Attributes:
-        centers: (n, k).
-        coefficients: (n, c).
-        bandwidth: of the kernel, a scalar.
-        ridge: with which the coefficients were found, a scalar.
-        intercept: b (c,), zero where the targets kept their mean.
-    """
-
-    fitted_sizes: ClassVar = {"centers": (0, 1), "coefficients": (0,)}
-    zero_if_absent: ClassVar = ("intercept",)
-
-    def __init__(self, kernel: str, options: dict[str, Any], width: int, outputs: int):
-        super().__init__()
-        self._name, self._options = kernel, options
-        self.register_buffer("centers", torch.zeros(0, width))
-        self.register_buffer("bandwidth", torch.ones((), dtype=torch.float64))
-        self.register_buffer("ridge", torch.zeros((), dtype=torch.float64))
-        self.register_buffer("coefficients", torch.zeros(0, outputs))
-        self.register_buffer("intercept", torch.zeros(outputs, dtype=torch.float64))
-
-    @property
-    def kernel(self) -> RadialKernel:
-        """The kernel, with its bandwidth."""
-        return make_kernel(self._name, float(self.bandwidth), **self._options)
-
-    def hold(self, predictor: Predictor, ridge: float) -> None:
-        """Take over a fit."""
-        self.put("centers", predictor.centers)
-        self.put("coefficients", predictor.coefficients)
-        self.bandwidth.fill_(predictor.kernel.bandwidth)
-        self.ridge.fill_(ridge)
-        b = predictor.intercept
-        self.put("intercept", torch.zeros_like(self.intercept) if b is None else b)
-
-    def forward(self, u: Tensor) -> Tensor:
-        """(n, k) to (n, c)."""
-        sums = _Radial.apply(u, self.centers, self.coefficients, self.kernel)
-        return sums + self.intercept.to(sums)
-
-    def predictor(self, metric: Metric, offset: Tensor) -> Predictor:
-        """The predictor behind a feature map, of the points that come into it."""
-        b = intercept_or_none(self.intercept)
-        return Predictor(self.kernel, metric, offset, self.centers, self.coefficients, intercept=b)
+_STREAM = 7_919  # keeps the draws of random features apart from those of updates
 
 
 class KernelNetwork(SizedOnLoad):
-    """``radial(feature_map(x - offset))``; inputs of any shape (n, …) are flattened.
+    """``tail(feature_map(x - offset))``: outputs (n, outputs) of inputs (n, …); zero before the first fit.
 
     Args:
-        kernel: name, see `nfa.kernels.make_kernel`.
-        in_features: d.
-        outputs: c.
-        **kernel_options: ``nu`` of matern, ``q`` of exponential.
+        kernel: of the predictor.
+        shape: of one input.
+        outputs: number of outputs.
+
+    Raises:
+        NfaError: inputs of this shape are smaller than what the kernel sees.
     """
 
     fitted_sizes: ClassVar = {"offset": ()}
 
-    def __init__(self, kernel: str, in_features: int, outputs: int, **kernel_options: Any):
+    def __init__(self, kernel: Kernel, shape: Sequence[int], outputs: int):
         super().__init__()
-        self.register_buffer("offset", torch.zeros(in_features))
-        self.feature_map = FeatureMap(in_features)
-        self.radial = RadialSum(kernel, kernel_options, in_features, outputs)
+        self.kernel = kernel
+        self.register_buffer("offset", kernel.no_offset(shape))
+        self.feature_map = kernel.feature_map(shape)
+        self.add_module(kernel.tail_name, kernel.tail(shape, outputs))
 
     @classmethod
-    def of(cls, predictor: Predictor) -> "KernelNetwork":
-        """The network of a predictor."""
-        name, options = kernel_name(predictor.kernel)
-        network = cls(name, len(predictor.offset), predictor.coefficients.shape[1], **options)
-        network.hold(predictor)
+    def of(cls, predictor: Predictor, shape: Sequence[int]) -> "KernelNetwork":
+        """The network of a predictor of inputs of this shape."""
+        network = cls(predictor.kernel, shape, predictor.coefficients.shape[1])
+        network.take_over(predictor)
         return network
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Outputs (n, c)."""
-        return self.radial(self.feature_map(x.flatten(1) - self.offset))
+    @property
+    def tail(self) -> KernelSum:
+        """What comes behind the feature map."""
+        return self.get_submodule(self.kernel.tail_name)
 
     @property
     def ridge(self) -> Tensor:
         """With which the coefficients were found, a scalar."""
-        return self.radial.ridge
+        return self.tail.ridge
 
-    def hold(self, predictor: Predictor, ridge: float = 0.0) -> None:
-        """Take over a fit, found with a ridge."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs (n, outputs)."""
+        return self.kernel.run(self._maps, self.tail, x)
+
+    def _maps(self, x: Tensor) -> Tensor:
+        return self.feature_map(x if self.offset is None else x.flatten(1) - self.offset)
+
+    def take_over(self, predictor: Predictor, ridge: float = 0.0) -> None:
+        """Hold a fit, found with a ridge."""
         predictor = predictor.settled()
-        self.put("offset", predictor.offset)
-        self.feature_map.put("weight", predictor.root().mT.contiguous())
-        self.radial.hold(predictor, ridge)
+        if predictor.offset is not None:
+            self.set_tensor("offset", predictor.offset)
+        self.feature_map.set_tensor("weight", predictor.weight.contiguous())
+        self.tail.take_over(predictor, ridge)
 
     def predictor(self) -> Predictor | None:
         """The fit that is held; None before the first one."""
-        weight, radial = self.feature_map.weight.detach(), self.radial
-        if not len(radial.centers):
+        return self.tail.predictor(self.feature_map.weight, self.offset)
+
+
+class DeepNetwork(SizedOnLoad):
+    """Layers ``layer0``, ``layer1``, … and the kernel predictor of the one that is being fitted.
+
+    Layers behind that one are not used, and before the first fit the outputs are zero.
+
+    Args:
+        layers: of the machine; the last one may hand nothing on.
+        shape: of one input.
+        outputs: number of outputs.
+
+    Attributes:
+        position: (2,) the layer and the round that were fitted last; round -1 before the first.
+        offset: (d,) of the predictor, in the width of its layer; None for images.
+        best_round: of this layer, where it keeps the best, with ``best_error``, ``best_ridge``,
+            ``best_transform`` (D, D) and ``best_coefficients`` (n, outputs).
+
+    Raises:
+        NfaError: the inputs become smaller than what a kernel sees.
+    """
+
+    fitted_sizes: ClassVar = {"offset": (0,), "best_transform": (0, 1), "best_coefficients": (0,)}
+
+    def __init__(self, layers: Sequence["Layer"], shape: Sequence[int], outputs: int):
+        super().__init__()
+        self.kernels = tuple(layer.kernel for layer in layers)
+        shape = first = tuple(shape)
+        for index, layer in enumerate(layers):
+            layer.kernel.check_shape(shape, index)
+            seed = stream(layer.solver.seed * _STREAM, index)
+            self.add_module(f"layer{index}", layer.kernel.stage(shape, layer.lift, layer.unit_norm, seed))
+            if index < len(layers) - 1:
+                shape = layer.kernel.shape_behind(shape, layer.lift)
+        kernel = self.kernels[0]
+        self.add_module(kernel.tail_name, kernel.tail(first, outputs))
+        self.register_buffer("offset", kernel.no_offset(first))
+        self.register_buffer("position", torch.tensor([0, -1]))
+        self.keeps_best = layers[0].keeps == "best"
+        if self.keeps_best:
+            self.register_buffer("best_round", torch.tensor(-1))
+            self.register_buffer("best_error", torch.tensor(math.inf, dtype=torch.float64))
+            self.register_buffer("best_ridge", torch.zeros((), dtype=torch.float64))
+            self.register_buffer("best_transform", torch.eye(kernel.width(first)))
+            self.register_buffer("best_coefficients", torch.zeros(0, outputs))
+
+    @property
+    def layers(self) -> tuple[nn.Module, ...]:
+        """All layers."""
+        return tuple(self.get_submodule(f"layer{index}") for index in range(len(self.kernels)))
+
+    @property
+    def tail(self) -> KernelSum:
+        """What comes behind the feature map of the layer that is being fitted."""
+        return self.get_submodule(self.kernels[0].tail_name)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs (n, outputs)."""
+        index = int(self.position[0])
+        kernel, stage, tail = self.kernels[index], self.layers[index], self._tail_of(index)
+        return kernel.run(lambda h: stage.maps(h, self.offset), tail, self.before(x, index))
+
+    def before(self, x: Tensor, layer: int) -> Tensor:
+        """What comes into a layer (n, …), not scaled yet."""
+        x = self.kernels[0].arranged(x)
+        for earlier in self.layers[:layer]:
+            x = earlier(x)
+        return x
+
+    # ---- the fit that is held ------------------------------------------------------------------------------
+
+    def take_over(
+        self, layer: int, index: int, predictor: Predictor, ridge: float = 0.0, error: float = 0.0
+    ) -> None:
+        """Hold the fit of a round, found with a ridge; it is the best one if its error is lowest."""
+        self._show(layer, predictor, ridge)
+        self.position.copy_(torch.tensor([layer, index]))
+        if self.keeps_best and (index == 0 or error < float(self.best_error)):
+            self.best_round.fill_(index)
+            self.best_error.fill_(error)
+            self.best_ridge.fill_(ridge)
+            self.set_tensor("best_transform", predictor.weight)
+            self.set_tensor("best_coefficients", predictor.coefficients)
+
+    def best(self) -> Predictor | None:
+        """The fit of the best round of the layer; None where the last one is kept, or before the first."""
+        last = self.predictor()
+        if not self.keeps_best or last is None:
             return None
-        metric = Metric.factored(weight.mT.contiguous())
-        if weight.shape[0] == weight.shape[1] and bool((weight == torch.eye(len(weight)).to(weight)).all()):
-            metric = Metric.identity()
-        return radial.predictor(metric, self.offset)
+        metric = metric_of_weight(self.best_transform)
+        return replace(last, metric=metric, coefficients=self.best_coefficients)
 
+    def end_layer(self, layer: int, rounds: int, predictor: Predictor, ridge: float) -> None:
+        """Hold the fit that a layer ends with, after which no round of it comes."""
+        self._show(layer, predictor, ridge)
+        self.position.copy_(torch.tensor([layer, rounds]))
 
-def kernel_name(kernel: RadialKernel) -> tuple[str, dict[str, Any]]:
-    """The name of a kernel in `nfa.kernels.KERNELS`, and its options beside the bandwidth."""
-    name = next((name for name, known in KERNELS.items() if known is type(kernel)), None)
-    if name is None:
-        raise NfaError(f"{type(kernel).__name__} is not in nfa.kernels.KERNELS: register it under a name")
-    return name, {key: value for key, value in vars(kernel).items() if key != "bandwidth"}
+    def predictor(self) -> Predictor | None:
+        """The fit that is held, of the inputs of its layer; None before the first."""
+        layer, index = self.position.tolist()
+        if index < 0:
+            return None
+        return self._tail_of(layer).predictor(self.layers[layer].feature_map.weight, self.offset)
 
+    def _tail_of(self, layer: int) -> KernelSum:
+        self.tail.kernel = self.kernels[layer]
+        return self.tail
 
-class _Transformed(torch.autograd.Function):
-    """`Metric.transform`, with the gradient of a linear map."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(weight)
-        return Metric.factored(weight.mT).transform(x)
-
-    @staticmethod
-    @differentiable_once
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (weight,) = ctx.saved_tensors
-        return gradient @ weight, None
-
-
-class _Radial(torch.autograd.Function):
-    """``K(u, centers) a``, with the gradient by `RadialKernel.slope`, once."""
-
-    @staticmethod
-    def forward(ctx: Any, u: Tensor, centers: Tensor, a: Tensor, kernel: RadialKernel) -> Tensor:
-        if not len(centers):
-            ctx.save_for_backward(u, centers, a, u.new_zeros(len(u), 0))
-            return u.new_zeros(len(u), a.shape[1])
-        with exact_products(), torch._C.DisableTorchFunction():  # nothing in here for an audit's watch to see
-            r = distances(u, centers)
-            slope = torch.where(r == 0, 0.0, kernel.slope(r))  # it stands before u - u there
-            ctx.save_for_backward(u, centers, a, slope)
-            return wide_product(kernel.value(r), a)
-
-    @staticmethod
-    @differentiable_once
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        u, centers, a, slope = ctx.saved_tensors
-        pulls = slope * (gradient @ a.mT)
-        return pulls.sum(-1, keepdim=True) * u - pulls @ centers, None, None, None
+    def _show(self, layer: int, predictor: Predictor, ridge: float) -> None:
+        predictor = predictor.settled()
+        self.layers[layer].feature_map.set_tensor("weight", predictor.weight.contiguous())
+        if predictor.offset is not None:
+            self.set_tensor("offset", predictor.offset)
+        self.tail.take_over(predictor, ridge)

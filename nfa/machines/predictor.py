@@ -1,45 +1,59 @@
-"""A fitted kernel predictor: what one round of a recursive feature machine leaves behind."""
+"""A fitted kernel predictor: what one round of a machine leaves behind."""
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from nfa.kernels import Metric, RadialKernel, exact_products, kernel_product
+from nfa.kernels import Metric, exact_products
 from nfa.machines.offset import with_offset
+
+if TYPE_CHECKING:
+    from nfa.machines.kernel import Kernel
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """``f(x) = b + Σ_j a_j k(‖Fᵀ(x - o) - u_j‖)`` with ``M = F Fᵀ``.
+    """``f(x) = b + Σ_j a_j k(W (x - o), W (x_j - o))`` with ``M = WᵀW``.
 
     Attributes:
-        kernel: k, with its bandwidth.
-        metric: M, by its root F (d, k).
-        offset: o (d,), which distances do not see: without it large means cost digits.
-        centers: u, the training points in the coordinates of the metric, (n, k).
+        kernel: k, with its one bandwidth.
+        metric: M, by its root ``F = Wᵀ`` (d, k).
+        centers: the training data as the kernel takes them: points (n, k) in coordinates of the metric, or
+            images (n, c, h, w).
         coefficients: a, (n, c).
+        offset: o (d,), which distances do not see: without it large means cost digits; None for none.
         points: the training points (n, d), while the centers are their images only up to rounding.
         intercept: b (c,) float64, the mean of the targets; None where that was not taken off.
     """
 
-    kernel: RadialKernel
+    kernel: "Kernel"
     metric: Metric
-    offset: Tensor
     centers: Tensor
     coefficients: Tensor
+    offset: Tensor | None = None
     points: Tensor | None = None
     intercept: Tensor | None = None
 
     @exact_products()
-    def __call__(self, X: Tensor) -> Tensor:
-        """Outputs (m, c) at points X (m, d)."""
-        sums = self.at(self.metric.transform(X - self.offset))
+    def __call__(self, X: Tensor, memory: float | None = None) -> Tensor:
+        """Outputs (m, c) at inputs X (m, …), in the dtype of the centers.
+
+        Args:
+            X: inputs of the shape of those of the fit.
+            memory: bytes for kernel values, some inputs at a time; None takes 80 % of what is free.
+        """
+        sums = self.at(self.coordinates(X), memory)
         return with_offset(sums, self.intercept).to(sums)
 
-    def at(self, U: Tensor) -> Tensor:
-        """Outputs (m, c), without the intercept, at points in the coordinates of the metric, U (m, k)."""
-        return kernel_product(self.kernel, U, self.centers, self.coefficients.to(U))
+    def coordinates(self, X: Tensor) -> Tensor:
+        """Inputs (m, …) in coordinates of the metric."""
+        return self.kernel.coordinates(self.metric, X if self.offset is None else X - self.offset)
+
+    def at(self, U: Tensor, memory: float | None = None) -> Tensor:
+        """Outputs (m, c), without the intercept, at inputs in coordinates of the metric."""
+        return self.kernel.product(self, U, memory)
 
     def settled(self) -> "Predictor":
         """The same with centers that equal the images of the training points to the last bit.
@@ -48,27 +62,22 @@ class Predictor:
         """
         if self.points is None:
             return self
-        return replace(self, centers=self.metric.transform(self.points - self.offset), points=None)
+        centers = self.points if self.offset is None else self.points - self.offset
+        return replace(self, centers=self.kernel.coordinates(self.metric, centers), points=None)
 
     def root(self) -> Tensor:
         """F (d, k) as a matrix, also for the identity and a diagonal metric."""
         F = self.metric.root
         if F is None:
-            return torch.eye(len(self.offset), dtype=self.offset.dtype, device=self.offset.device)
+            like = self.centers if self.offset is None else self.offset
+            d = self.kernel.width(self.centers.shape[1:])
+            return torch.eye(d, dtype=like.dtype, device=like.device)
         return F.diag() if F.dim() == 1 else F
 
-
-def images(X: Tensor, metric: Metric) -> Tensor:
-    """Points (n, d) in the coordinates of a metric (n, k): one product; equal points have equal images."""
-    if metric.root is None:
-        return X
-    F = metric.root.to(X)
-    if F.dim() == 1:
-        return X * F
-    U = X @ F
-    later, first = copies(X)
-    U[later] = U[first]
-    return U
+    @property
+    def weight(self) -> Tensor:
+        """W (k, d)."""
+        return self.root().mT
 
 
 def copies(X: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,8 +2,9 @@
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,8 @@ class RandomFeatures:
         NfaError: an option is out of range.
     """
 
+    collapses: ClassVar[bool] = True  # a history tells how far the classes are one point in each layer
+
     activation: str = "relu"
     width: int = 512
     gamma: float = 0.1
@@ -66,6 +69,10 @@ class RandomFeatures:
             return R, (2 * drawn(torch.rand, D) - 1) / d**0.5 if self.bias else None
         R = self.gamma * drawn(torch.randn, D, d) / drawn(torch.randn, D, d if self.norm == 1 else 1).abs()
         return R, 2 * math.pi * drawn(torch.rand, D)
+
+    def shape(self, shape: Sequence[int], patch_size: int = 1) -> tuple[int]:
+        """Of what is handed on for points of this shape."""
+        return (self.width,)
 
     def nonlinearity(self) -> nn.Module:
         """The module that comes after the linear map."""

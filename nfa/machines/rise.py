@@ -7,12 +7,13 @@ half with what the round has learned and with what round 0 had, and predict the 
 
 import math
 import warnings
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from nfa.errors import NfaError
+from nfa.kernels import Metric
+from nfa.machines.layer import Layer
 from nfa.machines.offset import without_offset
 
 _POINTS = 600  # of the training data, at most
@@ -23,26 +24,25 @@ _ROUNDING = 1e-8  # of the variance of the targets
 
 
 class Rise:
-    """Rounds of one recursion without validation data, against its first.
+    """Rounds of a layer without validation data, against its first.
 
     Args:
-        recursion: what fits, `Recursion` or `ConvRecursion`.
-        initial: what round 0 has learned: nothing.
-        X: training points or images.
+        layer: what fits.
+        X: what comes into it, at the training samples.
         Y: their targets (n, c).
     """
 
-    def __init__(self, recursion: Any, initial: Any, X: Tensor, Y: Tensor):
-        self._recursion, self._initial, self._X, self._Y = recursion, initial, X, Y
+    def __init__(self, layer: Layer, X: Tensor, Y: Tensor):
+        self._layer, self._X, self._Y = layer, X, Y
         self._first_error: float | None = None
         self._first_halves: Tensor | None = None
 
-    def check(self, index: int, learned: Any, train_error: float) -> None:
+    def check(self, index: int, metric: Metric, train_error: float) -> None:
         """Take a fitted round.
 
         Args:
             index: of the round.
-            learned: with which it was fitted.
+            metric: with which it was fitted.
             train_error: mean squared error at the training points.
 
         Raises:
@@ -53,9 +53,9 @@ class Rise:
             return
         if len(self._X) < _FEWEST or not self._rises(train_error):
             return
-        halves = self._halves(learned)
+        halves = self._halves(metric)
         if self._first_halves is None:
-            self._first_halves = self._halves(self._initial)
+            self._first_halves = self._halves(Metric.identity())
         if halves is None or self._first_halves is None:
             return
         worse = halves - self._first_halves
@@ -74,9 +74,9 @@ class Rise:
         variance = float(without_offset("mean", self._Y, torch.float64)[0].square().mean())
         return train_error > _RISES * self._first_error + _ROUNDING * variance
 
-    def _halves(self, learned: Any) -> Tensor | None:
+    def _halves(self, metric: Metric) -> Tensor | None:
         """Squared errors of each point, predicted from the half that it is not in; None where that fails."""
-        n, generator = len(self._X), torch.Generator().manual_seed(self._recursion.seed)
+        n, generator = len(self._X), torch.Generator().manual_seed(self._layer.solver.seed)
         chosen = torch.randperm(n, generator=generator)[:_POINTS].to(self._X.device)
         left, right = chosen.tensor_split(2)
         errors = []
@@ -85,7 +85,7 @@ class Rise:
                 warnings.simplefilter("ignore")  # the round itself has given those that count
                 for own, other in ((left, right), (right, left)):
                     held_out = self._X[other], self._Y[other]
-                    fit = self._recursion.fit(learned, self._X[own], self._Y[own], held_out)
+                    fit = self._layer.fit(metric, self._X[own], self._Y[own], held_out)
                     errors.append((fit.val_scores.double() - held_out[1].double()).square().sum(1))
         except (NfaError, torch.OutOfMemoryError):
             return None

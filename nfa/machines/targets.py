@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from nfa.checks import flag, floats, settle, told, whole
 from nfa.errors import NfaError
+
+if TYPE_CHECKING:
+    from nfa.machines.layer import Layer
 
 _FEW = 100  # classes that need no further look
 Label = bool | int | str
@@ -108,9 +111,9 @@ class TargetCode:
             raise NfaError(f"expected targets {expected}, got {tuple(y.shape)}")
         return y.reshape(len(y), -1).to(torch.promote_types(y.dtype, like.dtype))
 
-    def suited(self, recursion: Any) -> Any:
-        """A recursion for these targets: one-hot columns of classes keep their mean, as published."""
-        return replace(recursion, offset="none") if self.classes else recursion
+    def suited(self, layer: "Layer") -> "Layer":
+        """A layer for these targets: one-hot columns of classes keep their mean, as published."""
+        return replace(layer, offset="none") if self.classes else layer
 
     def decoded(self, scores: Tensor) -> Tensor | list[str]:
         """Predictions as the targets were given: labels (n,), texts as a list, or numbers."""

@@ -23,12 +23,14 @@ from nfa.nets.allowance import Allowance
 
 TARGET = "_target_"
 _NETS = {"MLP": "mlp", "CNN": "cnn", "ResNet": "resnet", "VGG": "vgg"}  # class -> module of nfa.nets
-_MACHINES = (
-    "nfa.machines.network.KernelNetwork",
-    "nfa.machines.deep_network.DeepKernelNetwork",
-    "nfa.machines.conv_network.ConvKernelNetwork",
-    "nfa.machines.deep_conv_network.DeepConvNetwork",
-)
+_NAMED = "nfa.machines.named"
+_MACHINES = ("radial_network", "deep_radial_network", "conv_network", "deep_conv_network")
+_BEFORE = {  # names of version 0.1
+    "nfa.machines.network.KernelNetwork": "radial_network",
+    "nfa.machines.deep_network.DeepKernelNetwork": "deep_radial_network",
+    "nfa.machines.conv_network.ConvKernelNetwork": "conv_network",
+    "nfa.machines.deep_conv_network.DeepConvNetwork": "deep_conv_network",
+}
 _OPTIONS = (TARGET, "_args_", "_partial_", "_convert_", "_recursive_")
 _WEIGHTS = {  # of constructors: the checkpoint brings the weights
     "torchvision": ("weights", "weights_backbone", "progress"),
@@ -60,6 +62,8 @@ def build(config: Mapping[str, Any], path: str | os.PathLike) -> nn.Module:
 
 def canonical(name: str) -> str:
     """The name by which a network goes now: before version 0.2 those of `nfa.nets` stood in ``models``."""
+    if name in _BEFORE:
+        return f"{_NAMED}.{_BEFORE[name]}"
     parts = name.split(".")
     last = parts[-1]
     if last in _NETS and parts[:-1] in (["models"], ["models", _NETS[last]], ["nfa", "nets", _NETS[last]]):
@@ -104,7 +108,7 @@ def _own(name: str, path: str | os.PathLike) -> Callable[..., nn.Module] | None:
     package, _, last = name.rpartition(".")
     if package == "nfa.nets" and last in _NETS:
         module = f"{package}.{_NETS[last]}"
-    elif name in _MACHINES:
+    elif package == _NAMED and last in _MACHINES:
         module = package
     else:
         return None

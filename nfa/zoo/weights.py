@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from nfa.errors import NfaError
-from nfa.machines.sized import make_room
+from nfa.machines.fitted_sizes import make_room
 from nfa.memory import check_fits
 from nfa.names import near
 from nfa.zoo.ties import contradiction, filled_by

@@ -11,7 +11,7 @@ from nfa.kernels.distances import spans
 _BLOCKS = 8  # of images for each process: small enough to share evenly
 
 
-def spread_matrix(
+def shared_matrix(
     kernel: ConvKernel,
     X: Tensor,
     transform: Tensor | None,
@@ -34,7 +34,7 @@ def spread_matrix(
     return K
 
 
-def spread_mean(of: Callable[[Tensor], Tensor], points: Tensor, like: Tensor) -> Tensor:
+def shared_mean(of: Callable[[Tensor], Tensor], points: Tensor, like: Tensor) -> Tensor:
     """Mean over points of what ``of`` gives as the mean over some of them, (D, D) float64.
 
     Args:

@@ -17,7 +17,7 @@ class SizedOnLoad(nn.Module):
     fitted_sizes: ClassVar[dict[str, tuple[int, ...]]] = {}
     zero_if_absent: ClassVar[tuple[str, ...]] = ()
 
-    def put(self, name: str, value: Tensor) -> None:
+    def set_tensor(self, name: str, value: Tensor) -> None:
         """Replace a parameter or a buffer by a copy of a value of any size."""
         is_parameter, value = name in self._parameters, value.detach().clone()
         setattr(self, name, nn.Parameter(value, requires_grad=False) if is_parameter else value)
@@ -30,11 +30,11 @@ class SizedOnLoad(nn.Module):
             if any(key.startswith(prefix) for key in state):
                 state.setdefault(prefix + name, torch.zeros_like(getattr(self, name)))
         for name, dims in self.fitted_sizes.items():
-            found, now = state.get(prefix + name), getattr(self, name)
+            found, now = state.get(prefix + name), getattr(self, name, None)
             if found is None or now is None or found.dim() != now.dim():
                 continue
             if all(i in dims or found.shape[i] == now.shape[i] for i in range(now.dim())):
-                self.put(name, torch.empty_like(found, device=now.device))
+                self.set_tensor(name, torch.empty_like(found, device=now.device))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         self.make_room(state_dict, prefix)

@@ -1,0 +1,195 @@
+"""Machines of several layers, each of which fits what comes into it and hands on random features."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nfa.checks import choice, whole
+from nfa.errors import NfaError
+from nfa.machines.layer import Layer
+from nfa.machines.machine import Machine, _warn
+from nfa.machines.network import DeepNetwork
+from nfa.machines.rounds import told
+from nfa.machines.saved import expect, expect_room, index_in, save_machine
+from nfa.machines.steps import FAILURES, Kept, Steps
+from nfa.status import StatusLine
+
+SELECTIONS = ("last", "best")
+
+
+class LayeredMachine(Machine):
+    """A machine whose history tells of layers; of their rounds under ``rounds``.
+
+    Attributes:
+        best_layer: the layer whose predictor predicts.
+    """
+
+    _network: DeepNetwork | None = None
+
+    def _own(self, options: Mapping[str, Any]) -> None:
+        self.select = choice("select", options["select"], SELECTIONS)
+        self.best_layer, self._best_error = 0, math.inf
+
+    def _check_validation(self, X_val: Tensor | None) -> None:
+        if self.select == "best" and X_val is None:
+            raise NfaError("select='best' needs validation data: give X_val and y_val, or select='last'")
+
+    # ---- fit -----------------------------------------------------------------------------------------------
+
+    def _run(self, steps: Steps, progress: bool) -> None:
+        """Step through all rounds of all layers."""
+        line, rows = StatusLine() if progress else None, []
+        steps.network = self._network = DeepNetwork(self.stack, self._shape, steps.Y.shape[1]).to(steps.X.device)
+        steps.resumable = True
+        found = steps.after()
+        while True:
+            try:
+                step = next(found, None)
+            except FAILURES as error:
+                if not self.history:
+                    raise
+                _warn(f"layer {len(self.history)} failed ({error}); the machine is that of layer {self.best_layer}")
+                break
+            if step is None:
+                break
+            if step.failed is None:
+                rows.append({"layer": step.layer, "round": step.index, **step.update, **step.row})
+            else:
+                _warn(
+                    f"round {step.index + 1} of layer {step.layer} failed ({step.failed}); the layer is that of "
+                    f"round {step.index}"
+                )
+                rows[-1] = {**rows[-1], **step.row}
+            if step.last:
+                self._network.end_layer(step.layer, self.stack[step.layer].rounds, step.kept.predictor, step.kept.ridge)
+                self._add_layer(rows, step.kept)
+                rows = []
+                if line is not None:
+                    line.say(told(self.history[-1], len(self.stack)))
+
+    def _add_layer(self, rows: list[dict[str, Any]], kept: Kept) -> None:
+        """Keep what a finished layer leaves behind."""
+        names = {name for row in rows for name in row if name.endswith("_seconds")}
+        seconds = {name: sum(row.get(name, 0.0) for row in rows) for name in sorted(names)}
+        layer = self.stack[len(self.history)]
+        if layer.keeps == "best":
+            rows[-1]["best_round"] = kept.index
+        row = {name: value for name, value in rows[kept.index].items() if name != "round"}
+        if layer.keeps == "best":
+            row["best_round"] = kept.index
+        self.history.append(row | seconds | {"rounds": rows})
+        if self._predictor is None or self.select == "last" or kept.error < self._best_error:
+            self.best_layer, self._predictor, self._best_error = row["layer"], kept.predictor, kept.error
+
+    # ---- what is fitted ------------------------------------------------------------------------------------
+
+    @property
+    def layers(self) -> tuple[nn.Module, ...]:
+        """The layers that are fitted, as modules with their ``M``."""
+        if self._network is None or not self.history:
+            raise NfaError("this machine is not fitted: call fit(X, y) first")
+        return self._network.layers[: len(self.history)]
+
+    def scores(self, X: Tensor) -> Tensor:
+        """Real outputs (n, outputs); for classes the larger, the likelier."""
+        predictor, stage = self.predictor, self.layers[self.best_layer]
+        return predictor(stage.scale(self._before(X, self.best_layer)), self.stack[0].solver.memory)
+
+    @torch.no_grad()
+    def _before(self, X: Tensor, layer: int) -> Tensor:
+        X = self._inputs(X, self._shape).to(self.predictor.centers)
+        return self._network.before(X, layer)
+
+    def network(self) -> DeepNetwork:
+        """The machine that predicts, as a module that `nfa.audit` can measure.
+
+        ``layer0.feature_map`` has ``WᵀW = M`` of the first layer, ``layer0.random`` is the linear map inside
+        what it hands on, and so on up to the feature map of ``best_layer`` and the kernel behind it.
+        """
+        best, predictor = self.best_layer, self.predictor
+        stack = (*self.stack[:best], replace(self.stack[best], lift=None))
+        network = DeepNetwork(stack, self._shape, predictor.coefficients.shape[1])
+        for own, fitted in zip(network.layers[:best], self.layers, strict=False):
+            own.load_state_dict(fitted.state_dict())
+        network.take_over(best, self.stack[best].rounds, predictor)
+        return network
+
+    # ---- files ---------------------------------------------------------------------------------------------
+
+    def save(self, path: Any) -> None:
+        """Write the fitted machine to a safetensors file, whole or not at all."""
+        layers = {
+            f"layer{index}.{name}": tensor
+            for index, layer in enumerate(self.layers)
+            for name, tensor in layer.state_dict().items()
+            if self._stack_of(len(self.layers))[index].lift is not None or not name.startswith("random.")
+        }
+        state = {
+            "options": self._options(),
+            "targets": asdict(self._targets),
+            "shape": (self._written_shape(), self.predictor.coefficients.shape[1]),
+            "history": self.history,
+        }
+        save_machine(path, self.format, self.network().state_dict() | layers, state)
+
+    @abstractmethod
+    def _written_shape(self) -> Any:
+        """The shape of one input, as a file holds it."""
+
+    @abstractmethod
+    def _read_shape(self, shape: Any) -> tuple[int, ...]:
+        """The shape that was written.
+
+        Raises:
+            NfaError: it is none.
+        """
+
+    def _read(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Take what a file holds of the fit; tensors have the sizes that belong to them."""
+        shape, outputs = state["shape"]
+        self._shape, outputs = self._read_shape(shape), whole("outputs", outputs, 1)
+        layers = len(self.history)
+        stack = self._stack_of(layers)
+        widths = self._expect_layers(tensors, stack)
+        network = DeepNetwork(stack, self._shape, outputs).to(self.device or "cpu")
+        network.load_state_dict(tensors)
+        best, index = (int(entry) for entry in network.position.flatten())
+        self.best_layer = index_in("the layer of its position", best, layers)
+        index_in("the round of its position", index, stack[best].rounds + 1)
+        p = network.predictor()
+        root = expect("feature_map", p.root(), widths[best], None)
+        expect("coefficients", p.coefficients, len(p.centers), self._targets.columns_of)
+        expect("intercept", network.tail.intercept, outputs)
+        if p.offset is None:
+            expect("centers", p.centers, None, *network.layers[best].shape)
+            expect("transform", network.tail.transform, widths[best], widths[best])
+        else:
+            expect("centers", p.centers, None, root.shape[1])
+            expect("offset", p.offset, widths[best])
+        self._network, self._predictor = network, p
+
+    def _stack_of(self, layers: int) -> tuple[Layer, ...]:
+        """The layers of a fit, of which there may be fewer than were asked for; what the last one keeps."""
+        stack = self.stack[: index_in("the number of its layers", layers, len(self.stack) + 1)]
+        return stack if stack[-1].keeps == "last" else (*stack[:-1], replace(stack[-1], lift=None))
+
+    def _expect_layers(self, tensors: dict[str, Tensor], stack: tuple[Layer, ...]) -> list[int]:
+        """Widths of all layers, whose tensors are as wide."""
+        shape, widths, numbers = self._shape, [], 0
+        for index, layer in enumerate(stack):
+            d = layer.kernel.width(shape)
+            widths.append(d)
+            for name, rows in (("feature_map", None), ("random", layer.lift and layer.lift.width)):
+                W = tensors.get(f"layer{index}.{name}.weight")
+                if name == "feature_map" or layer.lift is not None:
+                    expect(f"layer{index}.{name}.weight", None if W is None else W.flatten(1), rows, d)
+            features = 0 if layer.lift is None else layer.lift.width
+            numbers += d * (d + features)
+            shape = shape if layer.lift is None else layer.kernel.shape_behind(shape, layer.lift)
+            expect_room(numbers)
+        return widths

@@ -1,0 +1,78 @@
+"""Networks of machines by what files call them: plain arguments in the place of objects.
+
+A checkpoint holds such a name and its arguments, and nothing else is built from it (`nfa.nets.registry`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from nfa.kernels.conv import ConvKernel
+from nfa.machines.deep_conv_rfm import conv_layers
+from nfa.machines.deep_rfm import point_layers
+from nfa.machines.layer import Layer
+from nfa.machines.network import DeepNetwork, KernelNetwork
+from nfa.machines.patches import Patches
+from nfa.machines.radial import Radial
+from nfa.machines.random_features import RandomFeatures
+from nfa.machines.random_filters import ConvFeatures
+from nfa.machines.system import Solver
+
+
+def radial_network(kernel: str, in_features: int, outputs: int, **kernel_options: Any) -> KernelNetwork:
+    """The network of an RFM; see `KernelNetwork` and `nfa.kernels.make_kernel`."""
+    return KernelNetwork(Radial(kernel, 1.0, kernel_options), (in_features,), outputs)
+
+
+def deep_radial_network(
+    kernel: str,
+    in_features: int,
+    outputs: int,
+    depth: int,
+    features: Mapping[str, Any],
+    seed: int = 0,
+    unit_norm: bool = True,
+    last: bool = True,
+    **kernel_options: Any,
+) -> DeepNetwork:
+    """The network of a Deep RFM; see `DeepNetwork`. ``last``: whether the last layer has features, too."""
+    layers = point_layers(
+        depth, Radial(kernel, 1.0, kernel_options), RandomFeatures(**features), unit_norm=unit_norm,
+        solver=Solver(seed=seed), last=last,
+    )  # fmt: skip
+    return DeepNetwork(layers, (in_features,), outputs)
+
+
+def conv_network(kernel: Mapping[str, Any], shape: Sequence[int], outputs: int) -> KernelNetwork:
+    """The network of a ConvRFM; see `KernelNetwork` and `ConvKernel`."""
+    return KernelNetwork(Patches(ConvKernel(**kernel)), tuple(shape), outputs)
+
+
+def deep_conv_network(
+    kernel: Mapping[str, Any],
+    shape: Sequence[int],
+    outputs: int,
+    layers: int,
+    features: Mapping[str, Any],
+    seed: int = 0,
+) -> DeepNetwork:
+    """The network of a Deep ConvRFM; see `DeepNetwork`."""
+    stack = conv_layers(layers, Patches(ConvKernel(**kernel)), ConvFeatures(**features), solver=Solver(seed=seed))
+    return DeepNetwork(stack, tuple(shape), outputs)
+
+
+def described(layers: Sequence[Layer], shape: Sequence[int], outputs: int, *, deep: bool) -> dict[str, Any]:
+    """What builds the network of these layers anew: a name of a function here, and plain arguments."""
+    first = layers[0]
+    if isinstance(first.kernel, Radial):
+        found = {"kernel": first.kernel.kernel, "in_features": shape[0], "outputs": outputs}
+        own = {"depth": len(layers), "features": first.lift, "seed": first.solver.seed, "unit_norm": first.unit_norm}
+        kind = "radial"
+    else:
+        found = {"kernel": asdict(first.kernel.function), "shape": list(shape), "outputs": outputs}
+        own = {"layers": len(layers), "features": first.lift or ConvFeatures(), "seed": first.solver.seed}
+        kind = "conv"
+    own["features"] = asdict(own["features"]) if deep else None
+    options = first.kernel.kernel_options if kind == "radial" else {}
+    name = f"deep_{kind}_network" if deep else f"{kind}_network"
+    return {"_target_": f"{__name__}.{name}", **found, **(own if deep else {}), **options}

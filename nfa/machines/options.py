@@ -1,0 +1,54 @@
+"""Options of machines, each written once: a field of what it belongs to, and its default in the machine."""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, TypeVar
+
+from nfa.checks import known_options
+from nfa.kernels import option_names
+from nfa.machines.update import UPDATES, Update
+from nfa.checks import choice
+
+Part = TypeVar("Part")
+
+
+def signature_of(defaults: Mapping[str, Any], positional: int) -> inspect.Signature:
+    """The signature of a machine with these options, of which the first ones may be given by position."""
+    kinds = inspect.Parameter
+    return inspect.Signature(
+        kinds(name, kinds.POSITIONAL_OR_KEYWORD if place < positional else kinds.KEYWORD_ONLY, default=default)
+        for place, (name, default) in enumerate(defaults.items())
+    )
+
+
+def bound(machine: type, values: tuple[Any, ...], given: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of a machine, and under ``kernel_options`` those of the kernel that it takes.
+
+    Raises:
+        NfaError: an option that neither knows.
+    """
+    own = {name: value for name, value in given.items() if name in machine.defaults}
+    rest = {name: value for name, value in given.items() if name not in own}
+    known_options(rest, machine, option_names() if "kernel" in machine.defaults else ())
+    found = machine.__signature__.bind(*values, **own)
+    return {**machine.defaults, **found.arguments, "kernel_options": rest}
+
+
+def chosen(part: type[Part], options: Mapping[str, Any], **others: Any) -> Part:
+    """A part of a machine, a dataclass, from those of the options that are its fields."""
+    own = {f.name: options[f.name] for f in fields(part) if f.name in options}
+    return part(**{**own, **others})
+
+
+def update_of(options: Mapping[str, Any], **others: Any) -> Update:
+    """The update of the name ``learn``."""
+    return chosen(UPDATES[choice("learn", options["learn"], tuple(UPDATES))], options, **others)
+
+
+def checked(defaults: Mapping[str, Any], *parts: Any) -> dict[str, Any]:
+    """The options that the parts of a machine hold, as these have checked them: plain values."""
+    found: dict[str, Any] = {}
+    for part in parts:
+        found |= {f.name: getattr(part, f.name) for f in fields(part) if f.name in defaults}
+    return found

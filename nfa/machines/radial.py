@@ -1,0 +1,210 @@
+"""Machines on points: radial kernels of a Mahalanobis distance."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from nfa.checks import choice, plain, settle
+from nfa.errors import NfaError
+from nfa.kernels import (
+    KernelOperator,
+    Metric,
+    RadialKernel,
+    distances,
+    kernel_product,
+    make_kernel,
+    median_bandwidth,
+)
+from nfa.machines.kernel import Kernel
+from nfa.machines.kernel_agop import KernelAgop, blockwise_agop, kernel_agop, without_self
+from nfa.machines.maps import FeatureMap
+from nfa.machines.predictor import Predictor, copies
+from nfa.machines.rounds import one_or_several, several
+from nfa.machines.saved import expect
+from nfa.machines.stages import PointStage
+from nfa.machines.system import RadialSystem, Solver
+from nfa.machines.tails import RadialSum
+from nfa.machines.targets import check_points
+from nfa.solvers import planned
+
+MEDIAN = "median"
+_KINDS = {None: ("identity",), 1: ("diagonal",), 2: ("full", "factored")}  # by the dimensions of a root
+
+
+@dataclass(frozen=True)
+class Radial(Kernel):
+    """``k(‖W(x - z)‖)`` of points (n, d).
+
+    Args:
+        kernel: ``laplace``, ``gaussian``, ``matern`` or ``exponential``; see `nfa.kernels.make_kernel`.
+        bandwidth: L, in units of the distance; ``median`` for the median distance between training points in
+            the metric of each round; or several of these, from which validation data choose in each round.
+        kernel_options: ``nu`` of matern, ``q`` of exponential.
+
+    Raises:
+        NfaError: an option is out of range.
+    """
+
+    kernel: str = "laplace"
+    bandwidth: float | str | Sequence[float | str] = 10.0
+    kernel_options: dict[str, Any] = field(default_factory=dict)
+
+    tail_name: ClassVar = "radial"
+
+    def __post_init__(self):
+        settle(self, kernel_options={name: plain(value) for name, value in self.kernel_options.items()})
+        settle(self, bandwidth=one_or_several(self.bandwidth, self._checked_bandwidth))
+        if not self.bandwidths:
+            raise NfaError("give at least one bandwidth and one ridge")
+
+    def _checked_bandwidth(self, value: Any) -> float | str:
+        value = plain(value)
+        if isinstance(value, str) and value != MEDIAN:
+            raise NfaError(f"the bandwidth must be a positive number or {MEDIAN!r}, got {value!r}")
+        make_kernel(self.kernel, 1.0 if value == MEDIAN else value, **self.kernel_options)
+        return value
+
+    @property
+    def bandwidths(self) -> tuple[float | str, ...]:
+        """The bandwidths to choose from."""
+        return several(self.bandwidth)
+
+    @property
+    def chooses(self) -> bool:
+        """Whether there are several bandwidths."""
+        return len(self.bandwidths) > 1
+
+    @property
+    def function(self) -> RadialKernel:
+        """k, where the bandwidth is one number."""
+        return make_kernel(self.kernel, self.bandwidth, **self.kernel_options)
+
+    # ---- inputs --------------------------------------------------------------------------------------------
+
+    def checked(self, X: Tensor, shape: Sequence[int] | None = None) -> Tensor:
+        """Points (n, d)."""
+        return check_points(X, None if shape is None else shape[0])
+
+    def width(self, shape: Sequence[int]) -> int:
+        """d."""
+        return shape[0]
+
+    def center(self, X: Tensor) -> Tensor:
+        """The mean."""
+        return X.mean(0)
+
+    def coordinates(self, metric: Metric, X: Tensor) -> Tensor:
+        """Points (n, k)."""
+        return metric.transform(X)
+
+    def images(self, metric: Metric, X: Tensor) -> Tensor:
+        """Points (n, k) by one product; equal points have equal images."""
+        if metric.root is None:
+            return X
+        F = metric.root.to(X)
+        if F.dim() == 1:
+            return X * F
+        U = X @ F
+        later, first = copies(X)
+        U[later] = U[first]
+        return U
+
+    # ---- fits ----------------------------------------------------------------------------------------------
+
+    def systems(
+        self,
+        metric: Metric,
+        U: Tensor,
+        outputs: int,
+        solver: Solver,
+        lap: Callable[[str], None],
+        progress: Callable[[int, float], None] | None,
+    ) -> Iterator[RadialSystem]:
+        """One for each bandwidth, all from the same distances where there is room for these."""
+        budget = solver.budget(U.device)
+        functions = [self._function(bandwidth, U, solver.seed) for bandwidth in self.bandwidths]
+        direct = planned(KernelOperator(functions[0], U), outputs, solver.solver, budget) == "cholesky"
+        r = distances(U) if direct and 2 * len(U) ** 2 * U.itemsize <= budget else None
+        for function in functions:
+            yield RadialSystem(
+                kernel=replace(self, bandwidth=function.bandwidth), solver=solver, distances=r,
+                facts={"bandwidth": function.bandwidth}, function=function, points=U, direct=direct, lap=lap,
+                progress=progress,
+            )  # fmt: skip
+
+    def _function(self, bandwidth: float | str, U: Tensor, seed: int) -> RadialKernel:
+        if isinstance(bandwidth, str):
+            if bool((U == U[0]).all()):
+                raise NfaError(
+                    "all training points coincide in the metric, so that there is no median distance: the "
+                    "points are equal, or what was learned from them is zero"
+                )
+            bandwidth = median_bandwidth(U, seed)
+        return make_kernel(self.kernel, bandwidth, **self.kernel_options)
+
+    def product(self, predictor: Predictor, U: Tensor, memory: float | None) -> Tensor:
+        """A strip of the kernel matrix at a time."""
+        return kernel_product(self.function, U, predictor.centers, predictor.coefficients.to(U))
+
+    def agop(
+        self,
+        predictor: Predictor,
+        points: Tensor | None,
+        centering: str,
+        solver: Solver,
+        distances: Tensor | None = None,
+    ) -> KernelAgop:
+        """By the route of the fewest operations that fits into the memory."""
+        U, a, n = predictor.centers, predictor.coefficients.to(predictor.centers), len(predictor.centers)
+        function, budget = self.function, solver.budget(U.device)
+        m = n if points is None else len(points)
+        if (m * n + n * n) * U.itemsize > budget:
+            rows = max(int(budget / 3 / (n * U.itemsize)), 1)
+            return blockwise_agop(function, U, a, points=points, centering=centering, rows=rows)
+        if distances is not None and points is None:
+            slope = function.slope_(distances)
+        else:
+            slope = function.slope_matrix(U if points is None else U[points], U)
+        without_self(slope, points)
+        return kernel_agop(slope, U, a, points=points, centering=centering)
+
+    def told_of(self, agop: KernelAgop, predictor: Predictor) -> dict[str, Any]:
+        """The route, and the number of coordinates."""
+        return {"agop_route": agop.route, "coordinates": predictor.centers.shape[1]}
+
+    # ---- modules and files ---------------------------------------------------------------------------------
+
+    def feature_map(self, shape: Sequence[int]) -> nn.Module:
+        """A linear layer."""
+        return FeatureMap(self.width(shape))
+
+    def tail(self, shape: Sequence[int], outputs: int) -> nn.Module:
+        """Radial functions around the centers."""
+        return RadialSum(self, self.width(shape), outputs)
+
+    def stage(self, shape: Sequence[int], lift: Any, unit_norm: bool, seed: int) -> nn.Module:
+        """With random features."""
+        return PointStage(self.width(shape), lift, unit_norm, seed)
+
+    def written(self, predictor: Predictor) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The root of M is absent for the identity."""
+        tensors = {"offset": predictor.offset}
+        if predictor.metric.root is not None:
+            tensors["root"] = predictor.metric.root
+        return tensors, {"bandwidth": predictor.kernel.bandwidth, "metric": predictor.metric.kind}
+
+    def read(self, tensors: dict[str, Tensor], state: dict[str, Any], outputs: int | None) -> Predictor:
+        """With the bandwidth that was chosen."""
+        make_kernel(self.kernel, state["bandwidth"], **self.kernel_options)
+        root, offset = tensors.get("root"), expect("offset", tensors.get("offset"), None)
+        metric = Metric(
+            root, choice("metric", state["metric"], _KINDS[None if root is None else root.dim()])
+        )
+        if root is not None:
+            expect("root", root, len(offset), *[None] * (root.dim() - 1))
+        centers = expect("centers", tensors.get("centers"), None, metric.rank or len(offset))
+        a = expect("coefficients", tensors.get("coefficients"), len(centers), outputs)
+        return Predictor(replace(self, bandwidth=state["bandwidth"]), metric, centers, a, offset)

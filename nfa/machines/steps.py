@@ -1,0 +1,220 @@
+"""The one loop of all machines: predictor → what is learned from it → the next metric, layer after layer."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nfa.errors import NfaError
+from nfa.kernels import Metric, exact_products
+from nfa.machines.collapse import ClassMeans
+from nfa.machines.criteria import mse
+from nfa.machines.layer import Fit, Layer, Pair
+from nfa.machines.network import DeepNetwork
+from nfa.machines.normalization import symmetric
+from nfa.machines.predictor import Predictor
+from nfa.machines.random_features import check_rows
+from nfa.machines.rise import Rise
+from nfa.machines.targets import TargetCode
+
+FAILURES = (NfaError, torch.OutOfMemoryError)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The round that a layer would end with now.
+
+    Attributes:
+        index: of the round.
+        predictor: its fit, found with a ``ridge``.
+        error: on validation data, by the criterion; less the index of the round where there are none.
+    """
+
+    index: int
+    predictor: Predictor
+    ridge: float
+    error: float
+
+
+@dataclass(frozen=True)
+class Reached:
+    """Where a fit goes on from: the layer and the round that were fitted last; round -1 before the first."""
+
+    layer: int = 0
+    index: int = -1
+    predictor: Predictor | None = None
+    kept: Kept | None = None
+
+
+@dataclass(frozen=True)
+class Round:
+    """What a step of the loop leaves behind.
+
+    Attributes:
+        layer: index of the layer.
+        index: of the round in it.
+        fit: of this round; None where it failed.
+        row: what a history tells of the fit, and with the last round of the layer.
+        update: and of the update that led to it.
+        kept: what the layer would end with now.
+        last: whether no round of this layer comes after it.
+        failed: what ended the layer before its last round: index and row are then those of the round before.
+    """
+
+    layer: int
+    index: int
+    fit: Fit | None
+    row: dict[str, Any]
+    update: dict[str, Any]
+    kept: Kept
+    last: bool
+    failed: Exception | None = None
+
+
+@dataclass
+class Steps:
+    """Fits layers, one round a step.
+
+    Args:
+        layers: of the machine.
+        X: training data (n, …).
+        Y: their targets (n, c).
+        targets: what kind these are.
+        validation: inputs and their targets, which choose bandwidths, ridges and rounds; None for none.
+        network: that is fitted, where there are several layers; its layers hand on.
+        judged: whether rounds that do harm are found out by other means: by validation data here or outside.
+        resumable: whether a step needs no more than what a network holds: the same numbers where a fit is
+            broken off and gone on with.
+        report: called with the index of a round, gives what its fit reports to.
+    """
+
+    layers: Sequence[Layer]
+    X: Tensor
+    Y: Tensor
+    targets: TargetCode
+    validation: Pair | None = None
+    network: DeepNetwork | None = None
+    judged: bool = False
+    resumable: bool = False
+    report: Callable[[int], Callable[..., None] | None] = lambda index: None
+    _inputs: list[Tensor] = field(default_factory=list)  # what comes into the layer after the last one
+
+    def after(self, reached: Reached | None = None) -> Iterator[Round]:
+        """Rounds after one that was reached, of its layer and of all that come behind it.
+
+        A round after the first of a layer that fails ends the layer.
+
+        Raises:
+            NfaError: the first round of a layer fails.
+        """
+        reached = reached or Reached()
+        first = reached.layer
+        if reached.index >= self.layers[first].rounds:
+            first, reached = first + 1, Reached()
+        for index in range(first, len(self.layers)):
+            inputs = self._come_to(index)
+            yield from self._layer(index, inputs, reached)
+            reached = Reached()
+
+    def _layer(self, number: int, inputs: list[Tensor], reached: Reached) -> Iterator[Round]:
+        """The rounds of one layer."""
+        layer = self.targets.suited(self.layers[number])
+        H, seen = inputs[0], None
+        if self.validation is not None:
+            seen = inputs[1], self.validation[1]
+        rise = None if seen is not None or self.judged else Rise(layer, H, self.Y)
+        predictor, kept, distances, row = reached.predictor, reached.kept, None, {}
+        for index in range(reached.index + 1, layer.rounds + 1):
+            metric, update, start = Metric.identity(), {}, None
+            try:
+                if index:
+                    step = number * layer.rounds + index - 1
+                    metric, update = layer.update(predictor, step, layer.solver, distances)
+                    if index == layer.rounds and layer.keeps == "last":
+                        metric = symmetric(metric)
+                    start = predictor.coefficients
+                distances = None  # makes room for those to come
+                fit = layer.fit(metric, H, self.Y, seen, start, self.report(index))
+                if rise is not None:
+                    rise.check(index, metric, mse(fit.train_scores, self.Y))
+            except FAILURES as error:
+                if index == 0:
+                    raise
+                kept = kept or Kept(index - 1, predictor, 0.0, 0.0)
+                kept = self._finished(layer, kept, H)
+                yield from self._last(number, layer, Round(number, index - 1, None, row, update, kept, True, error))
+                return
+            fit = fit.settled() if self.resumable else fit
+            predictor, distances = fit.predictor, fit.distances
+            fit = replace(fit, distances=None)
+            error = -index if seen is None else layer.error(fit.val_scores, seen[1])
+            if kept is None or layer.keeps == "last" or error < kept.error:
+                kept = Kept(index, predictor, fit.solution.ridge, error)
+            row = self._row(fit, seen)
+            found = Round(number, index, fit, row, update, kept, index == layer.rounds)
+            if found.last:
+                yield from self._last(number, layer, found)
+            else:
+                yield found
+
+    def _row(self, fit: Fit, seen: Pair | None) -> dict[str, Any]:
+        row = self.targets.quality(fit.train_scores, self.Y, "train")
+        if seen is not None:
+            row |= self.targets.quality(fit.val_scores, seen[1], "val")
+        return row | fit.row
+
+    # ---- between layers ------------------------------------------------------------------------------------
+
+    @exact_products()
+    def _come_to(self, number: int) -> list[Tensor]:
+        """What comes into a layer, scaled: at training data and at validation data."""
+        raw, self._inputs = self._inputs, []
+        if not raw:
+            raw = [self.X] if self.validation is None else [self.X, self.validation[0]]
+            if self.network is not None:
+                raw = [self.network.before(X, number) for X in raw]
+        if self.layers[number].unit_norm:
+            check_rows(raw[0], number)
+        if self.network is None:
+            return raw
+        self._scaled = [self.network.layers[number].scale(H) for H in raw]
+        return self._scaled
+
+    @staticmethod
+    def _finished(layer: Layer, kept: Kept, H: Tensor) -> Kept:
+        """The round of a layer that ended early, by the root that its features take."""
+        predictor = kept.predictor
+        if layer.keeps != "last" or predictor.metric.root is None:
+            return kept
+        predictor = replace(predictor, metric=symmetric(predictor.metric), points=H)
+        return replace(kept, predictor=predictor.settled())
+
+    def _last(self, number: int, layer: Layer, found: Round) -> Iterator[Round]:
+        """The last round of a layer, with what is told of the layer; what it hands on is held."""
+        broken = None
+        if layer.lift is not None:
+            try:
+                found = replace(found, row=found.row | self._hand_on(number, layer, found.kept))
+            except FAILURES as error:
+                broken = error
+        yield found
+        if broken is not None and number < len(self.layers) - 1:
+            raise broken
+
+    @exact_products()
+    def _hand_on(self, number: int, layer: Layer, kept: Kept) -> dict[str, Any]:
+        began = time.perf_counter()
+        inputs, predictor = self._scaled, kept.predictor.settled()
+        stage = self.network.layers[number].to(self.X.device, self.X.dtype)
+        stage.feature_map.set_tensor("weight", predictor.weight.contiguous())
+        self._inputs = handed = [stage.features(H) for H in inputs]
+        row: dict[str, Any] = {}
+        if layer.lift.collapses and self.targets.classes:
+            told = {"input": inputs[0], "root": predictor.centers, "features": handed[0]}
+            for of, points in told.items():
+                means = ClassMeans.of(points, self.Y.argmax(1))
+                row |= {f"nc1_{of}": means.nc1(), f"nc2_{of}": means.nc2()}
+        return row | {"features_seconds": time.perf_counter() - began}

@@ -1,0 +1,146 @@
+"""The linear system of a fit: one kernel matrix of the training data, solved for all ridges."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from nfa.checks import choice, memory_of, seed_of, settle
+from nfa.kernels import KernelOperator, RadialKernel, kernel_product
+from nfa.kernels.operator import wide_product
+from nfa.solvers import METHODS, Solution, cholesky, room, solve
+
+
+@dataclass(frozen=True)
+class Solver:
+    """How systems are solved, and within which limits.
+
+    Args:
+        solver: ``auto``, ``cholesky`` or ``cg``; see `nfa.solvers.solve`.
+        memory: bytes that a round may take beyond the data; None takes 80 % of what is free.
+        seed: of all that is drawn: preconditioners, samples of the AGOP, random features.
+        distributed: share kernel values and gradients of images out over the processes of the default group,
+            all of which have the same images.
+
+    Raises:
+        NfaError: an option is out of range.
+    """
+
+    solver: str = "auto"
+    memory: float | None = None
+    seed: int = 0
+    distributed: bool = False
+
+    def __post_init__(self):
+        settle(
+            self,
+            solver=choice("solver", self.solver, METHODS),
+            memory=memory_of(self.memory),
+            seed=seed_of(self.seed),
+        )
+
+    def budget(self, device: torch.device) -> float:
+        """Bytes there are."""
+        return room(device, self.memory)
+
+
+@dataclass
+class System(ABC):
+    """``(K/scale + ridge I) A = Y`` for the training data of a round.
+
+    Attributes:
+        kernel: of K, with the one bandwidth it has.
+        scale: what K is divided by.
+        facts: what a history tells of it.
+        distances: (n, n) between the centers, where there was room to keep them.
+    """
+
+    kernel: Any
+    solver: Solver
+    scale: float = 1.0
+    facts: dict[str, Any] = field(default_factory=dict)
+    distances: Tensor | None = None
+
+    keeps_matrix: ClassVar[bool]  # else outputs of a chosen ridge are computed anew, from the kernel
+
+    @abstractmethod
+    def solutions(self, Y: Tensor, ridges: Sequence[float], start: Tensor | None) -> list[Solution]:
+        """One solution for each ridge; conjugate gradients start from that for the ridge before."""
+
+    @abstractmethod
+    def outputs(self, coefficients: Tensor) -> Tensor:
+        """``K/scale A`` (n, c): outputs at the training data."""
+
+
+@dataclass
+class DenseSystem(System):
+    """A system whose K (n, n), divided by its scale, is held."""
+
+    K: Tensor = field(default=None, repr=False)
+    budget: float = 0.0
+
+    keeps_matrix = True
+
+    def solutions(self, Y: Tensor, ridges: Sequence[float], start: Tensor | None) -> list[Solution]:
+        """Each by the method that fits."""
+        options = {"method": self.solver.solver, "memory": self.budget, "seed": self.solver.seed}
+        found: list[Solution] = []
+        for ridge in ridges:
+            found.append(solve(self.K, Y, ridge, start=start, **options))
+            start = found[-1].coefficients
+        return found
+
+    def outputs(self, coefficients: Tensor) -> Tensor:
+        """By one product."""
+        return wide_product(self.K, coefficients.to(self.K))
+
+
+@dataclass
+class RadialSystem(System):
+    """A system whose K is made from distances: for a factor, in the place of it, or never.
+
+    Attributes:
+        function: k, of the distance.
+        points: the centers (n, k), in coordinates where the distance is Euclidean.
+        direct: whether K is factored; else it is only multiplied with.
+        lap: called with the name of a phase that ends.
+        progress: called with the iteration and the residual of conjugate gradients.
+    """
+
+    function: RadialKernel = None
+    points: Tensor = field(default=None, repr=False)
+    direct: bool = True
+    lap: Callable[[str], None] = field(default=lambda phase: None, repr=False)
+    progress: Callable[[int, float], None] | None = field(default=None, repr=False)
+
+    keeps_matrix = False
+
+    def solutions(self, Y: Tensor, ridges: Sequence[float], start: Tensor | None) -> list[Solution]:
+        """The factors of all ridges take the same place, the lower triangle of K."""
+        if self.direct:
+            K, spare = self._matrix()
+            return [cholesky(K, Y, ridge, overwrite=True, memory=spare) for ridge in ridges]
+        operator, found = KernelOperator(self.function, self.points), []
+        for ridge in ridges:
+            options = {"memory": self.solver.memory, "seed": self.solver.seed, "progress": self.progress}
+            found.append(solve(operator, Y, ridge, method="cg", start=start, **options))
+            start = found[-1].coefficients
+        return found
+
+    def _matrix(self) -> tuple[Tensor, float]:
+        """K, and the bytes that a factor may take beside it."""
+        r = self.distances
+        K = KernelOperator(self.function, self.points).matrix() if r is None else self.function.value_(r.clone())
+        self.lap("kernel")
+        spare = room(self.points.device, None)
+        if self.solver.memory is not None:
+            held = K.nbytes * (1 if r is None else 2)
+            spare = min(max(self.solver.memory - held, 1.0), spare)
+        return K, spare
+
+    def outputs(self, coefficients: Tensor) -> Tensor:
+        """A strip of K at a time."""
+        return kernel_product(self.function, self.points, self.points, coefficients.to(self.points))

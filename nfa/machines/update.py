@@ -1,0 +1,143 @@
+"""How a round becomes the next metric: an update takes a fitted predictor and gives the M to come.
+
+A new one is a class with `Update.__call__`, and its name in `UPDATES`, by which files remember it.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from nfa.checks import choice, positive, settle, whole_or_none
+from nfa.kernels import Metric, exact_products
+from nfa.machines.kernel_agop import CENTERINGS
+from nfa.machines.normalization import NORMALIZATIONS, cosine_of_metrics, diagonal_root
+from nfa.machines.predictor import Predictor
+from nfa.machines.rounds import Clock, stream
+from nfa.machines.system import Solver
+
+DRAWS = ("random", "first")
+METRICS = ("full", "diagonal")
+
+
+class Update(ABC):
+    """From a predictor to the next metric.
+
+    Attributes:
+        name: in `UPDATES`.
+        learns: whether there is anything to be learned: else one round is all.
+    """
+
+    name: ClassVar[str]
+    learns: ClassVar[bool] = True
+
+    @abstractmethod
+    def __call__(
+        self, predictor: Predictor, index: int, solver: Solver, distances: Tensor | None = None
+    ) -> tuple[Metric, dict[str, Any]]:
+        """The next metric, and what a history tells of it.
+
+        Args:
+            predictor: of the fit.
+            index: of the round, which with the seed chooses what is drawn.
+            solver: limits, and the seed.
+            distances: between its centers (n, n), where they are known; they are overwritten.
+
+        Raises:
+            NfaError: what was learned is zero or not finite.
+        """
+
+
+@dataclass(frozen=True)
+class Fixed(Update):
+    """Nothing is learned: the plain kernel."""
+
+    name: ClassVar = "none"
+    learns: ClassVar = False
+
+    def __call__(
+        self, predictor: Predictor, index: int, solver: Solver, distances: Tensor | None = None
+    ) -> tuple[Metric, dict[str, Any]]:
+        """The metric there is."""
+        return predictor.metric, {}
+
+
+@dataclass(frozen=True)
+class Agop(Update):
+    """``M ← G^power``, rescaled, for the average gradient outer product G of the predictor.
+
+    Gradients are taken at training data (Radhakrishnan, Beaglehole, Pandit and Belkin, arXiv 2212.13881; of
+    patches: Beaglehole, Radhakrishnan, Pandit and Belkin, arXiv 2309.00570).
+
+    Args:
+        power: exponent of the AGOP that becomes M; for patches 1 means ``T ∝ G^½``, 2 means ``T ∝ G``.
+        centering: of the gradients: ``none``, ``output`` (its own mean for each output), ``pooled``.
+        normalization: of M: ``max`` divides by the largest entry, ``trace`` by the trace, ``none``.
+        agop_samples: take the AGOP over so many training samples; None takes all.
+        agop_draw: these ``random`` ones, anew each round without replacement, or the ``first``, as published for
+            images.
+        metric: ``full``, or ``diagonal``, which keeps the diagonal of G alone.
+
+    Raises:
+        NfaError: an option is out of range.
+    """
+
+    name: ClassVar = "agop"
+
+    power: float = 1.0
+    centering: str = "none"
+    normalization: str = "max"
+    agop_samples: int | None = None
+    agop_draw: str = "random"
+    metric: str = "full"
+
+    def __post_init__(self):
+        settle(
+            self,
+            power=positive("power", self.power),
+            centering=choice("centering", self.centering, CENTERINGS),
+            normalization=choice("normalization", self.normalization, NORMALIZATIONS),
+            agop_samples=whole_or_none("agop_samples", self.agop_samples, 1),
+            agop_draw=choice("agop_draw", self.agop_draw, DRAWS),
+            metric=choice("metric", self.metric, METRICS),
+        )
+
+    @exact_products()
+    def __call__(
+        self, predictor: Predictor, index: int, solver: Solver, distances: Tensor | None = None
+    ) -> tuple[Metric, dict[str, Any]]:
+        """The metric of a root of ``G^power``."""
+        clock, kernel, old = Clock(), predictor.kernel, predictor.metric
+        points = self.points(len(predictor.centers), index, solver.seed, predictor.centers.device)
+        agop = kernel.agop(predictor, points, self.centering, solver, distances)
+        if self.metric == "diagonal":
+            root = diagonal_root(old.then(agop.root()).root, self.power, self.normalization)
+            rank = int((root > 0).sum())
+        else:
+            root, rank = kernel.root(agop, old, self.power, self.normalization)
+        root = root.to(predictor.centers)
+        clock.lap("agop")
+        row = kernel.told_of(agop, predictor) | {
+            "self_consistency": cosine_of_metrics(_matrix(old.root), _matrix(root)),
+            "rank": rank,
+            "agop_seconds": clock.seconds["agop"],
+        }
+        return Metric(root, "diagonal" if root.dim() == 1 else "factored"), row
+
+    def points(self, n: int, index: int, seed: int, device: torch.device) -> Tensor | None:
+        """The training samples, ascending, that the AGOP of a round is taken over; None for all."""
+        if self.agop_samples is None or self.agop_samples >= n:
+            return None
+        if self.agop_draw == "first":
+            return torch.arange(self.agop_samples, device=device)
+        generator = torch.Generator().manual_seed(stream(seed, index))
+        return torch.randperm(n, generator=generator)[: self.agop_samples].sort().values.to(device)
+
+
+def _matrix(root: Tensor | None) -> Tensor | None:
+    return root.diag() if root is not None and root.dim() == 1 else root
+
+
+UPDATES: dict[str, type[Update]] = {update.name: update for update in (Agop, Fixed)}
