@@ -35,8 +35,9 @@ from nfa.machines.layered import LayeredMachine
 from nfa.machines.machine import Machine
 from nfa.machines.named import described
 from nfa.machines.network import DeepNetwork, KernelNetwork
+from nfa.machines.reached import Round
 from nfa.machines.rounds import RoundFailedWarning
-from nfa.machines.steps import FAILURES, Kept, Reached, Round, Steps
+from nfa.machines.steps import FAILURES, Steps
 from nfa.machines.targets import TargetCode
 from nfa.nets.registry import canonical
 
@@ -109,7 +110,9 @@ class KernelMachine(LabModule):
         self.stack = self._layers(options)
         kernel = self.stack[0].kernel
         self.shape = (
-            image_shape(input_shape, type(self).__name__) if kernel.noun == "images" else (math.prod(input_shape),)
+            image_shape(input_shape, type(self).__name__)
+            if kernel.noun == "images"
+            else (math.prod(input_shape),)
         )
         self.network, self.spare = (self._unfitted() for _ in range(2))
         self.targets = TargetCode(num_outputs if task == "classification" else 0)
@@ -129,7 +132,9 @@ class KernelMachine(LabModule):
         gb = options["memory_gb"]
         own = {name: value for name, value in options.items() if name in self.machine.defaults}
         own |= {"memory": None if gb is None else gb * 1e9} | (options.get("kernel_options") or {})
-        stack = self.machine(**own | ({"labels": "one_hot"} if "labels" in self.machine.defaults else {})).stack
+        stack = self.machine(
+            **own | ({"labels": "one_hot"} if "labels" in self.machine.defaults else {})
+        ).stack
         return stack if self.is_deep else (replace(stack[0], rounds=sys.maxsize),)
 
     def _unfitted(self) -> KernelNetwork | DeepNetwork:
@@ -198,7 +203,7 @@ class KernelMachine(LabModule):
                 self.stack, kernel.arranged(x), self.columns(y), self.targets, held_out,
                 network=self.network if self.is_deep else None, judged=self.validated, resumable=True,
             )  # fmt: skip
-            self._rounds = self.network, steps.after(self._reached())
+            self._rounds = self.network, steps.after(self.network.reached(int(self.rounds_done)))
         return self._rounds[1]
 
     def _held_out(self) -> tuple[Tensor, Tensor] | None:
@@ -210,58 +215,33 @@ class KernelMachine(LabModule):
             )
         return held_out
 
-    def _reached(self) -> Reached:
-        """The round that the network holds."""
-        network, predictor = self.network, self.network.predictor()
-        if predictor is None:
-            return Reached()
-        ridge = float(network.tail.ridge)
-        if not self.is_deep:
-            index = int(self.rounds_done) - 1
-            return Reached(0, index, predictor, Kept(index, predictor, ridge, math.inf))
-        layer, index = network.position.tolist()
-        kept = Kept(index, predictor, ridge, -index)
-        if network.keeps_best:
-            best = float(network.best_ridge), float(network.best_error)
-            kept = Kept(int(network.best_round), network.best(), *best)
-        return Reached(layer, index, predictor, kept)
-
     @torch.no_grad()
     def _taken(self, found: Round | None, x: Tensor) -> tuple[Tensor, dict[str, Any]]:
         """Hold what a step found: outputs at the training inputs, and what to log."""
         if found is None:
             self.trainer.should_stop = True
             return self._outputs(x), {}
-        if self.is_deep:
-            return self._taken_in_a_layer(found, x)
-        if found.failed is not None:
+        if found.failed is not None and not self.is_deep:
             return self._failed(found.failed, x)
-        self.network.take_over(found.fit.predictor, found.fit.solution.ridge)
+        self.network.take(found)
         self.rounds_done += 1
-        return found.fit.train_scores, found.fit.row | found.update
+        if not self.is_deep:
+            return found.fit.train_scores, found.fit.row | found.update
+        return self._outputs(x), self._row_of_a_layer(found)
 
-    def _taken_in_a_layer(self, found: Round, x: Tensor) -> tuple[Tensor, dict[str, Any]]:
-        kept, update = found.kept, found.update
-        if found.failed is None:
-            is_best = kept.index == found.index
-            self.network.take_over(
-                found.layer, found.index, found.fit.predictor, found.fit.solution.ridge,
-                kept.error if is_best else math.inf,
-            )  # fmt: skip
-        else:
+    def _row_of_a_layer(self, found: Round) -> dict[str, Any]:
+        row, update = {"layer": found.layer, "round": found.index}, found.update
+        if found.failed is not None:
             update = {}
             _warn(
-                f"round {found.index + 1} of layer {found.layer} failed ({found.failed}); the layer is that of "
-                f"round {found.index}"
+                f"round {found.index + 1} of layer {found.layer} failed ({found.failed}); the layer is that "
+                f"of round {found.index}"
             )
-        row = {"layer": found.layer, "round": found.index, **update, **found.row}
-        if found.last:
-            self.network.end_layer(found.layer, self.stack[found.layer].rounds, kept.predictor, kept.ridge)
-            row |= {"best_round": kept.index} if self.network.keeps_best else {}
-            if found.layer == len(self.stack) - 1:
-                self.trainer.should_stop = True
-        self.rounds_done += 1
-        return self._outputs(x), row
+        if found.last and found.layer == len(self.stack) - 1:
+            self.trainer.should_stop = True
+        if found.last and self.network.keeps_best:
+            row["best_round"] = found.kept.index
+        return row | update | found.row
 
     def _failed(self, error: Exception, x: Tensor) -> tuple[Tensor, dict[str, Any]]:
         """Go on with the round before, which ends the run."""

@@ -74,8 +74,7 @@ def test_saved_machines(name):
 def test_modules_that_are_trained_further_keep_the_mean_of_their_targets(name):
     path = OLD / "runs" / name / "checkpoints" / "last.ckpt"
     module = MODULES[name].load_from_checkpoint(path, map_location="cpu")
-    options = module.options.recursion if name.startswith("deep") else module.recursion
-    assert options.offset == "none"
+    assert {layer.offset for layer in module.stack} == {"none"}
 
 
 def test_an_audit():

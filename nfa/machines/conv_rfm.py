@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from nfa.checks import whole_or_none
 from nfa.kernels.conv import ConvKernel
 from nfa.machines.layer import Layer
 from nfa.machines.machine import Machine
@@ -84,7 +85,8 @@ class ConvRFM(Machine):
 
 def conv_layer(options: Mapping[str, Any]) -> Layer:
     """A layer on patches with these options of a machine."""
-    update = update_of(options, agop_samples=options["agop_images"])
+    images = whole_or_none("agop_images", options["agop_images"], 1)
+    update = update_of({**options, "agop_samples": images})
     kernel, solver = Patches(chosen(ConvKernel, options)), chosen(Solver, options)
     return chosen(Layer, options, kernel=kernel, update=update, solver=solver)
 

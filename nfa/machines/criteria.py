@@ -27,7 +27,7 @@ def lost_auc(scores: Tensor, Y: Tensor) -> float:
     for margin, own in zip(margins.T, (Y > 0).T, strict=True):
         positive, negative = int(own.sum()), int((~own).sum())
         if positive and negative:
-            values, place, counts = margin.unique(return_inverse=True, return_counts=True)
+            _, place, counts = margin.unique(return_inverse=True, return_counts=True)
             ranks = counts.cumsum(0) - (counts - 1) / 2  # means over equal ones
             above = float(ranks[place][own].sum()) - positive * (positive + 1) / 2
             areas.append(above / (positive * negative))

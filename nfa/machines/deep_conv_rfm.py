@@ -99,7 +99,11 @@ class DeepConvRFM(LayeredMachine):
 
     def _options(self) -> dict[str, Any]:
         found = conv_options(self.defaults, self.stack[0]) | checked(_OF_FILTERS, self.filters)
-        own = {"conv_padding": self.filters.padding, "conv_stride": self.filters.stride, "layers": len(self.stack)}
+        own = {
+            "conv_padding": self.filters.padding,
+            "conv_stride": self.filters.stride,
+            "layers": len(self.stack),
+        }
         return found | own | {"select": self.select}
 
     def _written_shape(self) -> tuple[int, ...]:

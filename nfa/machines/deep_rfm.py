@@ -82,10 +82,10 @@ class DeepRFM(LayeredMachine):
     @staticmethod
     def layers_of(options: Mapping[str, Any]) -> tuple[Layer, ...]:
         """As many as the depth, alike."""
-        return point_layers(
-            options["depth"], chosen(Radial, options), chosen(RandomFeatures, options), update=update_of(options),
-            solver=chosen(Solver, options), **{name: options[name] for name in _OF_A_LAYER},
-        )  # fmt: skip
+        kernel, lift = chosen(Radial, options), chosen(RandomFeatures, options)
+        of_a_layer = {name: options[name] for name in _OF_A_LAYER}
+        of_a_layer |= {"update": update_of(options), "solver": chosen(Solver, options)}
+        return point_layers(options["depth"], kernel, lift, **of_a_layer)
 
     def _own(self, options: Mapping[str, Any]) -> None:
         super()._own(options)
@@ -108,7 +108,12 @@ class DeepRFM(LayeredMachine):
     def _options(self) -> dict[str, Any]:
         layer = self.stack[0]
         found = checked(self.defaults, layer, layer.update, layer.solver, layer.lift, layer.kernel)
-        own = {"depth": len(self.stack), "labels": self.labels, "select": self.select, "learn": layer.update.name}
+        own = {
+            "depth": len(self.stack),
+            "labels": self.labels,
+            "select": self.select,
+            "learn": layer.update.name,
+        }
         return layer.kernel.kernel_options | found | own
 
     def _written_shape(self) -> int:
@@ -124,7 +129,7 @@ _OF_A_LAYER = ("ridge", "rounds", "offset", "criterion", "unit_norm")
 def point_layers(
     depth: int, kernel: Radial, lift: RandomFeatures, *, last: bool = True, **options: Any
 ) -> tuple[Layer, ...]:
-    """Layers with random features, which end with their last round; unless ``last``, without the last ones."""
+    """Layers that end with their last round, with random features; unless ``last``, the last one without."""
     layer = Layer(kernel=kernel, lift=lift, keeps="last", **options)
     stack = (layer,) * whole("depth", depth, 1)
     return stack if last else (*stack[:-1], replace(layer, lift=None))

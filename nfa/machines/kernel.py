@@ -106,7 +106,7 @@ class Kernel(ABC):
         """
 
     def root(self, agop: KernelAgop, old: Metric, power: float, normalization: str) -> tuple[Tensor, int]:
-        """F (d, k) with ``F Fᵀ = G^power``, rescaled, for an AGOP G in coordinates of the old metric; its rank.
+        """F (d, k) with ``F Fᵀ = G^power``, rescaled, and its rank, for G in coordinates of the old metric.
 
         Raises:
             NfaError: G is zero.
@@ -140,6 +140,7 @@ class Kernel(ABC):
         """Of what a layer hands on."""
         return lift.shape(shape)
 
+    @abstractmethod
     def check_shape(self, shape: Sequence[int], index: int) -> None:
         """Refuse inputs of layer ``index`` that are smaller than what the kernel sees."""
 
@@ -164,4 +165,3 @@ class Kernel(ABC):
         Raises:
             NfaError: what is there does not belong together.
         """
-

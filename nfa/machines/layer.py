@@ -12,7 +12,7 @@ from torch import Tensor
 from nfa.checks import choice, flag, not_negative, settle, whole
 from nfa.errors import NfaError
 from nfa.kernels import Metric, exact_products
-from nfa.machines.criteria import CRITERIA, mse
+from nfa.machines.criteria import CRITERIA
 from nfa.machines.kernel import Kernel
 from nfa.machines.offset import OFFSETS, with_offset, without_offset
 from nfa.machines.predictor import Predictor
@@ -162,7 +162,13 @@ class Layer:
         U = kernel.images(metric, X if offset is None else X - offset)
         Y, intercept = without_offset(self.offset, Y, X.dtype)
         plain = Predictor(
-            kernel, metric, U, Y, offset, X if offset is not None and metric.root is not None else None, intercept
+            kernel,
+            metric,
+            U,
+            Y,
+            offset,
+            X if offset is not None and metric.root is not None else None,
+            intercept,
         )
         seen = None if validation is None else plain.coordinates(validation[0])
         clock.lap("kernel")
@@ -185,7 +191,9 @@ class Layer:
         train_scores = with_offset(self._train_scores(system, solution, Y), intercept)
         clock.lap("predict")
         if not bool(torch.isfinite(train_scores).all()):
-            raise NfaError(f"the predictions on the training {kernel.noun} are not finite: give a larger ridge")
+            raise NfaError(
+                f"the predictions on the training {kernel.noun} are not finite: give a larger ridge"
+            )
         predictor = replace(plain, kernel=system.kernel, coefficients=coefficients)
         return Fit(
             predictor, solution, train_scores, val_scores, system.facts, clock.seconds, system.distances

@@ -14,9 +14,10 @@ from nfa.errors import NfaError
 from nfa.machines.layer import Layer
 from nfa.machines.machine import Machine, _warn
 from nfa.machines.network import DeepNetwork
+from nfa.machines.reached import Kept
 from nfa.machines.rounds import told
 from nfa.machines.saved import expect, expect_room, index_in, save_machine
-from nfa.machines.steps import FAILURES, Kept, Steps
+from nfa.machines.steps import FAILURES, Steps
 from nfa.status import StatusLine
 
 SELECTIONS = ("last", "best")
@@ -44,7 +45,9 @@ class LayeredMachine(Machine):
     def _run(self, steps: Steps, progress: bool) -> None:
         """Step through all rounds of all layers."""
         line, rows = StatusLine() if progress else None, []
-        steps.network = self._network = DeepNetwork(self.stack, self._shape, steps.Y.shape[1]).to(steps.X.device)
+        steps.network = self._network = DeepNetwork(self.stack, self._shape, steps.Y.shape[1]).to(
+            steps.X.device
+        )
         steps.resumable = True
         found = steps.after()
         while True:
@@ -53,7 +56,10 @@ class LayeredMachine(Machine):
             except FAILURES as error:
                 if not self.history:
                     raise
-                _warn(f"layer {len(self.history)} failed ({error}); the machine is that of layer {self.best_layer}")
+                _warn(
+                    f"layer {len(self.history)} failed ({error}); the machine is that of layer "
+                    f"{self.best_layer}"
+                )
                 break
             if step is None:
                 break
@@ -61,12 +67,12 @@ class LayeredMachine(Machine):
                 rows.append({"layer": step.layer, "round": step.index, **step.update, **step.row})
             else:
                 _warn(
-                    f"round {step.index + 1} of layer {step.layer} failed ({step.failed}); the layer is that of "
-                    f"round {step.index}"
+                    f"round {step.index + 1} of layer {step.layer} failed ({step.failed}); the layer is that "
+                    f"of round {step.index}"
                 )
                 rows[-1] = {**rows[-1], **step.row}
             if step.last:
-                self._network.end_layer(step.layer, self.stack[step.layer].rounds, step.kept.predictor, step.kept.ridge)
+                self._network.end_layer(step.layer, step.rounds, step.kept.predictor, step.kept.ridge)
                 self._add_layer(rows, step.kept)
                 rows = []
                 if line is not None:

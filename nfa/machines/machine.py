@@ -18,9 +18,10 @@ from nfa.machines.layer import Layer, Pair
 from nfa.machines.network import KernelNetwork
 from nfa.machines.options import bound, signature_of
 from nfa.machines.predictor import Predictor
+from nfa.machines.reached import Round
 from nfa.machines.rounds import Progress, RoundFailedWarning
 from nfa.machines.saved import expect, history_of, index_in, opened_machine, save_machine
-from nfa.machines.steps import FAILURES, Round, Steps
+from nfa.machines.steps import FAILURES, Steps
 from nfa.machines.targets import Label, TargetCode
 
 
@@ -111,10 +112,9 @@ class Machine(ABC):
         self._check_validation(X_val)
         X = self._inputs(X)
         targets = TargetCode.of(y, y_val)
-        if self.stack[0].criterion != "mse" and not targets.classes:
-            raise NfaError(
-                f"criterion={self.stack[0].criterion!r} needs labels of classes, got real targets: choose 'mse'"
-            )
+        criterion = self.stack[0].criterion
+        if criterion != "mse" and not targets.classes:
+            raise NfaError(f"criterion={criterion!r} needs labels of classes, got real targets: choose 'mse'")
         Y, validation = self._columns(targets, y, X), None
         if X_val is not None:
             points = self._inputs(X_val, X.shape[1:]).to(X)

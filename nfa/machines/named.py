@@ -57,22 +57,24 @@ def deep_conv_network(
     seed: int = 0,
 ) -> DeepNetwork:
     """The network of a Deep ConvRFM; see `DeepNetwork`."""
-    stack = conv_layers(layers, Patches(ConvKernel(**kernel)), ConvFeatures(**features), solver=Solver(seed=seed))
+    stack = conv_layers(
+        layers, Patches(ConvKernel(**kernel)), ConvFeatures(**features), solver=Solver(seed=seed)
+    )
     return DeepNetwork(stack, tuple(shape), outputs)
 
 
 def described(layers: Sequence[Layer], shape: Sequence[int], outputs: int, *, deep: bool) -> dict[str, Any]:
     """What builds the network of these layers anew: a name of a function here, and plain arguments."""
-    first = layers[0]
+    first, options = layers[0], {}
     if isinstance(first.kernel, Radial):
+        kind, options = "radial", first.kernel.kernel_options
         found = {"kernel": first.kernel.kernel, "in_features": shape[0], "outputs": outputs}
-        own = {"depth": len(layers), "features": first.lift, "seed": first.solver.seed, "unit_norm": first.unit_norm}
-        kind = "radial"
+        own = {"depth": len(layers), "unit_norm": first.unit_norm}
     else:
+        kind, own = "conv", {"layers": len(layers)}
         found = {"kernel": asdict(first.kernel.function), "shape": list(shape), "outputs": outputs}
-        own = {"layers": len(layers), "features": first.lift or ConvFeatures(), "seed": first.solver.seed}
-        kind = "conv"
-    own["features"] = asdict(own["features"]) if deep else None
-    options = first.kernel.kernel_options if kind == "radial" else {}
+    if deep:
+        lift = first.lift or ConvFeatures()
+        found |= own | {"features": asdict(lift), "seed": first.solver.seed}
     name = f"deep_{kind}_network" if deep else f"{kind}_network"
-    return {"_target_": f"{__name__}.{name}", **found, **(own if deep else {}), **options}
+    return {"_target_": f"{__name__}.{name}", **found, **options}

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from nfa.machines.fitted_sizes import SizedOnLoad
 from nfa.machines.kernel import Kernel
 from nfa.machines.predictor import Predictor
+from nfa.machines.reached import Kept, Reached, Round
 from nfa.machines.rounds import stream
-from nfa.machines.tails import KernelSum, metric_of_weight
+from nfa.machines.tails import KernelSum
 
 if TYPE_CHECKING:
     from nfa.machines.layer import Layer
@@ -77,6 +78,19 @@ class KernelNetwork(SizedOnLoad):
             self.set_tensor("offset", predictor.offset)
         self.feature_map.set_tensor("weight", predictor.weight.contiguous())
         self.tail.take_over(predictor, ridge)
+
+    def take(self, found: Round) -> None:
+        """Hold what a step of a machine found, unless it failed."""
+        if found.failed is None:
+            self.take_over(found.fit.predictor, found.fit.solution.ridge)
+
+    def reached(self, rounds: int) -> Reached:
+        """Where a fit goes on from of which so many rounds are done."""
+        predictor = self.predictor()
+        if predictor is None:
+            return Reached()
+        kept = Kept(rounds - 1, predictor, float(self.ridge), math.inf)
+        return Reached(0, rounds - 1, predictor, kept)
 
     def predictor(self) -> Predictor | None:
         """The fit that is held; None before the first one."""
@@ -165,13 +179,26 @@ class DeepNetwork(SizedOnLoad):
             self.set_tensor("best_transform", predictor.weight)
             self.set_tensor("best_coefficients", predictor.coefficients)
 
-    def best(self) -> Predictor | None:
-        """The fit of the best round of the layer; None where the last one is kept, or before the first."""
-        last = self.predictor()
-        if not self.keeps_best or last is None:
-            return None
-        metric = metric_of_weight(self.best_transform)
-        return replace(last, metric=metric, coefficients=self.best_coefficients)
+    def take(self, found: Round) -> None:
+        """Hold what a step of a machine found, and with the last round of a layer what that keeps."""
+        kept = found.kept
+        if found.failed is None:
+            error = kept.error if kept.index == found.index else math.inf
+            self.take_over(found.layer, found.index, found.fit.predictor, found.fit.solution.ridge, error)
+        if found.last:
+            self.end_layer(found.layer, found.rounds, kept.predictor, kept.ridge)
+
+    def reached(self, rounds: int = 0) -> Reached:
+        """Where a fit goes on from."""
+        (layer, index), last = self.position.tolist(), self.predictor()
+        if last is None:
+            return Reached()
+        kept = Kept(index, last, float(self.tail.ridge), -index)
+        if self.keeps_best:
+            metric = self.tail.metric(self.best_transform)
+            best = replace(last, metric=metric, coefficients=self.best_coefficients)
+            kept = Kept(int(self.best_round), best, float(self.best_ridge), float(self.best_error))
+        return Reached(layer, index, last, kept)
 
     def end_layer(self, layer: int, rounds: int, predictor: Predictor, ridge: float) -> None:
         """Hold the fit that a layer ends with, after which no round of it comes."""

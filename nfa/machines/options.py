@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
 
-from nfa.checks import known_options
+from nfa.checks import choice, known_options
 from nfa.kernels import option_names
 from nfa.machines.update import UPDATES, Update
-from nfa.checks import choice
 
 Part = TypeVar("Part")
 
@@ -17,7 +16,9 @@ def signature_of(defaults: Mapping[str, Any], positional: int) -> inspect.Signat
     """The signature of a machine with these options, of which the first ones may be given by position."""
     kinds = inspect.Parameter
     return inspect.Signature(
-        kinds(name, kinds.POSITIONAL_OR_KEYWORD if place < positional else kinds.KEYWORD_ONLY, default=default)
+        kinds(
+            name, kinds.POSITIONAL_OR_KEYWORD if place < positional else kinds.KEYWORD_ONLY, default=default
+        )
         for place, (name, default) in enumerate(defaults.items())
     )
 
@@ -41,9 +42,9 @@ def chosen(part: type[Part], options: Mapping[str, Any], **others: Any) -> Part:
     return part(**{**own, **others})
 
 
-def update_of(options: Mapping[str, Any], **others: Any) -> Update:
+def update_of(options: Mapping[str, Any]) -> Update:
     """The update of the name ``learn``."""
-    return chosen(UPDATES[choice("learn", options["learn"], tuple(UPDATES))], options, **others)
+    return chosen(UPDATES[choice("learn", options["learn"], tuple(UPDATES))], options)
 
 
 def checked(defaults: Mapping[str, Any], *parts: Any) -> dict[str, Any]:

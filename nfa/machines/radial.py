@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from nfa.checks import choice, plain, settle
@@ -89,7 +88,7 @@ class Radial(Kernel):
         return check_points(X, None if shape is None else shape[0])
 
     def width(self, shape: Sequence[int]) -> int:
-        """d."""
+        """D."""
         return shape[0]
 
     def center(self, X: Tensor) -> Tensor:
@@ -185,6 +184,9 @@ class Radial(Kernel):
         """Radial functions around the centers."""
         return RadialSum(self, self.width(shape), outputs)
 
+    def check_shape(self, shape: Sequence[int], index: int) -> None:
+        """Any will do."""
+
     def stage(self, shape: Sequence[int], lift: Any, unit_norm: bool, seed: int) -> nn.Module:
         """With random features."""
         return PointStage(self.width(shape), lift, unit_norm, seed)
@@ -200,9 +202,7 @@ class Radial(Kernel):
         """With the bandwidth that was chosen."""
         make_kernel(self.kernel, state["bandwidth"], **self.kernel_options)
         root, offset = tensors.get("root"), expect("offset", tensors.get("offset"), None)
-        metric = Metric(
-            root, choice("metric", state["metric"], _KINDS[None if root is None else root.dim()])
-        )
+        metric = Metric(root, choice("metric", state["metric"], _KINDS[None if root is None else root.dim()]))
         if root is not None:
             expect("root", root, len(offset), *[None] * (root.dim() - 1))
         centers = expect("centers", tensors.get("centers"), None, metric.rank or len(offset))

@@ -15,63 +15,12 @@ from nfa.machines.criteria import mse
 from nfa.machines.layer import Fit, Layer, Pair
 from nfa.machines.network import DeepNetwork
 from nfa.machines.normalization import symmetric
-from nfa.machines.predictor import Predictor
 from nfa.machines.random_features import check_rows
+from nfa.machines.reached import Kept, Reached, Round
 from nfa.machines.rise import Rise
 from nfa.machines.targets import TargetCode
 
 FAILURES = (NfaError, torch.OutOfMemoryError)
-
-
-@dataclass(frozen=True)
-class Kept:
-    """The round that a layer would end with now.
-
-    Attributes:
-        index: of the round.
-        predictor: its fit, found with a ``ridge``.
-        error: on validation data, by the criterion; less the index of the round where there are none.
-    """
-
-    index: int
-    predictor: Predictor
-    ridge: float
-    error: float
-
-
-@dataclass(frozen=True)
-class Reached:
-    """Where a fit goes on from: the layer and the round that were fitted last; round -1 before the first."""
-
-    layer: int = 0
-    index: int = -1
-    predictor: Predictor | None = None
-    kept: Kept | None = None
-
-
-@dataclass(frozen=True)
-class Round:
-    """What a step of the loop leaves behind.
-
-    Attributes:
-        layer: index of the layer.
-        index: of the round in it.
-        fit: of this round; None where it failed.
-        row: what a history tells of the fit, and with the last round of the layer.
-        update: and of the update that led to it.
-        kept: what the layer would end with now.
-        last: whether no round of this layer comes after it.
-        failed: what ended the layer before its last round: index and row are then those of the round before.
-    """
-
-    layer: int
-    index: int
-    fit: Fit | None
-    row: dict[str, Any]
-    update: dict[str, Any]
-    kept: Kept
-    last: bool
-    failed: Exception | None = None
 
 
 @dataclass
@@ -145,7 +94,8 @@ class Steps:
                     raise
                 kept = kept or Kept(index - 1, predictor, 0.0, 0.0)
                 kept = self._finished(layer, kept, H)
-                yield from self._last(number, layer, Round(number, index - 1, None, row, update, kept, True, error))
+                found = Round(number, index - 1, None, row, update, kept, layer.rounds, error)
+                yield from self._last(number, layer, found)
                 return
             fit = fit.settled() if self.resumable else fit
             predictor, distances = fit.predictor, fit.distances
@@ -154,7 +104,7 @@ class Steps:
             if kept is None or layer.keeps == "last" or error < kept.error:
                 kept = Kept(index, predictor, fit.solution.ridge, error)
             row = self._row(fit, seen)
-            found = Round(number, index, fit, row, update, kept, index == layer.rounds)
+            found = Round(number, index, fit, row, update, kept, layer.rounds)
             if found.last:
                 yield from self._last(number, layer, found)
             else:

@@ -133,7 +133,11 @@ class RadialSystem(System):
     def _matrix(self) -> tuple[Tensor, float]:
         """K, and the bytes that a factor may take beside it."""
         r = self.distances
-        K = KernelOperator(self.function, self.points).matrix() if r is None else self.function.value_(r.clone())
+        K = (
+            KernelOperator(self.function, self.points).matrix()
+            if r is None
+            else self.function.value_(r.clone())
+        )
         self.lap("kernel")
         spare = room(self.points.device, None)
         if self.solver.memory is not None:

@@ -61,11 +61,22 @@ class KernelSum(SizedOnLoad):
         b = predictor.intercept
         self.set_tensor("intercept", torch.zeros_like(self.intercept) if b is None else b)
 
+    def metric(self, weight: Tensor) -> Metric:
+        """Of a feature map of this weight W (k, …), ``M = WᵀW``; the identity where W is."""
+        W = weight.detach().flatten(1)
+        if W.shape[0] == W.shape[1] and bool((W == torch.eye(len(W)).to(W)).all()):
+            return Metric.identity()
+        return Metric.factored(self._root(W))
+
+    @staticmethod
+    def _root(W: Tensor) -> Tensor:
+        return W.mT.contiguous()
+
     def predictor(self, weight: Tensor, offset: Tensor | None = None) -> Predictor | None:
         """The fit that is held, behind a feature map of this weight (k, d); None before the first one."""
         if not len(self.centers):
             return None
-        metric, b = metric_of_weight(weight), intercept_or_none(self.intercept)
+        metric, b = self.metric(weight), intercept_or_none(self.intercept)
         return Predictor(self.kernel, metric, self.centers, self.coefficients, offset, intercept=b)
 
 
@@ -124,6 +135,10 @@ class PatchSum(KernelSum):
         """Behind the transform that is held, whatever the weight."""
         return super().predictor(self.transform)
 
+    @staticmethod
+    def _root(W: Tensor) -> Tensor:
+        return W.mT  # the kernel multiplies by T as it is in memory
+
     def forward(self, u: Tensor, same: Tensor) -> Tensor:
         """Outputs (n, outputs).
 
@@ -135,15 +150,6 @@ class PatchSum(KernelSum):
             u, self.transform, self.centers, self.coefficients, same, self.kernel.function
         )
         return sums + self.intercept.to(sums)
-
-
-def metric_of_weight(W: Tensor) -> Metric:
-    """The metric of W (k, d), ``M = WᵀW``, and the identity for that."""
-    W = W.detach().flatten(1)
-    square = W.shape[0] == W.shape[1]
-    if square and bool((W == torch.eye(len(W)).to(W)).all()):
-        return Metric.identity()
-    return Metric.factored(W.mT.contiguous())
 
 
 def matches(points: Tensor, centers: Tensor) -> Tensor:

@@ -76,8 +76,8 @@ class Agop(Update):
         centering: of the gradients: ``none``, ``output`` (its own mean for each output), ``pooled``.
         normalization: of M: ``max`` divides by the largest entry, ``trace`` by the trace, ``none``.
         agop_samples: take the AGOP over so many training samples; None takes all.
-        agop_draw: these ``random`` ones, anew each round without replacement, or the ``first``, as published for
-            images.
+        agop_draw: these ``random`` ones, anew each round without replacement, or the ``first``, as published
+            for images.
         metric: ``full``, or ``diagonal``, which keeps the diagonal of G alone.
 
     Raises:

@@ -6,8 +6,8 @@ import torch
 from datamodules.splits import Split
 from datamodules.synthetic import LowRank
 from nfa.kernels import Metric
-from nfa.machines.conv_round import ConvRecursion
-from nfa.machines.recursion import Recursion
+from nfa.machines.patches import metric_of
+from nfa.machines.update import Agop
 
 SMALL = (
     "data=low_rank", "data.dim=16", "data.n=100", "data.n_test=40", "data.val_fraction=0", "callbacks=none",
@@ -71,8 +71,8 @@ def test_a_round_that_does_harm_is_not_kept(run, monkeypatch, model):
     blind[15, 15] = 1.0
     T = torch.zeros(4, 4)
     T[3, 3] = 1e-3
-    monkeypatch.setattr(Recursion, "next_metric", lambda *_: (Metric.factored(blind), {}))
-    monkeypatch.setattr(ConvRecursion, "next_transform", lambda *_: (T, {}))
+    learned = metric_of(T) if "conv" in model else Metric.factored(blind)
+    monkeypatch.setattr(Agop, "__call__", lambda *_: (learned, {}))
     with pytest.warns(UserWarning, match="failed .the training error rose"):
         done = run(f"model={model}", *SMALL, *MODELS[model], small=False)
     assert done.code == 0, done.err

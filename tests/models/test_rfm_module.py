@@ -14,7 +14,10 @@ import nfa
 from datamodules import Digits, Tabular
 from models.gather import gather_samples
 from nfa.kernels import Metric
-from nfa.machines.network import KernelNetwork
+from nfa.machines.layer import Layer
+from nfa.machines.named import radial_network
+from nfa.machines.radial import Radial
+from nfa.machines.update import Agop
 from nfa.rows import read_csv
 from tests.waiting import HANGS, meeting_place
 
@@ -35,7 +38,7 @@ def digits(**options):
 
 
 def machine_of(weights, part="network", kernel="laplace"):
-    network = KernelNetwork(kernel, 64, 10)
+    network = radial_network(kernel, 64, 10)
     state = {k.removeprefix(f"{part}."): v for k, v in weights.items() if k.startswith(f"{part}.")}
     network.load_state_dict(state)
     return network
@@ -146,14 +149,14 @@ def digits_without_validation():
 
 
 def test_a_failing_round_keeps_the_one_before(run, monkeypatch):
-    original = nfa.machines.recursion.Recursion.next_metric
+    original = Agop.__call__
 
-    def broken(self, predictor, index, distances=None):
+    def broken(self, predictor, index, *arguments):
         if index == 1:
             raise nfa.NfaError("the AGOP is not finite")
-        return original(self, predictor, index, distances)
+        return original(self, predictor, index, *arguments)
 
-    monkeypatch.setattr(nfa.machines.recursion.Recursion, "next_metric", broken)
+    monkeypatch.setattr(Agop, "__call__", broken)
     with pytest.warns(UserWarning, match="round 2 failed"):
         done = run("model=rfm", "trainer.max_epochs=5")
     assert done.code == 0, done.err
@@ -217,7 +220,7 @@ def test_a_refit_that_fails_keeps_the_run(run, monkeypatch):
     def broken(self, predictor, ridge, X, Y):
         raise nfa.NfaError("no memory")
 
-    monkeypatch.setattr(nfa.machines.recursion.Recursion, "refit", broken)
+    monkeypatch.setattr(Layer, "refit", broken)
     with pytest.warns(UserWarning, match="the refit failed"):
         done = run("model=rfm", "model.refit=true", "trainer.max_epochs=2")
     assert done.code == 0, done.err
@@ -324,11 +327,9 @@ def test_samples_are_gathered_in_their_order(tmp_path, n):
 
 
 def test_an_unfitted_network_gives_zero_and_has_the_identity():
-    network = KernelNetwork("laplace", 4, 2)
+    network = radial_network("laplace", 4, 2)
     assert torch.equal(network(torch.randn(3, 4)), torch.zeros(3, 2))
     assert network.predictor() is None
-    fit = nfa.machines.recursion.Recursion(bandwidth=1.0).fit(
-        Metric.identity(), torch.randn(8, 4), torch.randn(8, 2)
-    )
-    network.hold(fit.predictor, 1e-3)
+    fit = Layer(Radial(bandwidth=1.0)).fit(Metric.identity(), torch.randn(8, 4), torch.randn(8, 2))
+    network.take_over(fit.predictor, 1e-3)
     assert network.predictor().metric.kind == "identity"

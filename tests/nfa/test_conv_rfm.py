@@ -8,13 +8,16 @@ import torch
 from torch import nn
 
 from nfa import NfaError, agop, audit
+from nfa.kernels import Metric
 from nfa.kernels.conv import ConvKernel
-from nfa.machines.conv_network import ConvKernelNetwork, beside
-from nfa.machines.conv_predictor import matches
 from nfa.machines.conv_rfm import ConvRFM
-from nfa.machines.conv_round import ConvRecursion
+from nfa.machines.named import conv_network
 from nfa.machines.patch_agop import patch_agop
+from nfa.machines.patches import gradients_at, transform_of
 from nfa.machines.rounds import RoundFailedWarning
+from nfa.machines.system import Solver
+from nfa.machines.tails import beside, matches
+from nfa.machines.update import Agop
 from tests.nfa import conv_rfm_oracle as oracle
 
 D = torch.float64
@@ -55,19 +58,19 @@ def test_rounds_equal_the_oracle(case):
     (X, y), (X_test, _) = images(), images(3, seed=1)
     machine = ConvRFM(ridge=1e-2, rounds=2, **options).fit(X, y)
     Y = torch.eye(3, dtype=D)[y]
-    recursion = replace(machine.recursion, offset="none")
-    slow = oracle.run_conv_rfm(X, Y, X_test, slow_kernel(recursion.kernel), 1e-2, 2, **slow_options)
-    T = None
+    layer = replace(machine.stack[0], offset="none")
+    slow = oracle.run_conv_rfm(X, Y, X_test, slow_kernel(layer.kernel.function), 1e-2, 2, **slow_options)
+    metric = Metric.identity()
     for index in range(3):
-        fit = recursion.fit(T, X, Y)
-        assert far(fit.predictor.root(), slow.T[index]) < 1e-8
-        assert fit.scale == pytest.approx(slow.scale[index], rel=1e-10)
+        fit = layer.fit(metric, X, Y)
+        assert far(fit.predictor.weight, slow.T[index]) < 1e-8
+        assert fit.facts["scale"] == pytest.approx(slow.scale[index], rel=1e-10)
         assert far(fit.solution.coefficients, slow.alpha[index]) < 1e-8
         assert far(fit.predictor(X_test), slow.prediction[index]) < 1e-8
         if index < 2:
             same = torch.arange(len(X))[: slow_options.get("images")]
-            assert far(fit.predictor.agop(X[same], same), slow.agop[index]) < 1e-8
-            T, _ = recursion.next_transform(fit.predictor, index)
+            assert far(gradients_at(fit.predictor, X[same], same), slow.agop[index]) < 1e-8
+            metric, _ = layer.update(fit.predictor, index, Solver())
     assert far(machine.transform, slow.T[-1]) < 1e-8
     assert far(machine.M, slow.T[-1] @ slow.T[-1]) < 1e-8
     assert far(machine.scores(X_test), slow.prediction[-1]) < 1e-8
@@ -82,7 +85,7 @@ def test_validation_images_choose_ridge_and_round_as_in_the_oracle(criterion):
     machine = ConvRFM(2, 1, ridges, 3, None, criterion=criterion).fit(X, y, X_val, y_val)
     Y, Y_val = (torch.eye(3, dtype=D)[labels] for labels in (y, y_val))
     slow = oracle.run_conv_rfm(
-        X, Y, X_val, slow_kernel(machine.recursion.kernel), ridges, 3, X_val=X_val, Y_val=Y_val,
+        X, Y, X_val, slow_kernel(machine.stack[0].kernel.function), ridges, 3, X_val=X_val, Y_val=Y_val,
         select=criterion,
     )  # fmt: skip
     assert [row["ridge"] for row in machine.history] == slow.ridge
@@ -98,9 +101,9 @@ def test_validation_images_choose_ridge_and_round_as_in_the_oracle(criterion):
 def test_the_ridge_is_relative_to_the_largest_kernel_value():
     (X, y), (X_test, _) = images(), images(3, seed=1)
     machine = ConvRFM(2, 2, 1e-1, 0).fit(X, y)
-    K = machine.recursion.kernel.matrix(X)
+    K = machine.stack[0].kernel.function.matrix(X)
     a = torch.linalg.solve(K + 0.1 * K.max() * torch.eye(7, dtype=D), torch.eye(3, dtype=D)[y])
-    assert far(machine.scores(X_test), machine.recursion.kernel.matrix(X_test, X) @ a) < 1e-10
+    assert far(machine.scores(X_test), machine.stack[0].kernel.function.matrix(X_test, X) @ a) < 1e-10
     assert far(machine.scores(X), K @ a) < 1e-10
     assert torch.equal(machine.transform, torch.eye(8, dtype=D))
 
@@ -132,8 +135,9 @@ def test_numbers_and_the_seed():
     assert machine.predict(X).shape == (9,)
     assert torch.equal(machine.M, again.M)
     assert not torch.allclose(machine.M, other.M)
-    assert torch.equal(first.recursion.images(9, 0), torch.arange(3))
-    drawn = [machine.recursion.images(9, index).tolist() for index in range(5)]
+    cpu = torch.device("cpu")
+    assert torch.equal(first.stack[0].update.points(9, 0, 5, cpu), torch.arange(3))
+    drawn = [machine.stack[0].update.points(9, index, 0, cpu).tolist() for index in range(5)]
     assert len({tuple(of) for of in drawn}) > 1
     assert all(len(set(of)) == 3 for of in drawn)
 
@@ -160,8 +164,8 @@ def test_patience_and_refit():
     both = ConvRFM(2, 1, rounds=2, refit=True).fit(X, y, *validation)
     assert len(both.predictor.centers) == 18
     X, y = (torch.cat(pair) for pair in zip((X, y), validation, strict=True))
-    recursion = replace(both.recursion, offset="none")
-    fit = recursion.fit(both.predictor.transform, X, torch.eye(3, dtype=D)[y])
+    layer = replace(both.stack[0], offset="none")
+    fit = layer.fit(both.predictor.metric, X, torch.eye(3, dtype=D)[y])
     assert far(both.predictor.coefficients, fit.predictor.coefficients) < 1e-10
 
 
@@ -177,7 +181,12 @@ def test_constant_images_zero_patches_and_equal_backgrounds(dtype):
     X = X.to(dtype)
     machine = ConvRFM(2, 2, 1e-2, 2, None).fit(X, y)
     slow = oracle.run_conv_rfm(
-        X.double(), torch.eye(3, dtype=D)[y], X.double(), slow_kernel(machine.recursion.kernel), 1e-2, 2
+        X.double(),
+        torch.eye(3, dtype=D)[y],
+        X.double(),
+        slow_kernel(machine.stack[0].kernel.function),
+        1e-2,
+        2,
     )
     assert far(machine.M.double(), slow.T[-1] @ slow.T[-1]) < (1e-6 if dtype == D else 1e-3)
     assert far(machine.scores(X).double(), slow.prediction[-1]) < (1e-6 if dtype == D else 1e-3)
@@ -235,14 +244,14 @@ def test_bad_options_and_bad_data():
 
 def test_a_round_that_fails_leaves_the_one_before(monkeypatch):
     X, y = images()
-    original = ConvRecursion.next_transform
+    original = Agop.__call__
 
-    def failing(self, predictor, index):
+    def failing(self, predictor, index, *arguments):
         if index == 1:
             raise NfaError("no second update")
-        return original(self, predictor, index)
+        return original(self, predictor, index, *arguments)
 
-    monkeypatch.setattr(ConvRecursion, "next_transform", failing)
+    monkeypatch.setattr(Agop, "__call__", failing)
     with pytest.warns(RoundFailedWarning, match="round 2 failed"):
         machine = ConvRFM(2, 1, rounds=4).fit(X, y)
     assert machine.best_round == 1
@@ -275,15 +284,17 @@ def test_the_network_is_the_machine_and_an_audit_measures_its_agop(case, dtype):
     assert far(network(points), machine.scores(points)) < tolerance
     same = torch.tensor([0, 1, 2, 5, -1, -1])
     assert torch.equal(matches(points, X), same)
-    own = patch_agop(machine.recursion.kernel, points, X, p.coefficients, p.transform, same=same)
+    own = patch_agop(
+        machine.stack[0].kernel.function, points, X, p.coefficients, transform_of(p.metric), same=same
+    )
     W = network.feature_map.weight.flatten(1)
     assert far(W.mT @ W, machine.M) < 1e-6
     measured = agop(network, [points])["feature_map"]
     assert far(measured.double(), own) < (1e-8 if dtype == D else 1e-3)
-    if dtype == D and machine.recursion.kernel.head == "flatten":
+    if dtype == D and machine.stack[0].kernel.function.head == "flatten":
         assert far(agop(network, [points[:1], points[1:]])["feature_map"], own) < 1e-8
         (row,) = audit(network, [points], chunk=2).rows
-        assert row.status == ("ok" if machine.rounds else row.status)
+        assert row.status == ("ok" if machine.stack[0].rounds else row.status)
         assert row.kind == "conv2d"
 
 
@@ -308,25 +319,25 @@ def test_patches_side_by_side():
 
 def test_an_unfitted_network_takes_over_fits_and_state_dicts():
     X, y = images()
-    network = ConvKernelNetwork(ConvKernel(2, 2), (2, 5, 6), 3)
+    network = conv_network(asdict(ConvKernel(2, 2)), (2, 5, 6), 3)
     assert torch.equal(network(X.float()), torch.zeros(7, 3))
     assert network.predictor() is None
     assert torch.equal(network.feature_map.weight.flatten(1), torch.eye(8))
     machine = ConvRFM(2, 2, rounds=1).fit(X, y)
-    network.hold(machine.predictor, 1e-3)
-    other = ConvKernelNetwork(asdict(ConvKernel(2, 2)), [2, 5, 6], 3)
+    network.take_over(machine.predictor, 1e-3)
+    other = conv_network(asdict(ConvKernel(2, 2)), [2, 5, 6], 3)
     nn.ModuleList([other]).load_state_dict({f"0.{k}": v for k, v in network.state_dict().items()})
     assert float(other.ridge) == 1e-3
     assert torch.equal(other.predictor()(X + 0.1), machine.scores(X + 0.1))
     # the next round from the loaded state is that of the machine
     longer = ConvRFM(2, 2, rounds=2).fit(X, y)
-    T, _ = machine.recursion.next_transform(other.predictor(), 1)
-    fit = replace(machine.recursion, offset="none").fit(T, X, torch.eye(3, dtype=D)[y])
+    metric, _ = machine.stack[0].update(other.predictor(), 1, Solver())
+    fit = replace(machine.stack[0], offset="none").fit(metric, X, torch.eye(3, dtype=D)[y])
     assert torch.equal(fit.predictor(X), longer.scores(X))
     first = ConvRFM(2, 2, rounds=0).fit(X, y).network()
-    assert first.predictor().transform is None
+    assert first.predictor().metric.root is None
     with pytest.raises(NfaError, match="need images of at least"):
-        ConvKernelNetwork(ConvKernel(3, 3), (1, 5, 5), 2)
+        conv_network(asdict(ConvKernel(3, 3)), (1, 5, 5), 2)
 
 
 @pytest.mark.parametrize("rounds", [0, 2])
@@ -339,8 +350,8 @@ def test_files(tmp_path, rounds):
     assert torch.equal(loaded.predict(X), machine.predict(X))
     assert torch.equal(loaded.M, machine.M)
     assert loaded.history == machine.history
-    assert (loaded.best_round, loaded.rounds) == (machine.best_round, rounds)
-    assert loaded.recursion == machine.recursion or loaded.recursion.ridges == machine.recursion.ridges
+    assert (loaded.best_round, loaded.stack[0].rounds) == (machine.best_round, rounds)
+    assert loaded.stack == machine.stack
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert torch.equal(loaded.fit(X, y, X + 0.2, y).M, machine.M)

@@ -1,22 +1,20 @@
 """`DeepConvRFM` against the loop oracle with the same filters, by steps, as a network, and in files."""
 
-from dataclasses import asdict
-
 import pytest
 import torch
 from torch import nn
 
 from nfa import NfaError, agop, audit
-from nfa.kernels.conv import ConvKernel
 from nfa.machines.conv_rfm import ConvRFM
-from nfa.machines.conv_round import ConvRecursion
-from nfa.machines.deep_conv_network import ConvFeatures, DeepConvNetwork
 from nfa.machines.deep_conv_rfm import DeepConvRFM
-from nfa.machines.deep_conv_round import DeepConvFit, DeepConvRecursion
+from nfa.machines.layer import Layer
+from nfa.machines.patches import gradients_at
+from nfa.machines.random_filters import ConvFeatures
 from nfa.machines.rounds import RoundFailedWarning
-from nfa.machines.targets import TargetCode
+from nfa.machines.update import Agop
 from tests.nfa import conv_rfm_oracle as oracle
 from tests.nfa.test_conv_rfm import far, images, slow_kernel
+from tests.nfa.test_deep_rfm import stepped, stepwise
 
 D = torch.float64
 
@@ -46,7 +44,7 @@ def test_layers_equal_the_oracle(case):
     ridges = [1e-3, 1e-1]
     machine = DeepConvRFM(2, 2, width=2, ridge=ridges, rounds=2, **options).fit(X, y, X_val, y_val)
     Y, Y_val = (torch.eye(3, dtype=D)[labels] for labels in (y, y_val))
-    kernel = slow_kernel(machine.options.recursion.kernel)
+    kernel = slow_kernel(machine.stack[0].kernel.function)
     slow_options = {"select": "mse"} | slow_options
     slow = oracle.deep_conv_rfm(X, Y, X_val, Y_val, X_test, kernel, ridges, 2, drawn(machine), **slow_options)
     assert len(machine.layers) == len(slow) == 2
@@ -72,8 +70,12 @@ def test_one_layer_is_a_conv_rfm_and_pooling_makes_images_smaller():
     A, T = machine.layers[0].random.weight, machine.layers[0].feature_map.weight
     z = nn.functional.conv2d(nn.functional.conv2d(X, T, padding=1), A).relu()
     assert far(H, nn.functional.avg_pool2d(z, 2)) < 1e-12
-    assert [layer.kernel.depth for layer in machine.layers] == [3, 2]
-    assert [layer.kernel.depth for layer in DeepConvRFM(2, 1, 3, 4, rounds=0).fit(X, y).layers] == [1, 1, 1]
+    assert [layer.kernel.function.depth for layer in machine.stack] == [3, 2]
+    assert [layer.kernel.function.depth for layer in DeepConvRFM(2, 1, 3, 4, rounds=0).fit(X, y).stack] == [
+        1,
+        1,
+        1,
+    ]
 
 
 def test_parts_change_nothing_and_equal_images_are_recognised(monkeypatch):
@@ -81,8 +83,8 @@ def test_parts_change_nothing_and_equal_images_are_recognised(monkeypatch):
     machine = DeepConvRFM(2, 2, width=5, rounds=1, activation="relu").fit(X.float(), y)
     H = machine.features(X.float(), 1)
     assert torch.equal(machine.predictor.centers, H)
-    monkeypatch.setattr("nfa.machines.deep_conv_network._HELD", 1)
-    monkeypatch.setattr("nfa.machines.conv_network._HELD", 600)
+    monkeypatch.setattr("nfa.machines.stages._HELD", 1)
+    monkeypatch.setattr("nfa.machines.tails._HELD", 600)
     assert torch.equal(machine.features(X.float(), 1), H)
     assert torch.equal(machine.features(X[3:4].float(), 1), H[3:4])
     assert far(machine.network()(X.float()), machine.scores(X.float())) < 1e-4
@@ -101,42 +103,33 @@ def test_the_network_is_the_machine_and_an_audit_measures_every_layer():
         "layer0.feature_map", "layer0.random", "layer1.feature_map", "layer1.random", "layer2.feature_map",
     ]  # fmt: skip
     assert all(row.status == "ok" and row.kind == "conv2d" for row in rows.values())
-    own = machine.predictor.agop(machine.features(points, 2))
+    own = gradients_at(machine.predictor, machine.features(points, 2))
     assert far(agop(network, [points])["layer2.feature_map"], own) < 1e-8
     x = (points[3:] + 0.2).requires_grad_()
     assert torch.autograd.gradcheck(network, (x,), atol=1e-6, fast_mode=True)
 
 
-def stepwise(options, X, y, validation):
-    kernel, features = asdict(options.recursion.kernel), asdict(options.features)
-    network = DeepConvNetwork(kernel, [*X.shape[1:]], 3, options.layers, features)
-    return DeepConvFit(options, network, X, y, TargetCode.of(y), validation)
-
-
 def test_steps_are_the_fit_and_go_on_from_a_state_dict():
     (X, y), validation = images(8), images(6, seed=1)
-    options = DeepConvRecursion(ConvRecursion(ConvKernel(2, 2)), ConvFeatures(4), 2, 2)
     machine = DeepConvRFM(2, 2, width=4, rounds=2).fit(X, y, *validation)
-    fit = stepwise(options, X, y, validation)
-    assert torch.equal(fit.network(X), torch.zeros(8, 3, dtype=D))
-    steps = 0
-    while not fit.done:
-        fit.step()
-        steps += 1
-        state = {name: tensor.clone() for name, tensor in fit.network.state_dict().items()}
-        after = stepwise(options, X, y, validation)
-        nn.ModuleList([after.network]).load_state_dict({f"0.{name}": t for name, t in state.items()})
+    network, steps = stepwise(machine, X, y, validation)
+    assert torch.equal(network.double()(X), torch.zeros(8, 3, dtype=D))
+    count = 0
+    for _ in stepped(network, steps):
+        count += 1
+        state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        after, left = stepwise(machine, X, y, validation)
+        nn.ModuleList([after]).load_state_dict({f"0.{name}": t for name, t in state.items()})
         with torch.no_grad():
-            assert torch.equal(after.network(X + 0.1), fit.network(X + 0.1))
-        if not after.done:  # the round to come is the same after a restart
-            row = after.step()
+            assert torch.equal(after(X + 0.1), network(X + 0.1))
+        row = next(stepped(after, left), None)
+        if row is not None:  # the round to come is the same after a restart
             expected = machine.history[row["layer"]]["rounds"][row["round"]]
             assert row["val_mse"] == expected["val_mse"]
-    assert steps == options.steps == 6
+    assert row is None
+    assert count == 6
     with torch.no_grad():
-        assert torch.equal(fit.network(X + 0.1), machine.scores(X + 0.1))
-    with pytest.raises(NfaError, match="no further step"):
-        fit.step()
+        assert torch.equal(network(X + 0.1), machine.scores(X + 0.1))
 
 
 def test_the_last_layer_or_the_best_on_validation_data():
@@ -182,7 +175,7 @@ def test_files(tmp_path, select):
     assert torch.equal(loaded.scores(X + 0.1), machine.scores(X + 0.1))
     assert loaded.best_layer == machine.best_layer
     assert loaded.history == machine.history
-    assert loaded.options == machine.options
+    assert loaded.stack == machine.stack
     for layer, expected in zip(loaded.layers, machine.layers, strict=True):
         assert torch.equal(layer.M, expected.M)
     loaded.save(tmp_path / "again.safetensors")
@@ -195,7 +188,7 @@ def test_files(tmp_path, select):
 
 def test_a_layer_that_fails_leaves_the_ones_before(monkeypatch, tmp_path):
     X, y = images(8)
-    calls, original = [], ConvRecursion.fit
+    calls, original = [], Layer.fit
 
     def failing(self, *arguments):
         calls.append(1)
@@ -203,7 +196,7 @@ def test_a_layer_that_fails_leaves_the_ones_before(monkeypatch, tmp_path):
             raise NfaError("no fit in layer 1")
         return original(self, *arguments)
 
-    monkeypatch.setattr(ConvRecursion, "fit", failing)
+    monkeypatch.setattr(Layer, "fit", failing)
     with pytest.warns(RoundFailedWarning, match="layer 1 failed"):
         machine = DeepConvRFM(2, 3, width=4, rounds=1).fit(X, y)
     assert len(machine.layers) == 1
@@ -216,14 +209,14 @@ def test_a_layer_that_fails_leaves_the_ones_before(monkeypatch, tmp_path):
 
 def test_a_round_that_fails_ends_its_layer(monkeypatch, tmp_path):
     X, y = images(8)
-    original = ConvRecursion.next_transform
+    original = Agop.__call__
 
-    def failing(self, predictor, index):
+    def failing(self, predictor, index, *arguments):
         if index == 1:
             raise NfaError("no second update")
-        return original(self, predictor, index)
+        return original(self, predictor, index, *arguments)
 
-    monkeypatch.setattr(ConvRecursion, "next_transform", failing)
+    monkeypatch.setattr(Agop, "__call__", failing)
     said = "round 2 of layer 0 failed .no second update.; the layer is that of round 1"
     with pytest.warns(RoundFailedWarning, match=said):
         machine = DeepConvRFM(2, 3, width=4, rounds=2).fit(X, y)

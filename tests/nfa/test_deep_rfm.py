@@ -10,12 +10,16 @@ from torch import nn
 from nfa import NfaError, agop, audit, input_agop
 from nfa.kernels import Metric
 from nfa.machines.deep_rfm import DeepRFM
-from nfa.machines.deep_round import DeepFit, DeepRecursion, symmetric
+from nfa.machines.layer import Layer
+from nfa.machines.network import DeepNetwork
+from nfa.machines.normalization import symmetric
 from nfa.machines.random_features import RandomFeatures, UnitRows, ZeroRowsWarning
-from nfa.machines.recursion import Recursion
 from nfa.machines.rfm import RFM
 from nfa.machines.rounds import RoundFailedWarning
+from nfa.machines.steps import Steps
+from nfa.machines.system import Solver
 from nfa.machines.targets import TargetCode
+from nfa.machines.update import Agop
 from tests.nfa import rfm_oracle as oracle
 
 D = torch.float64
@@ -31,7 +35,7 @@ def blobs(n=18, d=5, classes=3, seed=0):
 
 def drawn(machine):
     """The random numbers of a machine, as the oracle takes them."""
-    kind, found = machine.options.features.activation, []
+    kind, found = machine.stack[0].lift.activation, []
     for random in (layer.random for layer in machine.layers):
         b = torch.zeros(len(random.weight), dtype=D) if random.bias is None else random.bias
         found.append(oracle.Features(kind, random.weight.data, b))
@@ -229,48 +233,62 @@ def test_unit_rows_keep_zeros_and_their_gradients_are_finite():
 # --- one step at a time ----------------------------------------------------------------------------------
 
 
-def stepwise(options, X, y, validation=None):
-    network = options.network(X.shape[1], 3)
-    return DeepFit(options, network, X, y, TargetCode.of(y), validation)
+def stepwise(machine, X, y, validation=None):
+    """An unfitted network of a machine, and what steps through the rounds that are left of it."""
+    targets, network = TargetCode.of(y), DeepNetwork(machine.stack, X.shape[1:], 3)
+    seen = (
+        None
+        if validation is None
+        else (validation[0], machine._columns(targets, validation[1], X[: len(validation[0])]))
+    )
+    steps = Steps(
+        machine.stack, X, machine._columns(targets, y, X), targets, seen, network=network, resumable=True
+    )
+    return network, steps
+
+
+def stepped(network, steps):
+    """Rounds, held by the network one after the other."""
+    for found in steps.after(network.reached()):
+        network.take(found)
+        yield {"layer": found.layer, "round": found.index, **found.update, **found.row}
 
 
 def test_steps_are_the_fit_and_go_on_from_a_state_dict():
     (X, y), validation = blobs(), blobs(6, seed=1)
-    options = DeepRecursion(features=RandomFeatures("relu", 16), depth=3, rounds=2)
     machine = DeepRFM(3, 16, rounds=2).fit(X, y, *validation)
-    fit = stepwise(options, X, y, validation)
-    assert torch.equal(fit.network(X), torch.zeros(18, 3))
+    network, steps = stepwise(machine, X, y, validation)
+    assert torch.equal(network(X), torch.zeros(18, 3))
     rows = []
-    while not fit.done:
-        rows.append(fit.step())
-        state = {name: tensor.clone() for name, tensor in fit.network.state_dict().items()}
-        after = stepwise(options, X, y, validation)
-        nn.ModuleList([after.network]).load_state_dict({f"0.{name}": t for name, t in state.items()})
-        assert torch.equal(after.network(X), fit.network(X))
-        if not after.done:  # the round to come is the same after a restart
-            row, held = after.step(), machine.history[after.network.position[0]]["rounds"]
-            expected = held[row["round"]]
+    for told in stepped(network, steps):
+        rows.append(told)
+        state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        after, left = stepwise(machine, X, y, validation)
+        nn.ModuleList([after]).load_state_dict({f"0.{name}": t for name, t in state.items()})
+        assert torch.equal(after(X), network(X))
+        row = next(stepped(after, left), None)
+        if row is not None:  # the round to come is the same after a restart
+            expected = machine.history[row["layer"]]["rounds"][row["round"]]
             assert row["layer"] == expected["layer"]
-            assert row["val_mse"] == pytest.approx(expected["val_mse"], rel=1e-9)
-    assert len(rows) == options.steps
+            assert row["val_mse"] == expected["val_mse"]
+    assert row is None
+    assert len(rows) == 9
     assert [(row["layer"], row["round"]) for row in rows] == [(i, j) for i in range(3) for j in range(3)]
     timeless = [
         [{k: v for k, v in row.items() if not k.endswith("_seconds")} for row in found]
         for found in (rows, [row for layer in machine.history for row in layer["rounds"]])
     ]
     assert timeless[0] == timeless[1]
-    assert torch.allclose(fit.network(X + 0.1), machine.scores(X + 0.1), atol=1e-12)
-    with pytest.raises(NfaError, match="all 3 layers are fitted"):
-        fit.step()
+    assert torch.allclose(network(X + 0.1), machine.scores(X + 0.1), atol=1e-12)
 
 
 def test_a_state_dict_of_other_sizes_is_refused():
-    options = DeepRecursion(features=RandomFeatures("relu", 9), depth=2)
-    state = options.network(5, 3).state_dict()
+    stack = DeepRFM(2, 9).stack
+    state = DeepNetwork(stack, (5,), 3).state_dict()
     with pytest.raises(RuntimeError, match=r"size mismatch for layer0\.random\.weight"):
-        DeepRecursion(features=RandomFeatures("relu", 8), depth=2).network(5, 3).load_state_dict(state)
+        DeepNetwork(DeepRFM(2, 8).stack, (5,), 3).load_state_dict(state)
     with pytest.raises(RuntimeError, match=r"size mismatch for layer0\.feature_map\.weight"):
-        options.network(6, 3).load_state_dict(state)
+        DeepNetwork(stack, (6,), 3).load_state_dict(state)
 
 
 # --- as a network ----------------------------------------------------------------------------------------
@@ -292,21 +310,22 @@ def test_the_network_is_the_machine_and_is_measured_layer_by_layer():
         weight = report.weights[f"layer{index}.feature_map"][0].to(D)
         assert far(weight.T @ weight, layer.M) < 1e-12
     # at the last map the network is the kernel predictor alone
-    recursion = replace(machine.options.recursion, offset="none")
+    last = replace(machine.stack[2], offset="none")
     H = machine.layers[2].scale(machine.features(X, 1))
-    fit = recursion.fit(machine.predictor.metric, H, 2 * torch.eye(3, dtype=D)[y] - 1)
-    after, _ = recursion.next_metric(fit.predictor, 0)
+    fit = last.fit(machine.predictor.metric, H, 2 * torch.eye(3, dtype=D)[y] - 1)
+    after, _ = last.update(fit.predictor, 0, Solver())
     G = report.pair("layer2.feature_map").agop()
     assert far(G / G.max(), after.dense()) < 1e-8
 
 
 def test_a_network_in_the_middle_of_its_fit_is_measured_beside_the_one_it_was():
     X, y = blobs(40, 6)
-    fit = stepwise(DeepRecursion(features=RandomFeatures("relu", 16), depth=3), X, y)
-    initial = {name: tensor.clone() for name, tensor in fit.network.state_dict().items()}
+    network, steps = stepwise(DeepRFM(3, 16), X, y)
+    initial = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    left = stepped(network, steps)
     for _ in range(4):
-        fit.step()
-    rows = {row.layer: row for row in audit(fit.network, [X], initial_state=initial).rows}
+        next(left)
+    rows = {row.layer: row for row in audit(network, [X], initial_state=initial).rows}
     assert [name for name, row in rows.items() if row.measured] == list(rows)[:3]
     assert all("not called" in row.status for row in list(rows.values())[3:])
     learned, random = rows["layer0.feature_map"], rows["layer0.random"]
@@ -357,7 +376,7 @@ def test_files_hold_the_machine(tmp_path, activation, rounds):
     assert torch.equal(again.layers[0].M, machine.layers[0].M)
     assert again.history == machine.history
     assert again.best_layer == machine.best_layer
-    assert again.options == machine.options
+    assert again.stack == machine.stack
     assert torch.equal(again.network()(X), machine.network()(X))
     RFM(rounds=0).fit(X, y).save(tmp_path / "flat.safetensors")
     for name, message in (("flat", "is no machine saved by DeepRFM.save"), ("none", "no file at")):
@@ -440,8 +459,8 @@ def test_a_failing_layer_keeps_those_before(monkeypatch):
             raise NfaError("the outputs are not finite")
         return original(self, *arguments)
 
-    calls, original = [], Recursion.fit
-    monkeypatch.setattr(Recursion, "fit", broken)
+    calls, original = [], Layer.fit
+    monkeypatch.setattr(Layer, "fit", broken)
     with pytest.warns(RoundFailedWarning, match="layer 2 failed .* that of layer 1"):
         machine = DeepRFM(4, 16).fit(X, y)
     assert len(machine.layers) == len(machine.history) == 2
@@ -454,13 +473,13 @@ def test_a_failing_round_ends_its_layer(monkeypatch, tmp_path, failing):
     X, y = blobs()
     first = DeepRFM(1, 16, rounds=failing, select="last").fit(X, y)
 
-    def broken(self, predictor, index, distances):
+    def broken(self, predictor, index, *arguments):
         if index == failing:
             raise NfaError("the AGOP is not finite")
-        return original(self, predictor, index, distances)
+        return original(self, predictor, index, *arguments)
 
-    original = Recursion.next_metric
-    monkeypatch.setattr(Recursion, "next_metric", broken)
+    original = Agop.__call__
+    monkeypatch.setattr(Agop, "__call__", broken)
     said = f"round {failing + 1} of layer 0 failed .* the layer is that of round {failing}"
     with pytest.warns(RoundFailedWarning, match=said):
         machine = DeepRFM(2, 16, rounds=2).fit(X, y)

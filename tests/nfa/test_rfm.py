@@ -6,10 +6,13 @@ import torch
 from nfa import FeaturePair, NfaError, audit, input_agop
 from nfa.kernels import Metric, median_bandwidth
 from nfa.machines.kernel_agop import kernel_agop
+from nfa.machines.layer import Layer
 from nfa.machines.network import KernelNetwork
-from nfa.machines.recursion import Recursion
+from nfa.machines.radial import Radial
 from nfa.machines.rfm import RFM
 from nfa.machines.rounds import RoundFailedWarning
+from nfa.machines.system import Solver
+from nfa.machines.update import Agop
 from tests.nfa import rfm_oracle as oracle
 
 D = torch.float64
@@ -169,11 +172,11 @@ def test_fewer_points_than_features_need_no_square_matrix(power):
     machine = RFM(rounds=2, **options).fit(X, Y)
     assert machine.history[0]["agop_route"] == "factored"
     assert machine.predictor.metric.root.shape[1] < 30
-    slow = Recursion(**options)
+    slow = Layer(Radial(bandwidth=15.0), ridge=1e-2)
     M = torch.eye(200, dtype=D)
     for index in range(2):
         fit = slow.fit(Metric.from_matrix(M), X, Y)
-        slope = fit.predictor.kernel.slope_matrix(fit.predictor.centers, fit.predictor.centers)
+        slope = fit.predictor.kernel.function.slope_matrix(fit.predictor.centers, fit.predictor.centers)
         agop = kernel_agop(slope, fit.predictor.centers, fit.predictor.coefficients, route="classes")
         G = fit.predictor.metric.then(agop.root()).dense()
         values, vectors = torch.linalg.eigh(G)
@@ -231,7 +234,7 @@ def test_conjugate_gradients_agree_with_cholesky_and_start_warm():
     assert {row["solver"] for row in iterated.history} == {"cg"}
     assert float((direct.predict(X) - iterated.predict(X)).norm() / direct.predict(X).norm()) < 1e-3
     assert float((direct.M - iterated.M).norm() / direct.M.norm()) < 1e-2
-    cold = iterated.recursion.fit(iterated.predictor.metric, X, Y).solution
+    cold = iterated.stack[0].fit(iterated.predictor.metric, X, Y).solution
     assert iterated.history[-1]["iterations"] < cold.iterations
 
 
@@ -249,13 +252,13 @@ def test_a_failing_round_keeps_the_one_before(monkeypatch):
     X, Y = anchor()
     first = RFM(bandwidth=1.0, rounds=1).fit(X, Y)
 
-    def broken(self, predictor, index, distances):
+    def broken(self, predictor, index, *arguments):
         if index == 1:
             raise NfaError("the AGOP is not finite")
-        return original(self, predictor, index, distances)
+        return original(self, predictor, index, *arguments)
 
-    original = Recursion.next_metric
-    monkeypatch.setattr(Recursion, "next_metric", broken)
+    original = Agop.__call__
+    monkeypatch.setattr(Agop, "__call__", broken)
     with pytest.warns(RoundFailedWarning, match="round 2 failed"):
         machine = RFM(bandwidth=1.0, rounds=3).fit(X, Y)
     assert machine.best_round == 1
@@ -274,7 +277,7 @@ def test_files_hold_the_machine(tmp_path, rounds):
     assert torch.equal(again.scores(X + 1), machine.scores(X + 1))
     assert torch.equal(again.M, machine.M)
     assert again.history == machine.history
-    assert again.recursion.kernel_options == {"nu": 2.5}
+    assert again.stack[0].kernel.kernel_options == {"nu": 2.5}
     for content, message in ((b"no tensors", "cannot be read"), (None, "no file")):
         path = tmp_path / "other.safetensors"
         if content is not None:
@@ -293,7 +296,7 @@ def test_the_network_is_the_machine_and_its_agop_the_next_metric():
     assert torch.allclose(network(points), machine.scores(points), rtol=1e-12, atol=1e-12)
     x = (X[:4] + 0.3).requires_grad_()
     assert torch.autograd.gradcheck(network, (x,))
-    after, _ = machine.recursion.next_metric(machine.predictor, 2)
+    after, _ = machine.stack[0].update(machine.predictor, 2, Solver())
     G = input_agop(network, [X])
     assert torch.allclose(G / G.max(), after.dense(), atol=1e-12)
     for chunk in (1, 2):
@@ -305,7 +308,7 @@ def test_the_network_is_the_machine_and_its_agop_the_next_metric():
 
 def agop_in_coordinates(machine, X):
     U = machine.predictor.metric.transform(X)
-    slope = machine.predictor.kernel.slope_matrix(U, U)
+    slope = machine.predictor.kernel.function.slope_matrix(U, U)
     return kernel_agop(slope, U, machine.predictor.coefficients).dense()
 
 
@@ -375,14 +378,15 @@ def test_a_smooth_kernel_of_small_bandwidth_keeps_its_digits():
 
     def second_round(X, y):
         machine = RFM("exponential", bandwidth=0.7, rounds=0, q=2.0).fit(X, y)
-        metric, _ = machine.recursion.next_metric(machine.predictor, 0)
-        return machine.recursion, machine.recursion.fit(metric, X, y[:, None]).predictor.settled()
+        layer = machine.stack[0]
+        metric, _ = layer.update(machine.predictor, 0, Solver())
+        return layer, layer.fit(metric, X, y[:, None]).predictor.settled()
 
-    (recursion, single), (_, double) = second_round(X, y), second_round(X.double(), y.double())
+    (layer, single), (_, double) = second_round(X, y), second_round(X.double(), y.double())
     M = double.metric.dense()
     assert float((single.metric.dense() - M).norm() / M.norm()) < 1e-4
-    G = input_agop(KernelNetwork.of(single), [X])
-    after, _ = recursion.next_metric(single, 1)
+    G = input_agop(KernelNetwork.of(single, (20,)), [X])
+    after, _ = layer.update(single, 1, Solver())
     assert float((G / G.max() - after.dense()).norm() / after.dense().norm()) < 1e-4
 
 

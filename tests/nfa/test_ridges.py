@@ -8,7 +8,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from nfa import RFM, ConvRFM
 from nfa.kernels import Metric
-from nfa.machines.recursion import Recursion
+from nfa.machines.layer import Layer
+from nfa.machines.radial import Radial
+from nfa.machines.system import Solver
 
 D = torch.float64
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 3.0, 10.0)
@@ -51,14 +53,14 @@ def table(n, dtype=D, seed=0):
 @pytest.mark.parametrize(("memory", "solver"), [(None, "auto"), (2.2e7, "auto"), (None, "cg")])
 def test_each_ridge_has_its_own_solution(memory, solver):
     (X, y), validation = table(1200), table(50, seed=1)
-    recursion = Recursion(bandwidth=3.0, ridge=RIDGES, memory=memory, solver=solver)
+    layer = Layer(Radial(bandwidth=3.0), ridge=RIDGES, solver=Solver(solver, memory))
     errors = {}
     for ridge in RIDGES:
-        alone = Recursion(bandwidth=3.0, ridge=ridge).fit(
+        alone = Layer(Radial(bandwidth=3.0), ridge=ridge).fit(
             Metric.identity(), X, y[:, None], (validation[0], validation[1][:, None])
         )
         errors[ridge] = float((alone.val_scores[:, 0] - validation[1]).square().mean())
-    fit = recursion.fit(Metric.identity(), X, y[:, None], (validation[0], validation[1][:, None]))
+    fit = layer.fit(Metric.identity(), X, y[:, None], (validation[0], validation[1][:, None]))
     assert fit.solution.ridge == min(errors, key=errors.__getitem__)
     found = float((fit.val_scores[:, 0] - validation[1]).square().mean())
     assert found == pytest.approx(min(errors.values()), rel=1e-3)

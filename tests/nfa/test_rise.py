@@ -5,9 +5,9 @@ import torch
 
 from nfa import RFM, ConvRFM, DeepConvRFM, DeepRFM
 from nfa.kernels import Metric
-from nfa.machines.conv_round import ConvRecursion
-from nfa.machines.recursion import Recursion
+from nfa.machines.patches import metric_of
 from nfa.machines.rounds import RoundFailedWarning
+from nfa.machines.update import Agop
 
 D = torch.float64
 
@@ -56,16 +56,15 @@ def test_targets_without_variation(machine):
     assert torch.equal(machine.predict(X), torch.full_like(y, 3.0))
 
 
-def misled(monkeypatch, kind, learned, from_index=0):
+def misled(monkeypatch, learned, from_index=0):
     """Let rounds learn what says nothing about the targets."""
-    name = "next_metric" if kind is Recursion else "next_transform"
-    original = getattr(kind, name)
+    original = Agop.__call__
 
     def wrong(self, predictor, index, *arguments):
         found, row = original(self, predictor, index, *arguments)
         return (learned if index >= from_index else found), row
 
-    monkeypatch.setattr(kind, name, wrong)
+    monkeypatch.setattr(Agop, "__call__", wrong)
 
 
 def blind(d, seen, scale=1.0):
@@ -75,7 +74,7 @@ def blind(d, seen, scale=1.0):
 @pytest.mark.parametrize(("from_index", "kept"), [(0, 0), (1, 1)])
 def test_a_metric_that_misses_the_features(monkeypatch, from_index, kept):
     X, y = table(200)
-    misled(monkeypatch, Recursion, Metric.factored(blind(5, [3, 4])), from_index)
+    misled(monkeypatch, Metric.factored(blind(5, [3, 4])), from_index)
     said = f"round {kept + 1} failed .the training error rose .* halves .* that of round {kept}"
     with pytest.warns(RoundFailedWarning, match=said):
         machine = RFM(bandwidth=3.0, ridge=1e-2, rounds=4).fit(X, y)
@@ -88,7 +87,7 @@ def test_a_metric_that_misses_the_features(monkeypatch, from_index, kept):
 
 def test_a_metric_that_misses_the_features_in_a_layer(monkeypatch):
     X, y = table(200)
-    misled(monkeypatch, Recursion, Metric.factored(blind(5, [3, 4])))
+    misled(monkeypatch, Metric.factored(blind(5, [3, 4])))
     with pytest.warns(RoundFailedWarning, match="round 1 of layer 0 failed .the training error rose"):
         machine = DeepRFM(1, 16, ridge=1e-2, unit_norm=False).fit(X, y)
     assert torch.equal(machine.layers[0].M, torch.eye(5, dtype=D))
@@ -99,7 +98,7 @@ def test_a_transform_that_misses_the_features(monkeypatch, deep):
     X, y = images(80)
     T = torch.zeros(4, 4, dtype=D)
     T[3, 3] = 1e-3
-    misled(monkeypatch, ConvRecursion, T)
+    misled(monkeypatch, metric_of(T))
     machine = (DeepConvRFM if deep else ConvRFM)(2, 1, rounds=2, ridge=1e-2)
     with pytest.warns(RoundFailedWarning, match="the training error rose"):
         machine.fit(X, y)

@@ -428,8 +428,7 @@ def test_uses_of_machines(machine, fitted, tmp_path):
 def test_several_ridges_need_validation_data(machine, fitted):
     points = POINTS[machine]
     choosing = machine(**SMALL[machine]).fit(points, CLASSES)
-    recursion = choosing.recursion if hasattr(choosing, "recursion") else choosing.options.recursion
-    object.__setattr__(recursion, "ridge", (0.1, 1.0))
+    object.__setattr__(choosing.stack[0], "ridge", (0.1, 1.0))
     unfitted_by(choosing, lambda: choosing.fit(points, CLASSES), "needs validation data")
 
 
