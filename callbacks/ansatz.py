@@ -21,7 +21,7 @@ from nfa.maps import find_maps, has_unbuilt
 from nfa.pictures import layer_pictures
 from nfa.report import LayerPicture
 from nfa.rows import write_csv
-from options import ANSATZ, check_all
+from lab.options import ANSATZ, check_all
 
 
 class AnsatzMonitor(FinalNetwork):

@@ -19,9 +19,9 @@ from datamodules.checks import (
 )
 from datamodules.splits import Split, cut
 from datamodules.transforms import BatchTransform, Normalize, ShiftFlip
+from lab.options import COUNT, SAMPLES, check_all
 from nfa.errors import NfaError
 from nfa.inputs.stratify import generator, stratified_order
-from options import COUNT, SAMPLES, check_all
 
 __all__ = ["Split", "TensorBatches", "TensorDataModule"]
 

@@ -10,10 +10,10 @@ from torch import Tensor
 from datamodules.base import TensorDataModule
 from datamodules.images import decode_files
 from datamodules.splits import Split, cut
+from lab.options import IMAGE_FOLDER, check_all
 from nfa.errors import NfaError
 from nfa.inputs.image_files import ENDINGS, is_image
 from nfa.inputs.stratify import generator
-from options import IMAGE_FOLDER, check_all
 
 
 @dataclass(frozen=True)

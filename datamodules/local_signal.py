@@ -16,10 +16,10 @@ from torch.nn import functional
 from datamodules.base import TensorDataModule
 from datamodules.images import check_room
 from datamodules.splits import Split
+from lab.options import DATA, LOCAL_SIGNAL, check_all
 from nfa.errors import NfaError
 from nfa.inputs.digits import digits
 from nfa.inputs.stratify import generator, stratified_order
-from options import DATA, LOCAL_SIGNAL, check_all
 
 
 class LocalSignal(TensorDataModule):

@@ -9,9 +9,9 @@ from torch import Tensor
 from datamodules.base import TensorDataModule
 from datamodules.images import check_room
 from datamodules.splits import Split
+from lab.options import DATA, SYNTHETIC, check_all
 from nfa.errors import NfaError
 from nfa.inputs.stratify import generator
-from options import DATA, SYNTHETIC, check_all
 
 
 class Synthetic(TensorDataModule):

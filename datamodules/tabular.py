@@ -19,7 +19,7 @@ from datamodules.targets import read_target
 from nfa.errors import NfaError
 from nfa.inputs.stratify import generator
 from nfa.inputs.tables import PLAIN, SIGNS, Notation, Outputs, Table, TableEncoder, missing, read_table
-from options import SAMPLES, TABULAR, check_all
+from lab.options import SAMPLES, TABULAR, check_all
 
 _SHOWN = 8  # columns listed in a line on the screen
 

@@ -8,8 +8,8 @@ from torchvision import datasets
 from datamodules.base import TensorDataModule
 from datamodules.images import decode_files, resize
 from datamodules.splits import Split
+from lab.options import TORCHVISION, check_all
 from nfa.inputs.torchvision_sets import files, images, labels, open_set
-from options import TORCHVISION, check_all
 
 
 class TorchvisionSet(TensorDataModule):

@@ -22,8 +22,8 @@ from torch.nn import functional as F
 from torch.utils.data import DistributedSampler
 
 import nfa
-from options.option import check_all
-from options.models import KERNEL_MACHINE, MODEL
+from lab.options.models import KERNEL_MACHINE, MODEL
+from lab.options.option import check_all
 from models.base import TRAINED_STATE, LabModule
 from models.checks import image_shape
 from models.gather import gather_samples

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lab.options import TRAINING, check_all
 from models.base import LabModule, check_finite
 from nfa import NfaError
 from nfa.maps import map_kind
 from nfa.nets.registry import build
 from nfa.returned import pick_tensor
-from options import TRAINING, check_all
 
 
 class NeuralModule(LabModule):

@@ -5,7 +5,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from nfa.errors import NfaError
-from options import ANSATZ, AUDIT, DATA, LOGGER, MODEL, RUN, TRAINER, TRAINING, Table, shown
+from lab.options import ANSATZ, AUDIT, DATA, LOGGER, MODEL, RUN, TRAINER, TRAINING, Table, shown
 
 _OURS = ("models", "datamodules", "callbacks", "nfa")  # packages whose classes have tables
 _MONITOR = "AnsatzMonitor"

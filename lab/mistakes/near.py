@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from options import ANSATZ, AUDIT, DATA, MODEL, TRAINER, TRAINING
+from lab.options import ANSATZ, AUDIT, DATA, MODEL, TRAINER, TRAINING
 
 _CLOSE = 0.7
 _ORDER = ("training.", "data.", "model.", "trainer.", "callbacks.ansatz.")  # where a name is looked for

@@ -7,7 +7,7 @@ import random
 import pytest
 from omegaconf import OmegaConf, open_dict
 
-import options
+from lab import options
 from lab.checks.every_option import check_options
 from nfa import NfaError
 from tests.lab.configs import composed

@@ -1,7 +1,7 @@
 """Options of the loggers: those named here are checked, others are passed on."""
 
-from options.kinds import ANY, FLAG, PATH, TEXT, choice, number
-from options.option import Table
+from lab.options.kinds import ANY, FLAG, PATH, TEXT, choice, number
+from lab.options.option import Table
 
 LOGGER: dict[str, Table] = {  # by class; wandb.init and the writer of TensorBoard take more than these
     "LabWandbLogger": {

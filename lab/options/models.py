@@ -1,7 +1,7 @@
 """Options of the models: ``model.…``."""
 
-from options.kinds import COUNT, COUNT_OR_ZERO, FLAG, LAYERS, MAPPING, POSITIVE, SEED, choice, number
-from options.option import Table
+from lab.options.kinds import COUNT, COUNT_OR_ZERO, FLAG, LAYERS, MAPPING, POSITIVE, SEED, choice, number
+from lab.options.option import Table
 
 _ACTIVATION = choice("relu", "leaky_relu", "gelu", "tanh", "softplus", "quadratic", "linear")
 _RIDGE = number(0).or_list()
@@ -13,6 +13,7 @@ KERNEL_MACHINE: Table = {  # of every one
     "patience": COUNT.or_null(),
     "memory_gb": POSITIVE.or_null(),
     "offset": choice("mean", "none"),
+    "learn": choice("agop", "none"),
     "seed": SEED,
 }
 
@@ -22,6 +23,7 @@ _RADIAL: Table = KERNEL_MACHINE | {
     "centering": choice("none", "output", "pooled"),
     "normalization": choice("max", "trace", "none"),
     "agop_samples": COUNT.or_null(),
+    "metric": choice("full", "diagonal"),
     "kernel_options": MAPPING.or_null(),
 }
 
@@ -30,7 +32,10 @@ _CONVOLUTIONAL: Table = KERNEL_MACHINE | {
     "depth": LAYERS,
     "agop_images": COUNT.or_null(),
     "agop_draw": choice("random", "first"),
+    "stride": COUNT,
     "padding": choice("none", "zero"),
+    "head": choice("flatten", "pool"),
+    "kind": choice("ntk", "nngp"),
 }
 
 MODEL: dict[str, Table] = {  # by class in models
@@ -59,15 +64,11 @@ MODEL: dict[str, Table] = {  # by class in models
         "activation": choice("relu", "laplace"),
         "rounds": COUNT_OR_ZERO,
         "gamma": POSITIVE,
+        "norm": choice(1, 2),
+        "bias": FLAG,
         "unit_norm": FLAG,
     },
-    "ConvRFM": _CONVOLUTIONAL
-    | {
-        "stride": COUNT,
-        "head": choice("flatten", "pool"),
-        "kind": choice("ntk", "nngp"),
-        "refit": FLAG,
-    },
+    "ConvRFM": _CONVOLUTIONAL | {"refit": FLAG},
     "DeepConvRFM": _CONVOLUTIONAL
     | {
         "layers": LAYERS.or_null(),

@@ -1,7 +1,7 @@
 """Options of measuring the ansatz: in a run, and by an audit."""
 
-from options.kinds import COUNT, COUNT_OR_ZERO, FLAG, POSITIVE, SEED, SHARE, TEXT, whole
-from options.option import Table
+from lab.options.kinds import COUNT, COUNT_OR_ZERO, FLAG, POSITIVE, SEED, SHARE, TEXT, whole
+from lab.options.option import Table
 
 ANSATZ: Table = {  # callbacks.ansatz, of callbacks.AnsatzMonitor
     "every_n_epochs": COUNT_OR_ZERO,

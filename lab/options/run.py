@@ -1,7 +1,7 @@
 """Options of a run and of its trainer: ``seed``, ``training.…``, ``trainer.…``."""
 
-from options.kinds import COUNT, COUNT_OR_ZERO, FLAG, MAPPING, PATH, SEED, TEXT, choice, number, whole
-from options.option import Table
+from lab.options.kinds import COUNT, COUNT_OR_ZERO, FLAG, MAPPING, PATH, SEED, TEXT, choice, number, whole
+from lab.options.option import Table
 
 RUN: Table = {"seed": SEED.or_null(), "ckpt_path": PATH.or_null()}
 

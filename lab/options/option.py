@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any
 
+from lab.options.words import kind_in_words, shown
 from nfa.errors import NfaError
-from options.words import kind_in_words, shown
 
 Table = dict[str, "Option"]  # what the options of a section may be, by name
 _LARGEST = 2**63 - 1  # that a tensor can be counted by

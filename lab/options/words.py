@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from options.option import Option
+    from lab.options.option import Option
 
 _SHOWN = 60  # characters of a value in a message
 

@@ -5,14 +5,14 @@ take the options look into the same ones, so that they mind them in a library to
 own stands in ``_target_``, its options are free.
 """
 
-from options.ansatz import ANSATZ, AUDIT
-from options.data import DATA, IMAGE_FOLDER, LOCAL_SIGNAL, SAMPLES, SYNTHETIC, TABULAR, TORCHVISION
-from options.kinds import COUNT, FLAG, PATH, SEED, TEXT, choice, number, whole
-from options.loggers import LOGGER
-from options.models import KERNEL_MACHINE, MODEL
-from options.option import Option, Table, check_all
-from options.run import RUN, TRAINER, TRAINING
-from options.words import shown
+from lab.options.ansatz import ANSATZ, AUDIT
+from lab.options.data import DATA, IMAGE_FOLDER, LOCAL_SIGNAL, SAMPLES, SYNTHETIC, TABULAR, TORCHVISION
+from lab.options.kinds import COUNT, FLAG, PATH, SEED, TEXT, choice, number, whole
+from lab.options.loggers import LOGGER
+from lab.options.models import KERNEL_MACHINE, MODEL
+from lab.options.option import Option, Table, check_all
+from lab.options.run import RUN, TRAINER, TRAINING
+from lab.options.words import shown
 
 __all__ = [
     "ANSATZ",

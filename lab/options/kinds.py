@@ -1,6 +1,6 @@
 """The kinds of option there are: whole numbers and others in a range, choices, flags, texts, paths."""
 
-from options.option import Option
+from lab.options.option import Option
 
 
 def whole(least: int | None = None, most: int | None = None) -> Option:

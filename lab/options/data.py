@@ -1,7 +1,19 @@
 """Options of the data sets: ``data.…``."""
 
-from options.kinds import COUNT, COUNT_OR_ZERO, FLAG, PATH, POSITIVE, SEED, SHARE, TEXT, choice, number, whole
-from options.option import Table
+from lab.options.kinds import (
+    COUNT,
+    COUNT_OR_ZERO,
+    FLAG,
+    PATH,
+    POSITIVE,
+    SEED,
+    SHARE,
+    TEXT,
+    choice,
+    number,
+    whole,
+)
+from lab.options.option import Table
 
 SAMPLES: Table = {  # of every data set
     "batch_size": COUNT,
