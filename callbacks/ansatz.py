@@ -16,12 +16,12 @@ from callbacks.features import write_features
 from callbacks.final import FinalNetwork, digest_of
 from callbacks.memory import forget_peak, peak_memory_mb
 from callbacks.sinks import sinks_of
+from lab.options import ANSATZ, check_all
 from nfa import AnsatzReport, AnsatzRow, NfaError, audit
 from nfa.maps import find_maps, has_unbuilt
 from nfa.pictures import layer_pictures
 from nfa.report import LayerPicture
 from nfa.rows import write_csv
-from lab.options import ANSATZ, check_all
 
 
 class AnsatzMonitor(FinalNetwork):

@@ -16,10 +16,10 @@ from datamodules.columns import choose_inputs
 from datamodules.splits import Split, cut, cut_fold
 from datamodules.table_sets import NamedTable, check_name, open_named
 from datamodules.targets import read_target
+from lab.options import SAMPLES, TABULAR, check_all
 from nfa.errors import NfaError
 from nfa.inputs.stratify import generator
 from nfa.inputs.tables import PLAIN, SIGNS, Notation, Outputs, Table, TableEncoder, missing, read_table
-from lab.options import SAMPLES, TABULAR, check_all
 
 _SHOWN = 8  # columns listed in a line on the screen
 

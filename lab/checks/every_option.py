@@ -9,8 +9,8 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from lab.checks.known import OPEN, known_options, section_of, table_of
 from lab.mistakes.near import option_like
 from lab.mistakes.unknown import no_such_option
-from nfa.errors import NfaError
 from lab.options import RUN, Option, Table
+from nfa.errors import NfaError
 
 _OF_HYDRA = "hydra:"
 _SET_ELSEWHERE = {

@@ -4,8 +4,8 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from nfa.errors import NfaError
 from lab.options import ANSATZ, AUDIT, DATA, LOGGER, MODEL, RUN, TRAINER, TRAINING, Table, shown
+from nfa.errors import NfaError
 
 _OURS = ("models", "datamodules", "callbacks", "nfa")  # packages whose classes have tables
 _MONITOR = "AnsatzMonitor"

@@ -10,13 +10,13 @@ import yaml
 
 import datamodules
 import models
-from lab import options
 from callbacks import AnsatzMonitor
 from datamodules.base import TensorDataModule
+from lab import options
 from lab.checks.every_option import check_options
 from lab.checks.known import known_options
-from nfa import NfaError
 from lab.options import FLAG, PATH, TEXT, choice, number, shown, whole
+from nfa import NfaError
 from tests.lab.configs import composed
 
 CONFIGS = Path(__file__).parents[2] / "configs"
