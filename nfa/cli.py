@@ -88,8 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_compare(commands.add_parser(
         "compare",
         help="compare finished runs of train.py: scores against seed noise, and features",
-        description="Compare finished runs of train.py on one data set: scores against seed noise, and how "
-        "similar their features are. Writes comparison.csv, similarity.csv and comparison.html.",
+        description="Compare finished runs of train.py: scores against seed noise, and how similar their "
+        "features are. Writes comparison.csv, similarity.csv and comparison.html; of runs on several data "
+        "sets, those in a folder for each.",
         epilog="examples:\n  nfa compare runs/* --out comparison\n  nfa compare runs/my_sweep --out compared",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ))  # fmt: skip

@@ -53,9 +53,10 @@ class EndOfSweep(Callback):
             return
         try:
             words = ["python", "train.py", "-m", *config.hydra.overrides.task]
-            comparison = compare_folders(finished, sweep, shlex.join(words))
             logger = config.logger or {}
-            if logger.get("_target_") == "callbacks.loggers.LabWandbLogger":
+            is_logged = logger.get("_target_") == "callbacks.loggers.LabWandbLogger"
+            written = compare_folders(finished, sweep, shlex.join(words))
+            for comparison in written if is_logged else ():
                 where = log_to_wandb(
                     comparison, sweep, logger.project, logger.group or sweep.name, logger.mode
                 )

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from nfa.compare.data_sets import data_sets
 from nfa.compare.runs import Run, find_runs, mean
 from nfa.compare.similarity import FeatureSpace, feature_spaces
 from nfa.errors import NfaError
@@ -109,7 +110,7 @@ class Comparison:
     """What `compare` found.
 
     Attributes:
-        data: name of the data set.
+        data: name of the data set, with what tells it from another of that name that is compared beside it.
         metric: ``test/accuracy`` or ``test/mse``.
         groups: best first.
         differences: the best group against each of the others, in their order.
@@ -149,6 +150,43 @@ def compare(paths: Sequence[str | os.PathLike]) -> Comparison:
     runs, left_out = find_runs(paths)
     _check_enough(runs, left_out)
     _check_same_data(runs)
+    return _compare(runs, left_out, str(runs[0].summary["data"]))
+
+
+def compare_each(paths: Sequence[str | os.PathLike]) -> tuple[list[Comparison], list[str]]:
+    """Compare the finished runs in folders, those of each data set by themselves.
+
+    Args:
+        paths: as for `compare`.
+
+    Returns:
+        A comparison for each data set of two runs or more; and, where there are several data sets, a sentence
+        on each folder or run that has no part in any of them.
+
+    Raises:
+        NfaError: fewer than two runs, or no data set whose runs can be compared.
+    """
+    runs, left_out = find_runs(paths)
+    _check_enough(runs, left_out)
+    sets = data_sets(runs)
+    if len(sets) == 1:
+        return [_compare(runs, left_out, sets[0][0])], []
+    left_out += [f"{some[0].path} is the only run on {name}" for name, some in sets if len(some) == 1]
+    found, failed = [], []
+    for name, members in sets:
+        try:
+            found += [_compare(members, [], name)] if len(members) > 1 else []
+        except NfaError as error:
+            failed.append(f"{name} is not compared: {error}")
+    if not found:
+        if failed:
+            raise NfaError("; ".join(failed))
+        names = ", ".join(f"{some[0].path} is of {name}" for name, some in sets[:4])
+        raise NfaError(f"no two of these runs are of one data set ({names}): compare runs of one data set")
+    return found, left_out + failed
+
+
+def _compare(runs: list[Run], left_out: list[str], data: str) -> Comparison:
     groups = [Group(label, tuple(members)) for label, members in _labelled(runs).items()]
     for group in groups:
         _check_once(group)
@@ -164,7 +202,7 @@ def compare(paths: Sequence[str | os.PathLike]) -> Comparison:
     runs = [run for run, _ in pairs]
     spaces, notes = feature_spaces(runs, [label for _, label in pairs])
     return Comparison(
-        str(runs[0].summary["data"]),
+        data,
         runs[0].metric,
         groups,
         differences,

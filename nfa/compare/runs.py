@@ -160,13 +160,14 @@ def find_runs(paths: Sequence[str | os.PathLike]) -> tuple[list[Run], list[str]]
 
 def _run_folders(path: Path) -> list[Path]:
     """The folder itself or, of a sweep, the folders of its jobs."""
-    if not path.is_dir() or _is_run(path):
+    if not path.is_dir() or is_run(path):
         return [path]
-    inner = sorted(folder for folder in path.iterdir() if folder.is_dir() and _is_run(folder))
+    inner = sorted(folder for folder in path.iterdir() if folder.is_dir() and is_run(folder))
     return inner or [path]
 
 
-def _is_run(folder: Path) -> bool:
+def is_run(folder: Path) -> bool:
+    """Whether a run was begun in a folder."""
     return any((folder / mark).exists() for mark in _MARKS)
 
 
@@ -216,7 +217,7 @@ def _summary(folder: Path) -> dict[str, Any]:
     path = folder / SUMMARY
     if not folder.is_dir():
         raise NfaError(f"{folder} is no folder")
-    if not _is_run(folder):
+    if not is_run(folder):
         raise NfaError(f"{folder} holds no run of train.py")
     try:
         there = is_regular(path)

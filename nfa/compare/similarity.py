@@ -152,7 +152,8 @@ def _spaces_of(run: Run) -> dict[str, str]:
     else:
         return spaces
     nfm = {"nfm": f"NFM of the first layer, {where}"}
-    return spaces | nfm | ({"agop": f"AGOP of the first layer, {where}"} if "patch" in run.facts else {})
+    has_agop = "patch" in run.facts and len(run.tensors.get("agop", ())) == 2
+    return spaces | nfm | ({"agop": f"AGOP of the first layer, {where}"} if has_agop else {})
 
 
 def _size(facts: dict[str, str]) -> int:

@@ -15,6 +15,7 @@ from nfa.report import UNDEFINED, finite, show
 from nfa.rows import CHANCE
 from nfa.terminal import one_line
 
+TABLES = ("comparison.csv", "similarity.csv")
 _EQUAL = 1e-6  # differences of scores that are none
 _LAYERS = ("layers_above_null", "layers_with_z")
 FEW = 3  # seeds, of which the interval is too wide to tell much
@@ -195,11 +196,11 @@ def write_tables(out: Path, comparison: Comparison) -> None:
         "num_centers", "epochs", "rounds", "best_round", *(f"mean_{name}" for name in _ANSATZ),
         *_LAYERS, "nfa", "torch", "folder",
     )  # fmt: skip
-    _write(out / "comparison.csv", columns, (_record(comparison, run) for run in comparison.runs))
+    _write(out / TABLES[0], columns, (_record(comparison, run) for run in comparison.runs))
     names = ("space", "dimension", "a", "a_replicate", "b", "b_replicate",
              "cosine", "null_mean", "null_std", "alignment", "z", "in_mean")  # fmt: skip
     pairs = (row for space in comparison.spaces for row in _pairs(space))
-    _write(out / "similarity.csv", names, (dict(zip(names, row, strict=True)) for row in pairs))
+    _write(out / TABLES[1], names, (dict(zip(names, row, strict=True)) for row in pairs))
 
 
 def _record(comparison: Comparison, run: Run) -> dict[str, object]:
