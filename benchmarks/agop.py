@@ -22,9 +22,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import nfa
-from nfa.maps import find_maps
-from nfa.pairs import FeaturePair
-from nfa.sensitivity import measure_sensitivities
+from nfa.ansatz.pair import FeaturePair
+from nfa.layers.maps import find_maps
+from nfa.sweep.measure import measure_sensitivities
 
 BATCH, OUTPUTS, SIDE = 32, 10, 32
 EPOCH, PROBE = 50_000, 512  # CIFAR-10's training images; images of an audit

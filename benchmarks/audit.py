@@ -23,7 +23,7 @@ from agop import jacobian_route, seconds, training_step
 
 import nfa
 from nfa.inputs import load_inputs
-from nfa.preprocessing import Preprocessing
+from nfa.inputs.preprocessing import Preprocessing
 from nfa.zoo.weights import load_weights
 
 IMAGES, SIDE, OUTPUTS, TOLERANCE = 64, 224, 1000, 0.01

@@ -20,12 +20,12 @@ import torch
 from torch import Tensor, nn
 
 import nfa
-from nfa.accumulate import Sensitivity
 from nfa.inputs import load_inputs
-from nfa.maps import find_maps
-from nfa.preprocessing import Preprocessing
-from nfa.sensitivity import measure_sensitivities
-from nfa.tolerance import layer_pair
+from nfa.inputs.preprocessing import Preprocessing
+from nfa.layers.maps import find_maps
+from nfa.sweep.accumulate import Sensitivity
+from nfa.sweep.measure import measure_sensitivities
+from nfa.sweep.tolerance import layer_pair
 from nfa.zoo.weights import load_weights
 
 SAMPLES, MANY, FEW, BATCH = 40, 200, 20, 2

@@ -18,10 +18,9 @@ from callbacks.memory import forget_peak, peak_memory_mb
 from callbacks.sinks import sinks_of
 from lab.options import ANSATZ, check_all
 from nfa import AnsatzReport, AnsatzRow, NfaError, audit
-from nfa.maps import find_maps, has_unbuilt
-from nfa.pictures import layer_pictures
-from nfa.report import LayerPicture
-from nfa.rows import write_csv
+from nfa.ansatz.pictures import LayerPicture, layer_pictures
+from nfa.ansatz.row import write_csv
+from nfa.layers.maps import find_maps, has_unbuilt
 
 
 class AnsatzMonitor(FinalNetwork):

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from nfa import AnsatzReport, input_agop
 from nfa.files import replaced_whole
-from nfa.sensitivity import device_of
-from nfa.untouched import untouched
+from nfa.sweep.measure import device_of
+from nfa.sweep.untouched import untouched
 
 _LARGEST = 4096  # rows of a matrix worth storing whole
 

@@ -12,8 +12,9 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from nfa import AnsatzRow, NfaError, wandb_sink
-from nfa.commands import typed
-from nfa.report import LayerPicture, abbreviate
+from nfa.ansatz.pictures import LayerPicture
+from nfa.ansatz.words import abbreviate
+from nfa.terminal import typed
 from nfa.wandb_sink import first_line
 
 MODES = ("auto", "online", "offline", "disabled")

@@ -21,10 +21,10 @@ from callbacks.final import FinalNetwork
 from callbacks.memory import forget_peak, give_back, peak_memory_mb
 from callbacks.sinks import sinks_of
 from nfa import NfaError
+from nfa.ansatz.row import above_null
 from nfa.compare.together import ANSATZ, FEATURES, METRICS, REPORT, SUMMARY, TABLE, write_summary
 from nfa.files import write_whole
 from nfa.page import write_html
-from nfa.rows import above_null
 
 _MUST_AGREE = ("model", "data", "seed")  # of a resumed run with its checkpoint
 _OF_TABLES = ("dropped", "one_hot", "read_as")  # what became of the columns

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
 
 from nfa import AnsatzRow, wandb_sink
-from nfa.report import LayerPicture
+from nfa.ansatz.pictures import LayerPicture
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from lab.ending import say_finished_before
 from lab.job import Job, let_interrupt
 from nfa import NfaError
-from nfa.cli import main
+from nfa.command.cli import main
 from nfa.compare.together import is_audited
 
 

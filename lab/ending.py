@@ -19,9 +19,8 @@ from lab.command_line.words import typed_override
 from lab.job import Job
 from lab.resume.beginning import LAST
 from lab.sweep.end import resume_command
-from nfa.commands import typed
-from nfa.report import format_table, summary_sentence
-from nfa.terminal import say
+from nfa.ansatz.words import format_table, summary_sentence
+from nfa.terminal import say, typed
 
 
 @contextmanager

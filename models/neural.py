@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from lab.options import TRAINING, check_all
 from models.base import LabModule, check_finite
 from nfa import NfaError
-from nfa.maps import map_kind
+from nfa.layers.maps import map_kind
 from nfa.nets.registry import build
-from nfa.returned import pick_tensor
+from nfa.sweep.returned import pick_tensor
 
 
 class NeuralModule(LabModule):

@@ -5,17 +5,17 @@ matrices; ``FeaturePair`` computes every statistic from a weight and a sensitivi
 ``ConvRFM`` and ``DeepConvRFM`` are kernel machines that learn features by the AGOP alone.
 """
 
-import nfa.interrupted  # noqa: F401 - first of all: the others take seconds, in which Ctrl-C may come
+import nfa.command.interrupted  # noqa: F401 - first of all: the others take seconds, in which Ctrl-C may come
 
 # isort: split
+from nfa.ansatz.pair import FeaturePair
+from nfa.ansatz.row import AnsatzRow
 from nfa.audit import AnsatzReport, agop, audit, input_agop, neural_feature_matrix
 from nfa.errors import NfaError
 from nfa.machines.conv_rfm import ConvRFM
 from nfa.machines.deep_conv_rfm import DeepConvRFM
 from nfa.machines.deep_rfm import DeepRFM
 from nfa.machines.rfm import RFM
-from nfa.pairs import FeaturePair
-from nfa.rows import AnsatzRow
 
 __version__ = "0.1.0"
 

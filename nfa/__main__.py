@@ -5,6 +5,6 @@ import sys
 
 sys.path[:] = [place for place in sys.path if place not in ("", os.getcwd())]
 
-from nfa.cli import main  # noqa: E402
+from nfa.command.cli import main  # noqa: E402
 
 raise SystemExit(main())

@@ -11,28 +11,36 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nfa.accumulate import Sensitivity
-from nfa.arguments import batches_of, check_combinations, check_initial_state, checked, measurable
-from nfa.batch_axis import with_batch_dim
-from nfa.batches import Batch, limited, peek, split
+from nfa.ansatz.contradictions import contradiction_sentence
+from nfa.ansatz.duration import draws_for
+from nfa.ansatz.feature_matrices import weight_cosine
+from nfa.ansatz.pair import FeaturePair
+from nfa.ansatz.precision import Precision
+from nfa.ansatz.row import AnsatzRow
+from nfa.ansatz.row_numbers import row_numbers
+from nfa.ansatz.words import format_table, summary_sentence
 from nfa.checks import known_options, network_of
-from nfa.contradictions import contradiction_sentence
-from nfa.coverage import covered_share, tied_to, tied_weights
-from nfa.duration import draws_for
 from nfa.errors import NfaError
-from nfa.feature_matrices import weight_cosine
-from nfa.interaction import RANDOM, noise_sentence
-from nfa.maps import LinearMap, SkippedModule, check_any, find_maps, in_order, patterns_of, weight_blocks
-from nfa.memory import survey
-from nfa.pairs import FeaturePair
-from nfa.precision import Precision
-from nfa.report import format_table, summary_sentence
-from nfa.row_numbers import row_numbers
-from nfa.rows import AnsatzRow
-from nfa.sensitivity import all_reduce, bases_of, built, measure_sensitivities
-from nfa.sweep import Watch
-from nfa.tolerance import layer_pair, sweep_to_tolerance
-from nfa.untouched import same_random_states
+from nfa.layers.coverage import covered_share, tied_to, tied_weights
+from nfa.layers.maps import (
+    LinearMap,
+    SkippedModule,
+    check_any,
+    find_maps,
+    in_order,
+    patterns_of,
+    weight_blocks,
+)
+from nfa.sweep.accumulate import Sensitivity
+from nfa.sweep.arguments import batches_of, check_combinations, check_initial_state, checked, measurable
+from nfa.sweep.batch_axis import with_batch_dim
+from nfa.sweep.batches import Batch, limited, peek, split
+from nfa.sweep.footprint import survey
+from nfa.sweep.interaction import RANDOM, noise_sentence
+from nfa.sweep.measure import all_reduce, bases_of, built, measure_sensitivities
+from nfa.sweep.observer import Watch
+from nfa.sweep.tolerance import layer_pair, sweep_to_tolerance
+from nfa.sweep.untouched import same_random_states
 
 _REPLICATES = 8
 NO_GRADIENT = "no gradient reaches it: what follows it is zero, or never active"
@@ -47,7 +55,7 @@ class AnsatzReport:
     """What an audit found.
 
     Attributes:
-        rows: one a layer, in the order of the network; see `nfa.rows.AnsatzRow` for the columns.
+        rows: one a layer, in the order of the network; see `nfa.ansatz.row.AnsatzRow` for the columns.
         weights: for each measured layer its weight at the time, (groups, out, in).
         null_draws: for each measured layer how many random rotations its null was drawn from.
         precision: for each measured layer how well the samples pin its statistics down.
@@ -117,11 +125,11 @@ def audit(
 ) -> AnsatzReport:
     """Measure ``WᵀW`` against the AGOP in every linear map of a network, each number with its null.
 
-    The model is left exactly as it was (see `nfa.untouched.untouched`).
+    The model is left exactly as it was (see `nfa.sweep.untouched.untouched`).
 
     Args:
         model: any module that maps a batch to outputs.
-        batches: see `nfa.sensitivity.measure_sensitivities`; a list or loader is read once, and twice
+        batches: see `nfa.sweep.measure.measure_sensitivities`; a list or loader is read once, and twice
             when ``initial_state`` is a state dict, or several times to reach a ``tolerance``.
         layers: glob pattern or patterns of layer names; None measures all.
         power: exponent α in ``N ∝ G^α``; 1/2 and 1 are the published choices.
@@ -240,7 +248,7 @@ def agop(
 
     Args:
         model: any module.
-        batches: see `nfa.sensitivity.measure_sensitivities`.
+        batches: see `nfa.sweep.measure.measure_sensitivities`.
         layers: glob pattern or patterns of layer names; None takes all.
         **sweep_options: ``batch_dim`` as in `audit`, or any keyword of `measure_sensitivities`.
 

@@ -174,6 +174,13 @@ def did_you_mean(name: Any, known: Iterable[str]) -> str:
     return f"; did you mean {lower[near[0]]!r}?" if near else ""
 
 
+def near(name: str, names: Iterable[str], cutoff: float = 0.5) -> str:
+    """``; near ones: a, b``, or nothing."""
+    lower = {known.lower(): known for known in names}
+    found = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=cutoff)
+    return f"; near ones: {', '.join(lower[match] for match in found)}" if found else ""
+
+
 def settle(frozen: Any, **values: Any) -> None:
     """Put checked values into an object that is frozen otherwise, while it is being made."""
     for name, value in values.items():

@@ -4,7 +4,10 @@ Names come from files (of layers, classes, folders, runs), and so does much of t
 a terminal acts on escapes, a newline forges a line of a table, and a mark of direction turns letters round.
 """
 
+import os
+import shutil
 import sys
+from pathlib import Path
 from typing import TextIO
 
 _LONGEST = 2000  # characters of the line of an error: the end of a name of megabytes tells nobody anything
@@ -45,3 +48,17 @@ def tolerate_any_encoding() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+
+
+def typed(program: str) -> str:
+    """How to type a program of this environment: its name where the shell finds that one, else its path.
+
+    Args:
+        program: ``python``, ``wandb``, ….
+    """
+    here = Path(sys.executable).parent / program
+    found = shutil.which(program)
+    if not here.exists() or (found and Path(found).parent.resolve() == here.parent.resolve()):
+        return program
+    relative = os.path.relpath(here)
+    return relative if not relative.startswith(os.pardir) else str(here)

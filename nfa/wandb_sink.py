@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from nfa.commands import typed
+from nfa.ansatz.pictures import LayerPicture
+from nfa.ansatz.row import AUDIT_COLUMNS, TRAIN_COLUMNS, AnsatzRow
+from nfa.ansatz.words import plain
 from nfa.errors import NfaError
 from nfa.page.images import heatmap, tile
-from nfa.report import LayerPicture, plain
-from nfa.rows import AUDIT_COLUMNS, TRAIN_COLUMNS, AnsatzRow
+from nfa.terminal import typed
 
 if TYPE_CHECKING:
     from nfa.compare import Comparison

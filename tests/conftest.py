@@ -13,7 +13,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # the tests share two cores; must be set be
 import pytest
 
 import train
-from nfa.rows import read_csv
+from nfa.ansatz.row import read_csv
 
 SMALL = (
     "trainer.accelerator=cpu",

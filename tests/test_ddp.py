@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nfa.rows import read_csv
+from nfa.ansatz.row import read_csv
 from tests.same_files import assert_same_files
 from tests.waiting import HANGS, meeting_place
 

@@ -145,7 +145,7 @@ def run(command, capsys):
 
 
 def run_nfa(arguments, capsys):
-    from nfa.cli import main
+    from nfa.command.cli import main
 
     if arguments[0] == "audit":
         arguments = [*arguments, *small_audit(arguments)]
@@ -304,7 +304,7 @@ def test_local_links_of_the_readme():
 
 
 def test_every_option_of_an_audit_is_explained(capsys):
-    from nfa.cli import main
+    from nfa.command.cli import main
 
     with pytest.raises(SystemExit):
         main(["audit", "--help"])

@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-
-from callbacks import AnsatzMonitor, LastCheckpoint, RunFolder
 from models.kernel import KernelModule
 from models.recursive import RecursiveModule
+
+from callbacks import AnsatzMonitor, LastCheckpoint, RunFolder
 from tests.same_files import ENDS, assert_same_files
 from tests.waiting import HANGS
 
@@ -179,7 +179,7 @@ def test_without_a_test_there_are_table_and_report(run, capsys):
     assert {path.name for path in done.folder.iterdir()} >= ENDS
     assert not any(name.startswith("test/") for name in done.summary)
     assert run(*MLP, "model.depth=2", folder="b").code == 0
-    from nfa.cli import main
+    from nfa.command.cli import main
 
     with pytest.raises(SystemExit):
         main(["compare", "a", "b", "--out", "c"])

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 import models
 import nfa
-from nfa.compare_command import compare_folders
-from nfa.rows import read_csv
+from nfa.ansatz.row import read_csv
+from nfa.command.compare_command import compare_folders
 from nfa.zoo import load
 
 OLD = Path(__file__).parent / "fixtures" / "v0.1"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nfa.rows import TRAIN_COLUMNS
+from nfa.ansatz.row import TRAIN_COLUMNS
 
 FILES = {"ansatz.csv", "metrics.csv", "summary.json", "report.html", "features.safetensors", "checkpoints"}
 

@@ -12,10 +12,9 @@ from lab.sweep.failed import FAILED
 from lab.sweep.unfinished import LAST_SWEEP
 from lab.trust.signature import sign
 from nfa import NfaError
-from nfa.commands import typed
+from nfa.command.compare_command import compare_folders, log_to_wandb
 from nfa.compare.together import SUMMARY, is_audited, is_complete
-from nfa.compare_command import compare_folders, log_to_wandb
-from nfa.terminal import say
+from nfa.terminal import say, typed
 
 
 class EndOfSweep(Callback):

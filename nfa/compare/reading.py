@@ -11,7 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from nfa.rows import AnsatzRow, read_csv
+from nfa.ansatz.row import AnsatzRow, read_csv
 
 LARGEST = 1e100  # number whose square is one still
 _LARGEST_TEXT = 2**28  # bytes of a JSON or CSV file

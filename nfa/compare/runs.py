@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from nfa.ansatz.row import AnsatzRow, above_null
 from nfa.compare.reading import (
     LARGEST,
     UNREADABLE,
@@ -24,7 +25,6 @@ from nfa.compare.reading import (
 from nfa.compare.together import ANSATZ, FEATURES, METRICS, SUMMARY, disagreement
 from nfa.errors import NfaError
 from nfa.nets.registry import canonical
-from nfa.rows import AnsatzRow, above_null
 
 _SCORES = ("test/accuracy", "test/mse")
 _NEEDED = ("model", "data", "seed", "fit_seconds", "run", "test_split")

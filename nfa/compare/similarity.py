@@ -3,7 +3,7 @@
 Two positive semi-definite matrices A and B of one size always have a positive cosine. If B is rotated at
 random (Haar), ``⟨A, QBQᵀ⟩`` has mean ``tr A tr B / d`` and variance ``‖A₀‖² ‖B₀‖² / (d(d+1)/2 - 1)``, where
 A₀ and B₀ are the traceless parts, so that null and z need no draws: z is the cosine of A₀ and B₀ times
-``√(d(d+1)/2 - 1)``, the statistic that `nfa.pairs.FeaturePair.alignment` is for one layer.
+``√(d(d+1)/2 - 1)``, the statistic that `nfa.ansatz.pair.FeaturePair.alignment` is for one layer.
 
 Chance is a low bar where all models see the same data: the covariance of the inputs is compared with them
 too. What is as similar to the covariance as to another model may come from the data alone.

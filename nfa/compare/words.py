@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
 from pathlib import Path
 
-from nfa.cells import csv_text
+from nfa.ansatz.row import CHANCE
+from nfa.ansatz.words import UNDEFINED, finite, show
 from nfa.compare.comparison import Comparison, Difference, Group
 from nfa.compare.runs import Run
 from nfa.compare.similarity import COVARIANCE, FeatureSpace
-from nfa.files import write_whole
-from nfa.report import UNDEFINED, finite, show
-from nfa.rows import CHANCE
+from nfa.files import csv_text, write_whole
 from nfa.terminal import one_line
 
 TABLES = ("comparison.csv", "similarity.csv")

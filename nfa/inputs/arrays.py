@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nfa.batches import Batch
 from nfa.errors import NfaError
 from nfa.inputs.headers import check_npz, check_size
 from nfa.inputs.sampling import Inputs, Sampling
+from nfa.sweep.batches import Batch
 
 SINGLE = ("x", "inputs", "images", "input")
 TARGETS = ("y", "labels", "targets", "label", "target")

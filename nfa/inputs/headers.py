@@ -6,8 +6,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from nfa.device import check_fits
 from nfa.errors import NfaError
-from nfa.memory import check_fits
 
 _LONGEST_HEADER = 2**16
 _ADVICE = "give fewer samples, or smaller ones"

@@ -17,8 +17,8 @@ from PIL import (  # those of the formats below; Pillow has more, and reads them
     WebPImagePlugin,  # noqa: F401
 )
 
+from nfa.device import check_fits
 from nfa.errors import NfaError
-from nfa.memory import check_fits
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 _FORMATS = ("JPEG", "PNG", "PPM", "BMP", "DIB", "TIFF", "WEBP")  # and no PostScript that ends in .png

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nfa.errors import NfaError
+from nfa.inputs.preprocessing import Preprocessing
 from nfa.inputs.sampling import Inputs, Sampling
-from nfa.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from nfa.inputs.image_sources import Images

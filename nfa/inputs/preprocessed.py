@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from nfa.device import check_fits
 from nfa.errors import NfaError
 from nfa.inputs.image_files import THREADS, common_shape
 from nfa.inputs.image_sources import Images
+from nfa.inputs.preprocessing import Preprocessing
 from nfa.inputs.sampling import Inputs, Sampling
-from nfa.memory import check_fits
-from nfa.preprocessing import Preprocessing
 
 _COPIES = 3  # of a batch or an image, while it is made
 _INTERPOLATIONS = ("bilinear", "bicubic")

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from nfa.batches import Batch
 from nfa.inputs.stratify import generator, stratified_order
+from nfa.sweep.batches import Batch
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ class ConvKernel:
         """Patches (n, h, w, D) of images X (n, c, H, W), as they are before T.
 
         ``D = c · patch_size²`` in the order (channel, row, column) of ``torch.nn.functional.unfold`` and of
-        ``nfa.maps``; T and AGOPs are matrices of that order.
+        ``nfa.layers.maps``; T and AGOPs are matrices of that order.
         """
         check_images("X", X)
         return patch_windows(X, self.shape(X)).flatten(2, 4).permute(3, 0, 1, 2).contiguous()

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from nfa.checks import device_of_name, told, whole
+from nfa.device import size_words
 from nfa.errors import NfaError
 from nfa.files import replaced_whole
-from nfa.memory import size_words
 from nfa.solvers import room
 
 Saved = tuple[dict[str, Tensor], dict[str, Any]]

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
+from nfa.device import available, size_words
 from nfa.errors import NfaError
-from nfa.memory import available, size_words
 
 _SHARE = 0.8  # of free memory
 _SHARE_AT_ONCE = 0.25  # which one result may take, while those it is made of are still there

@@ -18,8 +18,8 @@ from typing import Any
 from torch import nn
 
 from nfa.errors import NfaError
-from nfa.imports import import_installed, is_installed, without_network
 from nfa.nets.allowance import Allowance
+from nfa.nets.imports import import_installed, is_installed, without_network
 
 TARGET = "_target_"
 _NETS = {"MLP": "mlp", "CNN": "cnn", "ResNet": "resnet", "VGG": "vgg"}  # class -> module of nfa.nets

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from nfa.report import finite
+from nfa.ansatz.words import finite
 
 _MINUS = "\u2212"
 

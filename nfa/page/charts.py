@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from nfa.ansatz.row import VERDICTS, AnsatzRow
+from nfa.ansatz.words import UNDEFINED, finite, show
+from nfa.layers.parts import OTHER, Parts, find_parts
 from nfa.page import svg
 from nfa.page.svg import Band, Series, figure, line_chart
 from nfa.page.text import escape
-from nfa.parts import OTHER, Parts, find_parts
-from nfa.report import UNDEFINED, finite, show
-from nfa.rows import VERDICTS, AnsatzRow
 
 Curves = Mapping[str, Sequence[tuple[float, float]]]
 

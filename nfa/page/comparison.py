@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from nfa.ansatz.words import UNDEFINED
 from nfa.compare import Comparison
 from nfa.compare.comparison import Difference, Group
 from nfa.compare.words import FEW, above_null_words, score_words
@@ -17,7 +18,6 @@ from nfa.page.matrix import eigenvectors_section, similarity_section
 from nfa.page.svg import Series
 from nfa.page.table import head, number, region, shown
 from nfa.page.text import escape
-from nfa.report import UNDEFINED
 
 _MOST_NOTES, _MOST_LEFT_OUT = 8, 4  # beyond, they are folded
 

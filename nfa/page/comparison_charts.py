@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from nfa.ansatz.words import finite
 from nfa.compare import Comparison, Run
 from nfa.compare.comparison import Group
 from nfa.compare.runs import mean
@@ -12,7 +13,6 @@ from nfa.page import svg
 from nfa.page.marks import SHAPES
 from nfa.page.svg import Series, figure, line_chart
 from nfa.page.text import escape
-from nfa.report import finite
 
 Point = tuple[float, float]
 

@@ -6,14 +6,15 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 
+from nfa.ansatz.pictures import LayerPicture
+from nfa.ansatz.row import AnsatzRow
+from nfa.ansatz.words import summary_sentence
 from nfa.files import write_whole
 from nfa.page.assets import GUIDE, SCRIPT, STYLE
 from nfa.page.charts import Curves, curves_section, depth_section, history_section
 from nfa.page.layers import anchors, pictures_section
 from nfa.page.table import table_section
 from nfa.page.text import escape
-from nfa.report import LayerPicture, summary_sentence
-from nfa.rows import AnsatzRow
 
 _WARNING = "partial"
 _MOST_ENTRIES, _LONGEST_LINE = 8, 140  # of a nested mapping: beyond, it is folded; beyond, a list of its own

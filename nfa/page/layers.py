@@ -6,12 +6,13 @@ from functools import partial
 
 from torch import Tensor
 
-from nfa.feature_matrices import effective_rank
+from nfa.ansatz.feature_matrices import effective_rank
+from nfa.ansatz.pictures import LayerPicture
+from nfa.ansatz.row import AnsatzRow
+from nfa.ansatz.words import alignment_words, finite, show
 from nfa.page import images, svg
 from nfa.page.svg import Series, line_chart
 from nfa.page.text import escape
-from nfa.report import LayerPicture, alignment_words, finite, show
-from nfa.rows import AnsatzRow
 
 Drawing = Callable[[Tensor], Tensor]
 

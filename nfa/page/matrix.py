@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from nfa.ansatz.row import CHANCE
+from nfa.ansatz.words import UNDEFINED
 from nfa.compare.similarity import COVARIANCE, FeatureSpace, Member
 from nfa.page import images
 from nfa.page.table import region, shown
 from nfa.page.text import escape
-from nfa.report import UNDEFINED
-from nfa.rows import CHANCE
 
 _DATA = f"data ({COVARIANCE})"
 _KINDS = {

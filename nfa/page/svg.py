@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
 
+from nfa.ansatz.words import abbreviate, finite
 from nfa.page.axes import Axis, range_of, tick_text
 from nfa.page.marks import marker, place_names
 from nfa.page.text import escape
-from nfa.report import abbreviate, finite
 
 # Okabe and Ito's colours, told apart by colour-blind eyes; a page may lighten them for a dark background.
 BLUE = "var(--blue, #0072B2)"

@@ -4,10 +4,10 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from nfa.ansatz.row import CHANCE, CLEAR, TRAIN_COLUMNS, VERDICTS, AnsatzRow
+from nfa.ansatz.words import alignment_words, finite, show
 from nfa.page.assets import NUMBER_COLUMNS, TEXT_COLUMNS
 from nfa.page.text import escape
-from nfa.report import alignment_words, finite, show
-from nfa.rows import CHANCE, CLEAR, TRAIN_COLUMNS, VERDICTS, AnsatzRow
 
 _LONG = 12  # rows beyond which there is something to filter
 _ALWAYS = ("in_features", "out_features", "alignment", "z", "cosine")

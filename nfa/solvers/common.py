@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nfa.blockwise import largest
+from nfa.ansatz.blockwise import largest
 from nfa.checks import not_negative, positive, told
+from nfa.device import available
 from nfa.errors import NfaError
-from nfa.memory import available
 
 
 class SolverWarning(UserWarning):

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nfa.device import check_fits
 from nfa.errors import NfaError
-from nfa.imports import without_network
-from nfa.memory import check_fits
-from nfa.preprocessing import Preprocessing
+from nfa.inputs.preprocessing import Preprocessing
+from nfa.nets.imports import without_network
 from nfa.zoo.downloads import cached_or_fetched, quietly
 from nfa.zoo.hf_folder import check_folder
 from nfa.zoo.loaded import (

@@ -16,14 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nfa.ansatz.row import AnsatzRow
 from nfa.audit import AnsatzReport
+from nfa.checks import near
 from nfa.compare.together import TABLE
 from nfa.errors import NfaError
-from nfa.maps import map_kind
-from nfa.names import near
+from nfa.inputs.preprocessing import Preprocessing
+from nfa.layers.maps import map_kind
 from nfa.nets.registry import TARGET, build, plain_arguments
-from nfa.preprocessing import Preprocessing
-from nfa.rows import AnsatzRow
 from nfa.zoo.loaded import Loaded, checked_twin, file_words, in_float32, seeded
 from nfa.zoo.weights import find_state, load_state, read_file, read_weights
 

@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from nfa.checks import near
 from nfa.errors import NfaError
-from nfa.imports import import_attribute, importable_from_here, is_own_code
-from nfa.names import near
+from nfa.nets.imports import import_attribute, importable_from_here, is_own_code
 from nfa.nets.registry import TARGET
 from nfa.zoo import hf_nets, lab_runs, timm_nets, torchvision_nets
 from nfa.zoo.loaded import Loaded, checked_twin, file_words, in_float32, seeded

@@ -14,9 +14,9 @@ from torch.nn.parameter import is_lazy
 
 from nfa.audit import AnsatzReport
 from nfa.errors import NfaError
-from nfa.imports import import_installed
-from nfa.preprocessing import Preprocessing
-from nfa.untouched import same_random_states
+from nfa.inputs.preprocessing import Preprocessing
+from nfa.nets.imports import import_installed
+from nfa.sweep.untouched import same_random_states
 from nfa.zoo.weights import load_state, other_classes, read_weights
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import nn
 
+from nfa.checks import near
 from nfa.errors import NfaError
-from nfa.names import near
-from nfa.preprocessing import Preprocessing
+from nfa.inputs.preprocessing import Preprocessing
 from nfa.zoo.downloads import downloading
 from nfa.zoo.loaded import (
     Loaded,

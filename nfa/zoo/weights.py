@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from nfa.checks import near
+from nfa.device import check_fits
 from nfa.errors import NfaError
 from nfa.machines.fitted_sizes import make_room
-from nfa.memory import check_fits
-from nfa.names import near
 from nfa.zoo.ties import contradiction, filled_by
 
 SUFFIXES = (".pth", ".pt", ".th", ".bin", ".ckpt", ".safetensors")

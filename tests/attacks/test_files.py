@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 import nfa
-from nfa.cli import main
+from nfa.command.cli import main
 from tests.attacks import payloads
 from tests.attacks.payloads import MARK, checkpoint, run_folder, source
 

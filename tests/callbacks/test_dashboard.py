@@ -11,7 +11,7 @@ import pytest
 from callbacks import dashboard
 from callbacks.dashboard import main
 from nfa import wandb_sink
-from nfa.rows import AnsatzRow
+from nfa.ansatz.row import AnsatzRow
 
 pytestmark = pytest.mark.usefixtures("no_account")
 

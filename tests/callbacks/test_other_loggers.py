@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from nfa.rows import AUDIT_COLUMNS
+from nfa.ansatz.row import AUDIT_COLUMNS
 
 SMALL = ("model=mlp", "model.width=8")
 NO_STATISTIC = {"layer", "kind", "in_features", "out_features", "groups", "power", "status"}

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from datamodules import Digits
-from nfa import cli
+from nfa.ansatz.row import read_csv
+from nfa.command import cli
 from nfa.machines.conv_rfm import ConvRFM
-from nfa.rows import read_csv
 from tests.waiting import HANGS, meeting_place
 
 SMALL = ("model=conv_rfm", "model.depth=2", "data.n_train=120", "data.n_test=60")

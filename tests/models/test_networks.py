@@ -6,7 +6,7 @@ from torch import nn
 
 import nfa
 from models import CNN, MLP, VGG, ResNet
-from nfa.maps import find_maps
+from nfa.layers.maps import find_maps
 
 SHAPES = [(1, 8, 8), (3, 32, 32), (1, 28, 20), (3, 96, 96)]
 

@@ -13,12 +13,12 @@ from torch import distributed
 import nfa
 from datamodules import Digits, Tabular
 from models.gather import gather_samples
+from nfa.ansatz.row import read_csv
 from nfa.kernels import Metric
 from nfa.machines.layer import Layer
 from nfa.machines.named import radial_network
 from nfa.machines.radial import Radial
 from nfa.machines.update import Agop
-from nfa.rows import read_csv
 from tests.waiting import HANGS, meeting_place
 
 ROOT = Path(__file__).parents[2]
@@ -195,7 +195,7 @@ def test_the_checkpoint_of_another_model_is_refused(run):
 
 @pytest.mark.parametrize("model", ["rfm", "deep_rfm"])
 def test_a_run_is_audited_from_its_checkpoint(run, model):
-    from nfa import cli
+    from nfa.command import cli
 
     done = run(f"model={model}", "trainer.max_epochs=2", "callbacks.ansatz.samples=270")
     options = ["--data", "digits", "--max-samples", "64", "--exact"]

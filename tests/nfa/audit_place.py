@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy
 import pytest
 
-from nfa.cli import main
+from nfa.command.cli import main
 
 ROOT = Path(__file__).parents[2]
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from nfa.rows import AnsatzRow
+from nfa.ansatz.row import AnsatzRow
 
 MEASURED = AnsatzRow(
     layer="layer1.0.conv1",

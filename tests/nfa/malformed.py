@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from nfa.cli import main
-from nfa.rows import read_csv
+from nfa.ansatz.row import read_csv
+from nfa.command.cli import main
 
 RUNS = Path(__file__).parents[1] / "fixtures" / "v0.1" / "runs"
 QUICK = ("--exact", "--max-samples", "4", "--nulls", "2", "--pictures", "0")

@@ -7,7 +7,7 @@ import secrets
 import torch
 from safetensors.torch import save_file
 
-from nfa.rows import AnsatzRow, write_csv
+from nfa.ansatz.row import AnsatzRow, write_csv
 
 PATCH = {"layer": "conv1", "kind": "conv2d", "patch": "1x2x2", "input_shape": "1x3x3"}
 

@@ -11,8 +11,8 @@ from torch import nn
 
 import nfa
 from nfa import reference
+from nfa.ansatz.row import AUDIT_COLUMNS, read_csv, write_csv
 from nfa.audit import null_draws
-from nfa.rows import AUDIT_COLUMNS, read_csv, write_csv
 
 
 def mlp(seed=0):
@@ -144,7 +144,7 @@ def test_dead_layer_is_skipped_with_the_reason():
 
 def test_library_imports_neither_lightning_nor_the_lab():
     code = (
-        "import sys, nfa, nfa.report, nfa.page; bad = [m for m in sys.modules if m.split('.')[0] in "
+        "import sys, nfa, nfa.ansatz.words, nfa.page; bad = [m for m in sys.modules if m.split('.')[0] in "
         "('pytorch_lightning', 'lightning', 'hydra', 'wandb', 'models', 'datamodules', 'callbacks')]; "
         "sys.exit(', '.join(bad) or None)"
     )

@@ -11,9 +11,9 @@ import numpy
 import pytest
 
 import nfa
-from nfa import audit_command, audit_files
-from nfa.cli import main
-from nfa.rows import read_csv
+from nfa.ansatz.row import read_csv
+from nfa.command import audit_command, audit_files
+from nfa.command.cli import main
 from tests.nfa.audit_place import ROOT, audit, notes, place, refused
 from tests.waiting import HANGS
 
@@ -54,7 +54,7 @@ def test_outputs_side_by_side_add_up(place):
     agops = [
         nfa.agop(model, batches, "body.0", output_fn=fn)["body.0"] for fn in (lambda r: r[0], lambda r: r[1])
     ]
-    from nfa.chosen_output import Choice
+    from nfa.command.chosen_output import Choice
 
     both = nfa.agop(model, batches, "body.0", output_fn=Choice(everything=True))["body.0"]
     assert (both - sum(agops)).abs().max() < 1e-6 * both.abs().max()

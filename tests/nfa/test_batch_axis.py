@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 import nfa
-from nfa.cli import main
+from nfa.ansatz.row import read_csv
+from nfa.command.cli import main
 from nfa.inputs import load_inputs
-from nfa.rows import read_csv
 
 D = torch.float64
 T, N = 5, 7

@@ -13,9 +13,9 @@ from PIL import Image
 from torch import nn
 
 import nfa
-from nfa.cli import main
-from nfa.console import clock, parse_size
-from nfa.rows import AUDIT_COLUMNS, read_csv
+from nfa.ansatz.row import AUDIT_COLUMNS, read_csv
+from nfa.command.cli import main
+from nfa.command.console import clock, parse_size
 from tests.waiting import HANGS
 
 ROOT = Path(__file__).parents[2]
@@ -120,7 +120,7 @@ def test_folder_of_an_audit(place, capsys):
 
 def test_numbers_are_those_of_the_library(place):
     from nfa.inputs import load_inputs
-    from nfa.preprocessing import Preprocessing
+    from nfa.inputs.preprocessing import Preprocessing
     from nfa.zoo import load
 
     audit(*PLAIN, "--exact", "--seed", "3")
@@ -331,7 +331,7 @@ def test_interrupt_writes_what_was_seen_marked_partial(place):
 def test_library_half_needs_neither_lab_nor_zoo():
     """``import nfa`` and its command line load torch and nothing beyond."""
     code = (
-        "import sys, nfa, nfa.cli, nfa.audit_command, nfa.zoo, nfa.inputs, nfa.page\n"
+        "import sys, nfa, nfa.command.cli, nfa.command.audit_command, nfa.zoo, nfa.inputs, nfa.page\n"
         "heavy = {'pytorch_lightning', 'hydra', 'wandb', 'torchvision', 'timm', 'transformers', 'sklearn',"
         " 'PIL', 'models', 'datamodules', 'callbacks'}\n"
         "print(sorted(heavy & set(sys.modules)))"

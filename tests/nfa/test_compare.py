@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nfa import NfaError
-from nfa.cli import main
+from nfa.command.cli import main
 from nfa.compare import compare
 from nfa.compare.similarity import COVARIANCE
 from nfa.compare.words import format_comparison, similarity_sentences, winner_sentence, write_tables

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from nfa.cli import main
+from nfa.command.cli import main
 from nfa.compare.together import write_summary
 from tests.nfa.run_folders import PATCH, make_run
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from nfa.ansatz.row import AnsatzRow
 from nfa.compare import Comparison, Run
 from nfa.compare.comparison import Difference, Group
 from nfa.compare.similarity import COVARIANCE, feature_spaces
@@ -18,7 +19,6 @@ from nfa.page.comparison_charts import depth_curve, looks, mean_curve
 from nfa.page.marks import SHAPES, place_names
 from nfa.page.matrix import signed
 from nfa.page.svg import Series, line_chart
-from nfa.rows import AnsatzRow
 
 NAN = math.nan
 VOID = ("meta", "link", "img", "br", "wbr")

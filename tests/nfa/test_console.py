@@ -7,11 +7,13 @@ import torch
 from torch import nn
 
 import nfa
-from nfa import console, duration, status
-from nfa.console import ConsoleWatch
-from nfa.duration import Statistics
-from nfa.memory import Footprint
-from nfa.sweep import Watch
+from nfa import status
+from nfa.ansatz import duration
+from nfa.ansatz.duration import Statistics
+from nfa.command import console
+from nfa.command.console import ConsoleWatch
+from nfa.sweep.footprint import Footprint
+from nfa.sweep.observer import Watch
 
 FOOTPRINT = Footprint(1000, 1000, 1000, outputs=40, backwards=40, ranks=((1, 128), (1, 256)))
 

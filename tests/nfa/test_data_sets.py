@@ -6,7 +6,7 @@ import re
 import pytest
 
 from nfa import NfaError
-from nfa.cli import main
+from nfa.command.cli import main
 from nfa.compare import compare_each
 from nfa.page.text import escape
 from tests.nfa.run_folders import PATCH, make_run

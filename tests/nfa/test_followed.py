@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import nfa
-from nfa.maps import find_maps
-from nfa.sensitivity import measure_sensitivities
-from nfa.sweep import Watch
+from nfa.layers.maps import find_maps
+from nfa.sweep.measure import measure_sensitivities
+from nfa.sweep.observer import Watch
 
 D = torch.float64
 X = torch.randn(6, 4, dtype=D, generator=torch.Generator().manual_seed(1))
@@ -285,7 +285,7 @@ def test_memory_that_runs_out_anywhere_changes_nothing(when, options):
 @pytest.mark.parametrize("place", ["_product_of", "_joined"])
 @pytest.mark.parametrize("call", [1, 2, 3])
 def test_memory_that_runs_out_in_the_sums_changes_nothing(monkeypatch, place, call):
-    from nfa import accumulate
+    from nfa.sweep import accumulate
 
     whole = sums(Fragile().to(D), X)
     original, counter = getattr(accumulate.OuterSum, place), [0]

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import nfa
-from nfa.maps import find_maps
+from nfa.layers.maps import find_maps
 
 
 def relative(A, B):

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 import nfa
-from nfa.maps import find_maps
-from nfa.sensitivity import measure_sensitivities
+from nfa.layers.maps import find_maps
+from nfa.sweep.measure import measure_sensitivities
 
 
 def relative(A, B):

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from nfa import NfaError, zoo
-from nfa.imports import without_network
+from nfa.nets.imports import without_network
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -13,8 +13,8 @@ from torchvision.transforms import InterpolationMode, v2
 from nfa.errors import NfaError
 from nfa.inputs import TORCHVISION_SETS, load_inputs
 from nfa.inputs.digits import digits
+from nfa.inputs.preprocessing import Preprocessing
 from nfa.inputs.torchvision_sets import SOURCES
-from nfa.preprocessing import Preprocessing
 from tests.set_files import MAKERS, switch_off_checksums
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "channels": 3}

@@ -6,9 +6,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import nfa
-from nfa.audit_notes import notes
+from nfa.ansatz.row import read_csv, write_csv
+from nfa.command.audit_notes import notes
 from nfa.page import write_html
-from nfa.rows import read_csv, write_csv
 from tests.nfa.cases import CASES
 
 D = torch.float64

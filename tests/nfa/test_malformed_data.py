@@ -10,7 +10,7 @@ import numpy
 import pytest
 from PIL import Image
 
-from nfa.cli import main
+from nfa.command.cli import main
 from tests.nfa.malformed import QUICK, RUNS, X, check, data, place, weights
 
 __all__ = ["place"]

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import nfa
-from nfa.maps import find_maps, weight_blocks
+from nfa.layers.maps import find_maps, weight_blocks
 
 
 class Masked(nn.Linear):

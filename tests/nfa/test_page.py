@@ -7,11 +7,11 @@ from html.parser import HTMLParser
 import pytest
 import torch
 
+from nfa.ansatz.pictures import LayerPicture
+from nfa.ansatz.row import TRAIN_COLUMNS
 from nfa.page import write_html
 from nfa.page.assets import NUMBER_COLUMNS, TEXT_COLUMNS
 from nfa.page.images import data_uri
-from nfa.report import LayerPicture
-from nfa.rows import TRAIN_COLUMNS
 from tests.nfa.example_rows import MEASURED, SKIPPED, TRIVIAL, UNDEFINED, network, transformer
 
 

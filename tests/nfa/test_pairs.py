@@ -8,9 +8,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nfa import FeaturePair, NfaError, reference
-from nfa.blockwise import gram
-from nfa.feature_matrices import effective_rank, weight_cosine
-from nfa.forms import haar
+from nfa.ansatz.blockwise import gram
+from nfa.ansatz.feature_matrices import effective_rank, weight_cosine
+from nfa.ansatz.forms import haar
 
 SHAPES = {  # groups, out, in, rank of C
     "in<out": (1, 9, 5, 9),

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import nfa
-from nfa.pictures import layer_pictures
+from nfa.ansatz.pictures import layer_pictures
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ from torch import nn
 
 import nfa
 from nfa import FeaturePair
-from nfa.contradictions import contradiction_sentence, contradictions
-from nfa.precision import without
-from nfa.report import format_table, summary_sentence
-from nfa.rows import AUDIT_COLUMNS, VERDICTS
+from nfa.ansatz.contradictions import contradiction_sentence, contradictions
+from nfa.ansatz.precision import without
+from nfa.ansatz.row import AUDIT_COLUMNS, VERDICTS
+from nfa.ansatz.words import format_table, summary_sentence
 from tests.nfa.example_rows import MEASURED
 
 SAMPLES = 30

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from nfa.cli import main
-from nfa.rows import read_csv
+from nfa.ansatz.row import read_csv
+from nfa.command.cli import main
 
 SHARED = Path(__file__).parents[2] / ".." / "shared"
 

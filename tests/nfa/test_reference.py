@@ -11,6 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from nfa import reference
+from nfa.reference.linear_rows import patches
+from nfa.reference.statistics import haar_orthogonal
 from tests.nfa.cases import CASES
 
 # Smooth, or piecewise linear with no kink within a difference step of these inputs.
@@ -236,7 +238,7 @@ def test_a_block_on_the_skip_path_is_not_differentiated():
 def test_patches_of_a_plain_convolution_are_those_of_unfold(stride):
     conv, x = nn.Conv2d(2, 3, (3, 2), stride=stride, padding=1, dilation=(1, 2)), gaussian(2, 2, 5, 6)
     expected = F.unfold(x, conv.kernel_size, conv.dilation, conv.padding, conv.stride)
-    actual = reference._patches(conv, x)[:, 0]
+    actual = patches(conv, x)[:, 0]
     assert torch.equal(actual, expected.mT.reshape(-1, 12))
 
 
@@ -355,7 +357,7 @@ def test_alignment_has_unit_variance_under_rotation():
     generator = torch.Generator().manual_seed(0)
     z = []
     for _ in range(600):
-        Q = reference._haar_orthogonal(4, generator)
+        Q = haar_orthogonal(4, generator)
         z.append(reference.alignment(W, (U @ Q @ C @ Q.T @ U.T)[None])[1])
     assert abs(np.mean(z)) < 4 / math.sqrt(600)
     assert np.std(z) == pytest.approx(1.0, abs=0.12)
@@ -407,7 +409,7 @@ def test_haar_null_is_seeded_and_varies():
 def test_haar_rotations_are_orthogonal_and_average_a_matrix_to_its_trace():
     C, draws = psd(3, 3, seed=12), 600
     generator = torch.Generator().manual_seed(0)
-    Q = torch.stack([reference._haar_orthogonal(3, generator) for _ in range(draws)])
+    Q = torch.stack([haar_orthogonal(3, generator) for _ in range(draws)])
     eye = torch.eye(3).double()
     torch.testing.assert_close(Q @ Q.mT, eye.expand(draws, 3, 3))
     rotated = Q @ C @ Q.mT

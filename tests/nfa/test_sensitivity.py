@@ -6,8 +6,8 @@ from torch import nn
 
 import nfa
 from nfa import reference
-from nfa.maps import find_maps
-from nfa.sensitivity import built, measure_sensitivities
+from nfa.layers.maps import find_maps
+from nfa.sweep.measure import built, measure_sensitivities
 from tests.nfa.cases import CASES, Case
 
 

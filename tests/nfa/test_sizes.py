@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from nfa import NfaError, memory
-from nfa.cli import main
+from nfa import NfaError, device
+from nfa.command.cli import main
+from nfa.device import size_words
 from nfa.inputs import load_inputs
-from nfa.memory import size_words
-from nfa.preprocessing import Preprocessing
+from nfa.inputs.preprocessing import Preprocessing
 from nfa.zoo.weights import load_weights, read_file
 
 MILLION = 10**6
@@ -25,7 +25,7 @@ MILLION = 10**6
 @pytest.fixture
 def little(monkeypatch):
     """A machine with 20 MB."""
-    monkeypatch.setattr(memory, "available", lambda device: 2e7)
+    monkeypatch.setattr(device, "available", lambda device: 2e7)
 
 
 def header(shape, kind="<f4"):

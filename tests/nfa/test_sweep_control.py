@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 import nfa
-from nfa.maps import find_maps
-from nfa.memory import Footprint, survey
-from nfa.sensitivity import measure_sensitivities
-from nfa.sweep import Watch
-from nfa.tolerance import layer_pair, precision
+from nfa.layers.maps import find_maps
+from nfa.sweep.footprint import Footprint, survey
+from nfa.sweep.measure import measure_sensitivities
+from nfa.sweep.observer import Watch
+from nfa.sweep.tolerance import layer_pair, precision
 
 
 def relative(A, B):

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import nfa
-from nfa.cli import main
+from nfa.command.cli import main
 from nfa.errors import NfaError
 from nfa.inputs.tables import (
     Notation,

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from nfa import NfaError
-from nfa.cells import cell, text_of
-from nfa.cli import main
+from nfa.ansatz.row import read_csv, write_csv
+from nfa.ansatz.words import format_table
+from nfa.command.cli import main
+from nfa.files import cell, text_of
 from nfa.page import write_html
-from nfa.report import format_table
-from nfa.rows import read_csv, write_csv
 from nfa.status import StatusLine
 from nfa.terminal import error_line, one_line, say, tolerate_any_encoding
 from tests.nfa.example_rows import MEASURED, SKIPPED

@@ -11,9 +11,9 @@ from torch import nn
 
 import nfa
 from nfa import reference
-from nfa.coverage import covered_share
-from nfa.maps import find_maps
-from nfa.sensitivity import measure_sensitivities
+from nfa.layers.coverage import covered_share
+from nfa.layers.maps import find_maps
+from nfa.sweep.measure import measure_sensitivities
 from tests.nfa.test_functional import ExplicitAttention
 
 models = pytest.importorskip("torchvision.models")

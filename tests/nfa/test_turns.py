@@ -144,7 +144,7 @@ def test_batches_that_are_measured_on_the_way():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_forked_process_does_not_wait_for_a_thread_that_it_lacks():
-    from nfa.turns import turn
+    from nfa.layers.turns import turn
 
     held, done = threading.Event(), threading.Event()
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import nfa
-from nfa.untouched import undoing
+from nfa.sweep.untouched import undoing
 
 
 class Explosive(nn.Module):
@@ -286,7 +286,7 @@ def test_ctrl_c_half_way(where):
     def stop(*_):
         raise KeyboardInterrupt
 
-    class Stop(nfa.sweep.Watch):
+    class Stop(nfa.sweep.observer.Watch):
         progress = stop
 
     def batches():

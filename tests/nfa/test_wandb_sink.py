@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from nfa import NfaError
+from nfa.ansatz.pictures import LayerPicture
+from nfa.ansatz.row import AnsatzRow
 from nfa.compare import Comparison, Run
 from nfa.compare.comparison import Group
 from nfa.compare.similarity import FeatureSpace, Member
-from nfa.report import LayerPicture
-from nfa.rows import AnsatzRow
 from nfa.wandb_sink import has_account, log_audit, log_comparison, metrics_of
 from tests.callbacks.offline_runs import read
 

@@ -9,10 +9,10 @@ from torch import nn
 
 import nfa
 from nfa.audit import NO_GRADIENT
-from nfa.audit_notes import notes
-from nfa.cli import main
-from nfa.coverage import covered_share
-from nfa.zero_starts import SCALE, fill_zero_starts, zero_starts
+from nfa.command.audit_notes import notes
+from nfa.command.cli import main
+from nfa.layers.coverage import covered_share
+from nfa.layers.zero_starts import SCALE, fill_zero_starts, zero_starts
 
 
 class Block(nn.Module):

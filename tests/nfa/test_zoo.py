@@ -498,4 +498,4 @@ def test_a_run_of_a_network_built_at_its_first_input(run, tmp_path):
     loaded = zoo.load("tests.nets:LazyNet", weights="mine")
     report = nfa.audit(loaded.model, [torch.randn(4, 1, 8, 8)], nulls=2)
     assert [(row.in_features, row.out_features) for row in report.rows] == [(64, 16), (16, 10)]
-    assert nfa.maps.has_unbuilt(loaded.twin(1))
+    assert nfa.layers.maps.has_unbuilt(loaded.twin(1))

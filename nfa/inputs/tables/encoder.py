@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nfa.device import available
 from nfa.errors import NfaError
 from nfa.inputs.tables.features import Levels, Numbers, Outputs
 from nfa.inputs.tables.files import needed, read_table
 from nfa.inputs.tables.numerals import Notation
 from nfa.inputs.tables.table import PLAIN, Table, is_number, missing, objects
-from nfa.memory import available
 
 if TYPE_CHECKING:
     from pandas import DataFrame

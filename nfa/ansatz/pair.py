@@ -1,0 +1,450 @@
+"""The currency of the library: a linear map's weight W with the sensitivity C at its output.
+
+``N = WᵀW`` is the neural feature matrix, ``G = WᵀCW`` the average gradient outer product (AGOP), and
+the ansatz says ``N ∝ G^α``. With the thin singular value decomposition ``W = U diag(σ) Vᵀ`` and
+``C̃ = UᵀCU``, both matrices live in the r × r coordinates of V: ``N → diag(σ²)`` and
+``G → H = diag(σ) C̃ diag(σ)``. Every statistic below is computed there, in float64, after W and C
+have been scaled to order one; no matrix larger than the smaller side of W is formed.
+
+U and σ come from one eigendecomposition of ``S = WWᵀ``. Where C is the sum of m < r outer products,
+``C = XXᵀ``, it stays in that form (``C̃ = YYᵀ`` with ``Y = UᵀX``): the spectrum and the eigenvectors of
+H are then those of an m × m problem, and no other decomposition of size r is needed.
+
+A C that was added up in float32 has eigenvalues of rounding where it should have none, and a small power
+of G makes them count. Those below what such sums resolve are zero: ``C̃ = B A Bᵀ`` with the k others.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from nfa.ansatz.blockwise import (
+    NAN,
+    EntrySums,
+    blocks,
+    check_shape,
+    columns,
+    feature_entry_sums,
+    gram,
+    largest,
+    or_one,
+    pearson,
+    pooled,
+    smaller_gram,
+)
+from nfa.ansatz.forms import (
+    Form,
+    Frame,
+    Spanned,
+    cosine_of,
+    inner,
+    inverse_root,
+    power_of,
+    powered,
+    ratio,
+    traceless,
+)
+from nfa.ansatz.nulls import null_changes, null_draw, roots
+from nfa.ansatz.precision import Precision, precision_of
+from nfa.checks import not_negative, positive, seed_of, whole, whole_or_none
+from nfa.errors import NfaError
+
+_UNRESOLVED = 2.0  # roundings of the largest eigenvalue of a sum: below is noise, of which 0.3 were seen
+_DRAWS_A_CHANGE = 16  # of a null, for one more that tells its bias: this hardly hangs on the rotation
+_NEGLIGIBLE = 1e-4  # of a squared norm
+_NEAR = 10.0  # times that: eigenvalues up to here tell how the spectrum goes on
+
+
+class FeaturePair:
+    """Weight W and sensitivity C of one linear map, and every statistic of the ansatz between them.
+
+    All statistics are invariant to the scales of W and C; where one is undefined (a constant matrix, a
+    dead layer, W with orthogonal rows of equal length) it is NaN, never a number.
+
+    C is given as a matrix or as a factor X with ``C = XXᵀ``. A factor with fewer columns than the smaller
+    side of W is much cheaper in time and memory, and the statistics are the same.
+
+    Args:
+        weight: W, (out, in) or (groups, out, in).
+        sensitivity: C, (out, out) or (groups, out, out), symmetric positive semi-definite.
+        factor: X, (out, m) or (groups, out, m), in the place of ``sensitivity``.
+        resolution: relative rounding of the weight's entries; None takes the epsilon of its dtype.
+        noise: relative rounding of the products that ``sensitivity`` is the sum of; None takes the epsilon of
+            its dtype.
+
+    Raises:
+        NfaError: shapes that do not belong together, or values that are not finite.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        sensitivity: Tensor | None = None,
+        *,
+        factor: Tensor | None = None,
+        resolution: float | None = None,
+        noise: float | None = None,
+    ):
+        W, self._W_scale = blocks(weight, "weight")
+        if (sensitivity is None) == (factor is None):
+            raise NfaError("a pair needs either a sensitivity C or a factor X with C = X Xᵀ")
+        self.grouped = weight.dim() == 3
+        self.resolution = torch.finfo(weight.dtype).eps
+        if resolution is not None:
+            self.resolution = not_negative("resolution", resolution)
+        self.weight = W
+        self._C = self._X = None
+        self._floor = 0.0  # relative to the largest eigenvalue of C
+        if factor is None:
+            self._C, self._C_scale = blocks(sensitivity, "sensitivity")
+            check_shape("sensitivity", self._C, (*W.shape[:2], W.shape[1]), W)
+            rounding = torch.finfo(sensitivity.dtype).eps if noise is None else not_negative("noise", noise)
+            self._floor = max(_UNRESOLVED * rounding, W.shape[1] * torch.finfo(torch.float64).eps)
+            self._C_root = math.sqrt(self._C_scale)
+        else:
+            self._X, self._C_root = blocks(factor, "factor")
+            check_shape("factor", self._X, (*W.shape[:2], self._X.shape[2]), W)
+        self._sums: dict[float, EntrySums] = {}
+
+    @property
+    def in_features(self) -> int:
+        """Length of the vectors W acts on, per group."""
+        return self.weight.shape[2]
+
+    @property
+    def sensitivity(self) -> Tensor:
+        """C, (groups, out, out) float64; formed anew each time."""
+        if self._X is not None:
+            return gram(self._X)
+        return (self._C.double() + self._C.double().mT).div_(2)
+
+    # ---- dense matrices, for heatmaps and small layers -------------------------------------------------
+
+    def nfm(self, max_size: int | None = None) -> Tensor:
+        """Neural feature matrix ``WᵀW``: (in, in), or (groups, in, in) for a grouped weight; float64.
+
+        Args:
+            max_size: average blocks of entries so that no side is longer; the full matrix is not formed.
+        """
+        W = pooled(self.weight, whole_or_none("max_size", max_size, 1))
+        return self._ungroup(W.mT @ W)
+
+    def agop(self, power: float = 1.0, max_size: int | None = None) -> Tensor:
+        """``(WᵀCW)^power``, in the shapes of `nfm`; float64.
+
+        The power is taken on the r-dimensional range, so null directions stay exactly null.
+        """
+        W = pooled(self.weight, whole_or_none("max_size", max_size, 1))
+        power = positive("power", power)
+        if power == 1.0 and self._X is not None:
+            gradients = W.mT @ self._X.double()
+            return self._ungroup(gradients @ gradients.mT)
+        if power == 1.0:
+            return self._ungroup(W.mT @ self.sensitivity @ W)
+        values, vectors = self._power_basis(power)
+        Vq = (W / self._W_scale).mT @ self._lift(vectors)
+        return self._ungroup(self._G_scale(power) * (Vq * values[:, None, :]) @ Vq.mT)
+
+    # ---- the ansatz on the left side: nothing shared by construction -----------------------------------
+
+    @property
+    def alignment(self) -> float:
+        """Cosine of the traceless parts of C and WWᵀ, both restricted to the range of W.
+
+        For W of full row rank ``N ∝ G^α`` holds exactly when ``C ∝ (WWᵀ)^(1/α - 1)``, a statement in
+        which W is not on both sides. Beaglehole, Mitliagkas and Agarwala (arXiv 2402.05271) study
+        this left-side alignment. For grouped maps the block diagonals are taken as one matrix.
+        """
+        return self._alignment_of(self._inside)
+
+    def _alignment_of(self, C: Form) -> float:
+        sigma2, keep = self._frame.sigma2, self._frame.keep
+        c, s = traceless(C.diagonal(), keep), traceless(sigma2, keep)
+        C_norm, s_norm = C.traceless_norm(keep), s.norm()
+        if s_norm <= self._noise * sigma2.norm() or C_norm <= self._noise * C.norm():
+            return NAN
+        return ratio((c * s).sum(), C_norm * s_norm)
+
+    @property
+    def alignment_std(self) -> float:
+        """Standard deviation of `alignment` under a Haar-rotated C: ``1/√(Σ_g r_g(r_g+1)/2 - 1)``.
+
+        Exact for one group and for depthwise maps (blocks of size one dealt out at random); for other
+        grouped maps it takes the blocks to be of comparable scale.
+        """
+        ranks = self._frame.keep.sum(-1)
+        dimension = int((ranks * (ranks + 1) // 2).sum()) - 1
+        return 1 / math.sqrt(dimension) if dimension > 0 else NAN
+
+    @property
+    def z(self) -> float:
+        """`alignment` in units of `alignment_std`."""
+        return self.alignment / self.alignment_std
+
+    def alpha_fit(self) -> tuple[float, float]:
+        """Exponent α fitted to the layer, and the correlation of the fit.
+
+        Least squares of ``log uᵢᵀCuᵢ`` on ``log σᵢ²`` over the left singular vectors with slope s
+        gives ``α = 1 / (1 + s)``, since ``C ∝ (WWᵀ)^(1/α - 1)``. NaN with fewer than three directions
+        or with equal singular values, and α also where G is flat, for want of a finite exponent.
+        """
+        diagonal = self._inside.diagonal()
+        rounding = max(1e-12, self._floor)
+        usable = self._frame.keep & (diagonal > rounding * diagonal.amax())
+        if int(usable.sum()) < 3:
+            return NAN, NAN
+        x = self._frame.sigma2[usable].log()
+        y = diagonal[usable].log()
+        x, y = x - x.mean(), y - y.mean()
+        if x.norm() <= self._noise * math.sqrt(len(x)):
+            return NAN, NAN
+        slope = float(x @ y / (x @ x))
+        alpha = 1 / (1 + slope) if abs(1 + slope) > 1e-12 else NAN  # G ∝ I: no power of it is N
+        flat = y.norm() <= 1e-12 * math.sqrt(len(y))  # C ∝ I: exponent 1 exactly, and no correlation
+        return alpha, NAN if flat else ratio(x @ y, x.norm() * y.norm())
+
+    def strongest_direction(self) -> tuple[float, float]:
+        """Share of ``‖N‖²`` in the direction that W amplifies most, and its sensitivity over the average.
+
+        The sensitivity is ``uᵀCu`` for that left singular vector u, over its mean on the range of W.
+        """
+        sigma2, diagonal = self._frame.sigma2.flatten(), self._inside.diagonal().flatten()
+        top, mean = int(sigma2.argmax()), diagonal.sum() / self._frame.keep.sum().clamp_min(1)
+        share = (sigma2[top] / sigma2.norm()).square() if sigma2[top] > 0 else NAN
+        return float(share), float(diagonal[top] / mean) if mean > 0 else NAN
+
+    # ---- the published statistics: N against G^α -------------------------------------------------------
+
+    def cosine(self, power: float = 1.0) -> float:
+        """Cosine of N and ``G^power``: the NFA / CNFA correlation (arXiv 2212.13881, 2309.00570)."""
+        return cosine_of(self._frame.sigma2, *self._power_basis(power))
+
+    def cosine_with(self, other: Tensor, power: float = 1.0) -> float:
+        """Cosine of ``ΔᵀΔ`` with ``G^power`` for another matrix Δ of the shape of W.
+
+        With ``Δ = W - W₀`` this is the variant of arXiv 2212.13881 that subtracts the initialisation
+        from the neural feature matrix and leaves the gradients alone.
+        """
+        D, scale = blocks(other, "other weight")
+        if D.shape != self.weight.shape:
+            raise NfaError(
+                f"expected the shape of the weight, {tuple(self.weight.shape)}, got {tuple(D.shape)}"
+            )
+        values, vectors = self._power_basis(power)
+        lift = self._lift(vectors)
+        cross = sum(d @ (W.mT @ lift) for d, W in zip(columns(D, scale), self._columns(), strict=True))
+        inner = (values * cross.square().sum(-2)).sum()
+        return ratio(inner, smaller_gram(D, scale).norm() * values.norm())
+
+    def pearson(self, power: float = 1.0) -> float:
+        """Pearson correlation of the entries of N and ``G^power`` (all groups pooled)."""
+        sums = self._entry_sums(power)
+        return pearson(sums.everywhere(), sums.everywhere(), sums.count)
+
+    def offdiag(self, power: float = 1.0) -> float:
+        """Pearson correlation of the entries off the diagonals; NaN for one-dimensional inputs.
+
+        Also NaN where the diagonals outweigh the rest so far that the rest is rounding error.
+        """
+        sums = self._entry_sums(power)
+        count = sums.count - self.weight.shape[0] * self.in_features
+        return pearson(sums.off_diagonal(), sums.everywhere(), count)
+
+    # ---- what chance gives -------------------------------------------------------------------------------
+
+    def null_isotropic(self, power: float = 1.0) -> float:
+        """`cosine` for C = I: the part of the correlation that W brings by itself."""
+        s, power = self._frame.sigma2, positive("power", power)
+        return ratio((s * s**power).sum(), s.norm() * (s**power).norm())
+
+    def null_cosines(self, power: float = 1.0, draws: int = 32, seed: int = 0) -> Tensor:
+        """`cosine` for ``draws`` sensitivities with the spectrum of C but a random eigenbasis, (draws,).
+
+        C is restricted to the range of W and rotated by a Haar-distributed orthogonal matrix, one for
+        each group; the rotated blocks are also dealt out to the groups at random, so that a depthwise
+        convolution (blocks of size one) has a null too.
+        """
+        generator = torch.Generator().manual_seed(seed_of(seed))
+        power, draws = positive("power", power), range(whole("draws", draws))
+        root, frame = self._root_spectrum, self._frame
+        return torch.tensor([null_draw(frame, root, power, generator) for _ in draws], dtype=torch.float64)
+
+    @cached_property
+    def _root_spectrum(self) -> Tensor:
+        """Roots of the eigenvalues of C on the range of W, descending, less the zeros of all groups."""
+        root = roots(self._inside)
+        return root[:, : max(int((root > 0).sum(-1).max()), 1)]
+
+    def _null_changes(self, left: Sequence[Form], null: Tensor, power: float, seed: int) -> list[float]:
+        few = left[: math.ceil(len(null) / _DRAWS_A_CHANGE)]
+        spectra = [roots(self._without_rounding(C, power)) for C in few]
+        return null_changes(self._frame, self._root_spectrum, spectra, null, power, seed)
+
+    def precision(
+        self,
+        sums: Sequence[Tensor],
+        counts: Sequence[int],
+        power: float = 1.0,
+        *,
+        factors: bool = False,
+        halves: bool = False,
+        corrected: bool = False,
+        null: Tensor | None = None,
+        seed: int = 0,
+    ) -> Precision:
+        """How well samples in groups pin the statistics down, and what noise takes from them.
+
+        Spread and bias are those of the delete-a-group jackknife for groups of unequal size (Busing, Meijer
+        and van der Leeden 1999), or come from products of different groups; see `nfa.ansatz.precision`. NaN
+        with fewer than two groups.
+
+        Args:
+            sums: ``C_j`` (groups, out, out) of each part j of the samples, or factors ``X_j``
+                (groups, out, m_j) with ``C_j = X_j X_jᵀ``; m_j may differ.
+            counts: number of samples in each part.
+            power: exponent α.
+            factors: the sums are given as factors.
+            halves: find the drift too, at the cost of two more groups.
+            corrected: tell the errors of cosine and alignment less their biases, in the place of the errors
+                that `cosine` and `alignment` have.
+            null: what `null_cosines` gave; find its bias too, at the cost of a sixteenth of its draws.
+            seed: of the null.
+        """
+        R, cut = len(sums), self._cut_error(power)
+        if R < 2:
+            return Precision(cosine=cut or NAN, cut=cut)
+        scale = or_one(max(largest(part) for part in sums))
+        if factors:
+            parts = [self._frame.factor(part, scale) for part in sums]
+        else:
+            span = self._inside.basis if isinstance(self._inside, Spanned) else None
+            parts = [self._frame.sensitivity(part, scale, span) for part in sums]
+        return precision_of(
+            self._frame, parts, counts,
+            cosine=lambda C: self._cosine_of(C, power), alignment=self._alignment_of,
+            whole=(self.cosine(power), self.alignment), linear=power == 1.0,
+            halves=halves, corrected=corrected, cut=cut,
+            null_changes=None if null is None else lambda left: self._null_changes(left, null, power, seed),
+        )  # fmt: skip
+
+    def _cosine_of(self, C: Form, power: float) -> float:
+        """`cosine` for another sensitivity, which may have rounding in directions that C has none in."""
+        if power == 1.0:  # needs no eigenvectors
+            H, s = self._frame.agop(C), self._frame.sigma2
+            return ratio((s * H.diagonal()).sum(), s.norm() * H.norm())
+        return cosine_of(
+            self._frame.sigma2, *power_of(self._frame.agop(self._without_rounding(C, power)), power)
+        )
+
+    def _without_rounding(self, C: Form, power: float) -> Form:
+        """Another sensitivity, cut where C was, if the power lets what is below count."""
+        counts = self._frame.sigma2.shape[1] * self._floor ** (2 * power) > _NEGLIGIBLE
+        if not counts or C.is_resolved(self._floor, self._frame.keep):
+            return C
+        return C.resolved(self._floor, self._frame.keep)
+
+    def _cut_error(self, power: float) -> float:
+        """How much `cosine` changes when the cut is made ten times as high: nothing where there is a gap."""
+        if not isinstance(self._inside, Spanned):
+            return 0.0
+        values = self._inside.matrix.diagonal(dim1=-2, dim2=-1)  # `resolved` made it diagonal
+        higher = values > _NEAR * self._floor * values.amax(-1, keepdim=True)
+        if bool((higher == (values > 0)).all()):
+            return 0.0
+        C = Spanned(self._inside.basis, torch.diag_embed(values * higher))
+        return abs(self._cosine_of(C, power) - self.cosine(power))
+
+    # ---- spectra -----------------------------------------------------------------------------------------
+
+    def nfm_spectrum(self) -> Tensor:
+        """Eigenvalues of N, descending, all groups together: (groups · r,) float64."""
+        return (self._frame.sigma2.flatten() * self._W_scale**2).sort(descending=True).values
+
+    def agop_spectrum(self, power: float = 1.0) -> Tensor:
+        """Eigenvalues of ``G^power``, descending, all groups together: (groups · r,) float64."""
+        values, _ = self._power_basis(power)
+        spectrum = torch.zeros_like(self._frame.sigma2)
+        spectrum[:, : values.shape[1]] = values * self._G_scale(power)
+        return spectrum.flatten().sort(descending=True).values
+
+    def nfm_eigenvectors(self, k: int) -> Tensor:
+        """The k leading eigenvectors of N as rows, (k, in); of the first group for a grouped weight."""
+        r = self._frame.sigma2.shape[1]
+        leading = torch.eye(r, min(whole("k", k, 1), r)).to(self._frame.sigma2)
+        return self._pulled_back(leading[None])
+
+    def agop_eigenvectors(self, k: int) -> Tensor:
+        """The k leading eigenvectors of G as rows, (k, in); of the first group for a grouped weight.
+
+        No more than there are columns in a factor.
+        """
+        values, vectors = self._eigen
+        order = values[0].argsort(descending=True)[: whole("k", k, 1)]
+        return self._pulled_back(vectors[:1, :, order])
+
+    # ---- machinery ---------------------------------------------------------------------------------------
+
+    @cached_property
+    def _frame(self) -> Frame:
+        return Frame.of(self.weight, self._W_scale)
+
+    @cached_property
+    def _inside(self) -> Form:
+        """C̃: the scaled C in the coordinates of W's left singular vectors."""
+        if self._X is None:
+            C = self._frame.sensitivity(self._C, self._C_scale)
+            return C.resolved(self._floor, self._frame.keep)
+        C = self._frame.factor(self._X, self._C_root)
+        short = C.factor.shape[2] < int(self._frame.keep.sum(-1).min())
+        return C if short else C.dense()
+
+    @cached_property
+    def _eigen(self) -> tuple[Tensor, Tensor]:
+        """Eigenvalues of the scaled G (g, k) and eigenvectors in the coordinates of V (g, r, k)."""
+        return self._frame.agop(self._inside).eigen()
+
+    def _power_basis(self, power: float) -> tuple[Tensor, Tensor]:
+        values, vectors = self._eigen
+        return powered(values, power), vectors
+
+    def _G_scale(self, power: float) -> float:
+        return (self._W_scale * self._C_root) ** (2 * power)
+
+    def _columns(self) -> Iterator[Tensor]:
+        return columns(self.weight, self._W_scale)
+
+    def _lift(self, vectors: Tensor) -> Tensor:
+        """``U diag(1/σ) q`` (g, out, k), so that ``Wᵀ`` times it is ``V q`` in the space of inputs."""
+        return self._frame.U @ (inverse_root(self._frame.sigma2)[:, :, None] * vectors)
+
+    def _pulled_back(self, vectors: Tensor) -> Tensor:
+        """``V q`` of the first group as rows, (k, in), for q (1, r, k)."""
+        lift = self._lift(vectors)[0]
+        return torch.cat([W[0].mT @ lift for W in self._columns()]).mT
+
+    @property
+    def _noise(self) -> float:
+        """Relative size below which a difference of entries of WWᵀ is rounding of the weight's dtype."""
+        return 8 * self.resolution * math.sqrt(max(self._frame.sigma2.shape[1], 1))
+
+    def _entry_sums(self, power: float) -> EntrySums:
+        """Sums over the entries of the scaled N and ``G^power`` and over their diagonals."""
+        power = positive("power", power)
+        if power not in self._sums:
+            values, vectors = self._power_basis(power)
+            sigma2 = self._frame.sigma2
+            self._sums[power] = feature_entry_sums(
+                self.weight,
+                self._W_scale,
+                self._lift(vectors),
+                values,
+                inner=inner(sigma2, values, vectors),
+                nn=sigma2.square().sum(),
+            )
+        return self._sums[power]
+
+    def _ungroup(self, blocks: Tensor) -> Tensor:
+        return blocks if self.grouped else blocks[0]

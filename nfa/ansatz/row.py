@@ -1,0 +1,163 @@
+"""One row a layer and measurement: the columns of ``ansatz.csv`` and ``audit.csv``, and nothing else."""
+
+import csv
+import io
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from nfa.errors import NfaError
+from nfa.files import csv_text, text_of, write_whole
+
+NAN = math.nan
+CLEAR, CHANCE = 5.0, 2.0  # |z| up to 2 is what chance gives in 19 of 20 layers; beyond 5 it hardly ever does
+OK, TRIVIAL = "ok", "trivial"
+
+
+@dataclass(frozen=True)
+class AnsatzRow:
+    """What was measured in one linear map. Numbers that are undefined or were not asked for are NaN.
+
+    Attributes:
+        layer: dotted module name.
+        kind: ``linear``, ``conv1d``, ``conv2d``, ``conv3d``, or the class name of a skipped module.
+        in_features: length of the vectors the map acts on, per group (a patch for a convolution).
+        out_features: outputs of the map, all groups together.
+        groups: number of independent blocks of the map.
+        power: exponent α of ``N ∝ G^α`` used by `cosine`, `pearson`, `offdiag` and the nulls.
+        alignment: cosine of the traceless parts of C and WWᵀ on the range of W; 0 on average by chance.
+        z: alignment over its closed-form standard deviation under a Haar-rotated C.
+        alpha_fit: exponent fitted to ``C ∝ (WWᵀ)^(1/α - 1)`` over W's left singular directions.
+        alpha_r: correlation of that fit.
+        cosine: cosine of the neural feature matrix N with ``G^α``, the published NFA / CNFA correlation.
+        null_mean: mean of `cosine` when C is rotated at random.
+        null_std: its standard deviation.
+        null_isotropic: `cosine` when C is the identity.
+        pearson: Pearson correlation of the entries of N and ``G^α``.
+        offdiag: the same without the diagonal.
+        cnfc: cosine of ``ΔWᵀΔW`` with ``ΔWᵀCΔW``, ``ΔW = W - W₀`` (arXiv 2402.05271).
+        alignment_stderr: standard error of `alignment`; two of them to either side hold the truth in 19 of
+            20 layers.
+        drift: how far the mean cosine of the two halves of the samples is from that of all, where asked for.
+        init_nfm_cosine: cosine of the neural feature matrix with the one at initialisation.
+        init_cosine: `cosine` at initialisation.
+        init_alignment: `alignment` at initialisation.
+        stderr: standard error of `cosine`, as that of the alignment. With probes it is that of an estimate of
+            the exact value on the same samples, where each probe has its own group (`audit` with ``probes``);
+            else that of the samples for what more of them would give, the bias of few among it.
+        status: ``ok``, or ``ok: note`` with what a reader should know; ``trivial`` where C is the identity
+            by construction, as at the last linear map of raw logits; or ``skipped: reason``.
+        epoch: epochs trained when measured; NaN outside training.
+    """
+
+    layer: str
+    kind: str
+    in_features: int
+    out_features: int
+    groups: int = 1
+    power: float = NAN
+    alignment: float = NAN
+    z: float = NAN
+    alpha_fit: float = NAN
+    alpha_r: float = NAN
+    cosine: float = NAN
+    null_mean: float = NAN
+    null_std: float = NAN
+    null_isotropic: float = NAN
+    pearson: float = NAN
+    offdiag: float = NAN
+    cnfc: float = NAN
+    alignment_stderr: float = NAN
+    drift: float = NAN
+    init_nfm_cosine: float = NAN
+    init_cosine: float = NAN
+    init_alignment: float = NAN
+    stderr: float = NAN
+    status: str = OK
+    epoch: float = NAN
+
+    @property
+    def measured(self) -> bool:
+        """Whether the row takes part in counts, medians and charts (its status begins with ``ok``)."""
+        return self.status == OK or self.status.startswith(f"{OK}: ")
+
+    @property
+    def trivial(self) -> bool:
+        """Whether its C is the identity by construction: there are numbers, but they say nothing."""
+        return self.status == TRIVIAL
+
+    @property
+    def skipped(self) -> bool:
+        """Whether there are no numbers."""
+        return not (self.measured or self.trivial)
+
+    @property
+    def verdict(self) -> str:
+        """Its alignment against chance, in two words; one of `VERDICTS`.
+
+        Not settled where two standard errors reach across the border between chance and more.
+        """
+        if not self.measured:
+            return "trivial" if self.trivial else "skipped"
+        if math.isnan(self.z):
+            return "undefined"
+        if abs(abs(self.z) - CHANCE) < 2 * self.z_stderr:
+            return "not settled"
+        return "above null" if self.z > CHANCE else "below null" if self.z < -CHANCE else "within null"
+
+    @property
+    def z_stderr(self) -> float:
+        """Standard error of `z`: that of the alignment, in the same unit."""
+        return self.alignment_stderr * abs(self.z / self.alignment) if self.alignment else NAN
+
+
+VERDICTS = ("above null", "within null", "below null", "not settled", "undefined", "trivial", "skipped")
+AUDIT_COLUMNS = tuple(f.name for f in fields(AnsatzRow) if f.name != "epoch")
+TRAIN_COLUMNS = ("epoch", *AUDIT_COLUMNS)
+_TEXT = {"layer", "kind", "status"}
+_WHOLE = {"in_features", "out_features", "groups"}
+
+
+def above_null(rows: Iterable[AnsatzRow]) -> tuple[int, int]:
+    """How many layers are above their null, and of how many that can be told: those with a z.
+
+    Models are compared by this and not by z, which grows with the size of a layer.
+    """
+    told = [row for row in rows if row.measured and not math.isnan(row.z)]
+    return sum(row.verdict == "above null" for row in told), len(told)
+
+
+def write_csv(path: str | os.PathLike, rows: Iterable[AnsatzRow], *, with_epoch: bool = False) -> None:
+    """Write rows to ``path``, whole or not at all; an undefined number is an empty cell."""
+    columns = TRAIN_COLUMNS if with_epoch else AUDIT_COLUMNS
+    write_whole(path, csv_text(columns, ([getattr(row, c) for c in columns] for row in rows)))
+
+
+def read_csv(path: str | os.PathLike) -> list[AnsatzRow]:
+    """Read what `write_csv` wrote, with or without the ``epoch`` column.
+
+    Raises:
+        NfaError: the file holds something else.
+        OSError: it cannot be read.
+    """
+    with Path(path).open(newline="", encoding="utf-8") as handle:
+        try:
+            text = handle.read()
+            if not text.endswith("\n"):  # the last number may have lost digits
+                raise ValueError("the last line has no end")
+            records = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+            return [AnsatzRow(**{k: _parse(k, v) for k, v in record.items()}) for record in records]
+        except (csv.Error, TypeError, ValueError, AttributeError) as error:
+            raise NfaError(
+                f"{path} is cut off or damaged ({error}): expected a row a layer, as nfa writes them"
+            ) from None
+
+
+def _parse(column: str, text: str) -> str | int | float:
+    if column in _TEXT:
+        return text_of(text)
+    if column in _WHOLE:
+        return int(text)
+    return float(text) if text else NAN

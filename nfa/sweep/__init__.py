@@ -1,0 +1,1 @@
+"""From batches to C of every map: forwards, backwards, and the gradients that pass by."""

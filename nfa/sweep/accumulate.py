@@ -1,0 +1,323 @@
+"""Sums of outer products ``Σ δδᵀ`` of one map, from gradients as they pass by."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.grad import conv2d_weight
+
+from nfa.layers.maps import LinearMap
+
+_ROWS_WORTH_A_PRODUCT = 256
+_WIDE = 1024  # above it, gradients are kept as rows while they are few: their Gram matrix is smaller than C
+_PRODUCTS_WORTH_A_FLUSH = 16  # so few single-precision additions keep seven digits
+_SAFE_RANGE = (1e-15, 1e15)  # squares of float32 gradients in here neither vanish nor overflow
+
+
+@dataclass
+class Sensitivity:
+    """C of one map, as replicates that average to it.
+
+    Attributes:
+        sums: ``Σ δδᵀ`` of each replicate that has any samples, (groups, q, q) float64; where `factored`, the
+            gradients δ themselves, (groups, q, m).
+        counts: samples (times probes) behind each replicate.
+        basis: None, or (groups, out, q) with orthonormal columns that span what was asked for, when that
+            is smaller than the output; C is then stored as ``basisᵀ C basis``.
+        mean_outer: (groups, q, q), what centring removes from C; None when not asked for.
+        called: whether the module was called.
+        reached: whether any gradient arrived.
+        resolution: relative rounding of the gradients.
+        partly: why part of the map's use could not be followed; None where all of it was.
+        passes: whether the map's output is the output of the network, up to one factor: C is a multiple of
+            the identity whatever the weights.
+    """
+
+    sums: dict[int, Tensor]
+    counts: list[int]
+    basis: Tensor | None = None
+    mean_outer: Tensor | None = None
+    called: bool = True
+    reached: bool = True
+    resolution: float = 0.0
+    passes: bool = False
+    factored: bool = False
+    partly: str | None = None
+
+    @property
+    def matrix(self) -> Tensor:
+        """C as (groups, q, q) float64, centred when that was asked for."""
+        C = sum(self.dense().values()) / max(sum(self.counts), 1)
+        if self.mean_outer is None:
+            return C
+        centered = C - self.mean_outer
+        # A network that is linear from here on has no gradient but the mean: what is left is rounding.
+        return centered if float(centered.norm()) > 8 * self.resolution * float(C.norm()) else C * 0
+
+    @property
+    def factor(self) -> Tensor:
+        """X (groups, q, m) with ``C = X Xᵀ``, where `factored`."""
+        return torch.cat(list(self.sums.values()), 2) / math.sqrt(max(sum(self.counts), 1))
+
+    def dense(self) -> dict[int, Tensor]:
+        """The sums as (groups, q, q) float64."""
+        if not self.factored:
+            return self.sums
+        return {slot: X.double() @ X.double().mT for slot, X in self.sums.items()}
+
+    def merged(self) -> "Sensitivity":
+        """The same C without its replicates."""
+        C = self.factor if self.factored else self.matrix
+        return Sensitivity({0: C}, [1], self.basis, resolution=self.resolution, factored=self.factored)
+
+    def reduce(self, weight: Tensor) -> Tensor:
+        """A weight (groups, out, in) in the coordinates of C, (groups, q, in)."""
+        if self.basis is None:
+            return weight
+        return self.basis.mT @ weight.to(self.basis)
+
+
+class OuterSum:
+    """One running ``Σ δδᵀ`` (groups, q, q): products in the net's dtype, the sum in float64.
+
+    Args:
+        groups: independent blocks.
+        size: q, the length of δ in a group.
+        device: where δ comes from.
+    """
+
+    def __init__(self, groups: int, size: int, device: torch.device):
+        self.groups, self.size, self.device = groups, size, device
+        self._total: Tensor | None = None
+        self._recent: Tensor | None = None
+        self._products = 0
+        self._queue: list[Tensor] = []
+        self._queued = 0
+
+    def prepare(self, rows: Tensor) -> Callable[[], None]:
+        """What adds (B, groups, q, P), by the fastest product for the device, dtype and number of positions.
+
+        All memory is taken here; where that fails, nothing has changed.
+        """
+        B, groups, q, P = rows.shape
+        if q == 1:
+            return self._addition_of(rows.double().square().sum((0, 3))[:, :, None])
+        if P > 1 and rows.device.type == "cpu" and rows.dtype == torch.float32:
+            # This sum is the weight gradient of a 1 × 1 convolution, and oneDNN's kernel for it is fastest.
+            images = rows.reshape(B, groups * q, P, 1)
+            product = conv2d_weight(images, (groups * q, q, 1, 1), images, groups=groups)
+            return self._addition_of(product.reshape(groups, q, q))
+        if P >= max(q, _ROWS_WORTH_A_PRODUCT):
+            return self._addition_of((rows @ rows.mT).sum(0))
+        kept = rows.permute(1, 2, 0, 3).reshape(groups, q, B * P)
+        if self._queued + B * P < max(q, _ROWS_WORTH_A_PRODUCT):
+            return lambda: self._keep(kept)
+        return self._addition_of(self._product_of([*self._queue, kept]), empties_queue=True)
+
+    @property
+    def total(self) -> Tensor:
+        """The sum so far but for what waits, (groups, q, q) float64."""
+        if self._total is None:
+            shape = self.groups, self.size, self.size
+            self._total = torch.zeros(shape, dtype=torch.float64, device=self.device)
+        return self._total
+
+    def flush(self) -> Tensor:
+        """The sum (groups, q, q) float64 of all that was added."""
+        if self._queue:
+            self._addition_of(self._product_of(self._queue), empties_queue=True)()
+        if self._recent is not None:
+            self.total.add_(self._recent)
+            self._recent, self._products = None, 0
+        return self.total
+
+    @property
+    def waiting(self) -> int | None:
+        """Rows that were added, if nothing but kept rows makes up the sum; None else."""
+        pure = self._total is None and self._recent is None
+        return self._queued if pure else None
+
+    def rows(self) -> Tensor:
+        """All that was added as rows (groups, q, m), where `waiting` is not None."""
+        X = (
+            self._joined(self._queue)
+            if self._queue
+            else torch.zeros(self.groups, self.size, 0, device=self.device)
+        )
+        self._queue = [X]
+        return X
+
+    def _keep(self, rows: Tensor) -> None:
+        self._queue.append(rows)
+        self._queued += rows.shape[2]
+
+    def _product_of(self, parts: list[Tensor]) -> Tensor:
+        X = self._joined(parts)
+        return X @ X.mT
+
+    @staticmethod
+    def _joined(parts: list[Tensor]) -> Tensor:
+        dtype = max((part.dtype for part in parts), key=lambda d: torch.finfo(d).bits)
+        return parts[0] if len(parts) == 1 else torch.cat([part.to(dtype) for part in parts], 2)
+
+    def _addition_of(self, product: Tensor, *, empties_queue: bool = False) -> Callable[[], None]:
+        total = self.total  # made now, if it is the first
+
+        def commit() -> None:
+            if empties_queue:
+                self._queue, self._queued = [], 0
+            if product.dtype == torch.float64:
+                total.add_(product)
+            elif self._recent is None:
+                self._recent, self._products = product, 1
+            else:
+                self._recent.add_(product)
+                self._products += 1
+                if self._products >= _PRODUCTS_WORTH_A_FLUSH:
+                    total.add_(self._recent)
+                    self._recent, self._products = None, 0
+
+        return commit
+
+
+class Accumulator:
+    """The sums of one map: its gradients cut into rows, replicates told apart, means kept for centring."""
+
+    def __init__(
+        self, lmap: LinearMap, basis: Tensor | None, replicates: int, centered: bool, device: torch.device
+    ):
+        self.kind, self.groups, self.out_features = lmap.kind, lmap.groups, lmap.out_features
+        self.basis = None if basis is None else basis.to(device)
+        self.device = device
+        self.size = lmap.out_features // self.groups if basis is None else basis.shape[2]
+        limit = replicates if self.size <= 512 else min(replicates, 4 if self.size <= 2048 else 2)
+        self.sums: dict[int, OuterSum] = {}
+        self.counts = [0] * limit
+        self.line_sums: dict[int, Tensor] | None = {} if centered else None
+        self.row_count = 0  # samples × positions × calls
+        self.pending_rows = 0  # of the forward pass under way
+        self.partly: str | None = None
+        self.called = self.reached = False
+        self.resolution = 0.0
+        self.wide = False  # products in float64 because float32 squares would leave the range of float32
+        self.fresh = True  # the range of these samples' gradients is not known yet
+        self.targets: list[int] = []
+        self.passes: bool | None = None  # the gradient is what each backward starts from, so far
+        self.factor: float | None = None
+        self.calls_of_line = self.skip_calls = 0  # gradients seen in this backward; to pass over in the next
+
+    def note_call(self, z: Tensor) -> None:
+        """The map was applied and z came out (of it, or of the packed map that it is rows of)."""
+        self.called = True
+        features = self.out_features if self.kind == "flat" else z.shape[channel_axis(self.kind, z)]
+        self.pending_rows += z.numel() // features
+
+    def start(self, samples: int, replicates: list[int], weight: int) -> None:
+        """Announce samples and the replicates they add to, one for all outputs or one a probe.
+
+        Each replicate gets ``weight`` gradients a sample that are estimates of all outputs: its probes.
+        """
+        self.row_count += self.pending_rows
+        self.targets = [replicate % len(self.counts) for replicate in replicates]
+        self.fresh = True
+        for slot in self.targets:
+            self.counts[slot] += samples * weight
+            if slot not in self.sums:
+                self.sums[slot] = OuterSum(self.groups, self.size, self.device)
+
+    def add(self, delta: Tensor, lines: list[int]) -> None:
+        """Add the gradients (m, batch, …) of the m outputs or probes ``lines``; there may be no vector."""
+        if not delta.numel():  # an expert that no sample of this batch came to
+            return
+        rows = self._rows(delta)
+        slots = self.targets if len(self.targets) == 1 else [self.targets[line] for line in lines]
+        if len(set(slots)) == 1:
+            additions = [self.sums[slots[0]].prepare(rows.flatten(0, 1))]
+            means = self._means(rows, lines)
+        else:
+            by_slot = {slot: [i for i, s in enumerate(slots) if s == slot] for slot in set(slots)}
+            additions = [self.sums[slot].prepare(rows[i].flatten(0, 1)) for slot, i in by_slot.items()]
+            means = {}
+        # Memory may run out above, and the same gradients come again then; from here on it cannot.
+        for add in additions:
+            add()
+        if self.line_sums is not None:
+            self.line_sums |= means
+        self.reached = True
+        self.resolution = torch.finfo(delta.dtype).eps
+
+    def add_identity(self, rows: int) -> None:
+        """Add ``rows`` times the identity: what all outputs bring where the map's output is theirs."""
+        self.reached = self.passes = True
+        self.sums[self.targets[0]].total.diagonal(dim1=-2, dim2=-1).add_(rows)
+
+    def drop(self, replicate: int) -> None:
+        """Forget a replicate, in which something is incomplete."""
+        slot = replicate % len(self.counts)
+        self.sums.pop(slot, None)
+        self.counts[slot] = 0
+
+    def result(self, samples: int) -> Sensitivity:
+        """The sensitivity over all ``samples`` seen; may be asked for again as more come."""
+        slots = sorted(self.sums)
+        factored = self._few_rows()
+        sums = {slot: self.sums[slot].rows() if factored else self.sums[slot].flush() for slot in slots}
+        if not sums:  # no batch came: an empty sum, for other ranks to add to
+            sums[0] = OuterSum(self.groups, self.size, self.device).total
+        mean_outer = None
+        if self.line_sums:
+            scale = self.row_count * samples
+            mean_outer = sum(m[:, :, None] * m[:, None, :] for m in self.line_sums.values()) / scale
+        counts = list(self.counts)
+        return Sensitivity(
+            sums, counts, self.basis, mean_outer, self.called, self.reached, self.resolution,
+            bool(self.passes), factored, self.partly,
+        )  # fmt: skip
+
+    def _few_rows(self) -> bool:
+        """Whether C is of low rank and all its rows are still there."""
+        if self.size <= _WIDE or self.line_sums is not None or not self.sums:
+            return False
+        waiting = [total.waiting for total in self.sums.values()]
+        return None not in waiting and 0 < sum(waiting) <= self.size // 2
+
+    def _rows(self, delta: Tensor) -> Tensor:
+        """(m, batch, …) gradients as (m, B, groups, q, P): P positions of B samples, in the basis."""
+        m = delta.shape[0]
+        if self.kind == "linear":
+            rows = delta.reshape(m, -1, 1, delta.shape[-1], 1)
+        elif self.kind == "flat":
+            rows = delta.reshape(m, delta.shape[1], 1, -1, 1)
+        else:
+            spatial = int(self.kind[4])
+            if delta.dim() == spatial + 2:  # an image without a batch dimension
+                delta = delta[:, None]
+            rows = delta.reshape(m, delta.shape[1], self.groups, delta.shape[2] // self.groups, -1)
+        rows = self._in_safe_dtype(rows)
+        if self.basis is not None:
+            basis = self.basis.to(rows.dtype)
+            if rows.shape[-1] == 1:  # one product for all rows, not one a row
+                return torch.einsum("mbgo,goq->mbgq", rows[..., 0], basis)[..., None]
+            rows = basis.mT @ rows
+        return rows
+
+    def _in_safe_dtype(self, rows: Tensor) -> Tensor:
+        if self.fresh and rows.dtype == torch.float32:
+            largest = float(torch.linalg.vector_norm(rows, torch.inf))
+            self.wide = not _SAFE_RANGE[0] < largest < _SAFE_RANGE[1]
+            self.fresh = largest == 0
+        return rows.double() if self.wide else rows
+
+    def _means(self, rows: Tensor, lines: list[int]) -> dict[int, Tensor]:
+        """New sums of the gradients of these lines, where centring asks for them."""
+        if self.line_sums is None:
+            return {}
+        totals = {line: part.sum((0, 3), dtype=torch.float64) for line, part in zip(lines, rows, strict=True)}
+        return {line: self.line_sums[line] + t if line in self.line_sums else t for line, t in totals.items()}
+
+
+def channel_axis(kind: str, z: Tensor) -> int:
+    """The axis of a map's output, or of a gradient there, that its rows make up; negative."""
+    return -1 if kind in ("linear", "flat") else -1 - int(kind[4])

@@ -1,0 +1,145 @@
+"""What `nfa.audit`, `nfa.agop` and `nfa.input_agop` are given, checked before anything else is done."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.utils.data import Dataset, IterableDataset
+
+from nfa.checks import (
+    choice,
+    device_of_name,
+    flag,
+    memory_of,
+    network_of,
+    number,
+    positive,
+    seed_of,
+    told,
+    whole,
+    whole_or_none,
+)
+from nfa.errors import NfaError
+from nfa.sweep.batches import OUTPUTS, Batch
+from nfa.sweep.observer import Watch
+
+_MESSAGE = "batches must be a tensor of samples, or a DataLoader, a list or a generator of batches, got"
+_SWEEP: dict[str, Callable[[Any], Any]] = {
+    "output": lambda value: choice("output", value, OUTPUTS),
+    "probes": lambda value: whole_or_none("probes", value, 1),
+    "neglect": lambda value: number("neglect", value, lambda x: 0 <= x < 1, "a share in [0, 1)"),
+    "chunk": lambda value: whole("chunk", value, 1),
+    "max_samples": lambda value: whole_or_none("max_samples", value, 1),
+    "centered": lambda value: flag("centered", value),
+    "replicates": lambda value: whole("replicates", value, 1),
+    "replicates_over": lambda value: choice("replicates_over", value, ("auto", "batches", "probes")),
+    "seed": seed_of,
+    "device": device_of_name,
+    "piece_limit": lambda value: whole_or_none("piece_limit", value, 1),
+}
+_AUDIT: dict[str, Callable[[Any], Any]] = _SWEEP | {
+    "power": lambda value: positive("power", value),
+    "nulls": lambda value: whole("nulls", value),
+    "tolerance": lambda value: None if value is None else _tolerance(value),
+    "drift": lambda value: flag("drift", value),
+    "per_head": lambda value: flag("per_head", value),
+    "memory": memory_of,
+    "distributed": lambda value: flag("distributed", value),
+}
+
+
+def checked(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a measurement as plain values.
+
+    Raises:
+        NfaError: one is of a wrong type or out of range.
+    """
+    output_fn, watch = options.get("output_fn"), options.get("watch")
+    if not (output_fn is None or callable(output_fn)):
+        raise NfaError(f"output_fn must be a function of what the network returns, got {told(output_fn)}")
+    if not (watch is None or isinstance(watch, Watch)):
+        raise NfaError(f"watch must be an nfa.sweep.observer.Watch, got {told(watch)}")
+    return {name: _AUDIT[name](value) if name in _AUDIT else value for name, value in options.items()}
+
+
+def measurable(model: Any) -> nn.Module:
+    """A network whose weights hold values and whose forward can be watched."""
+    model = network_of(model)
+    if not all(hasattr(module, "training") for module in model.modules()):
+        raise NfaError(
+            "the network is a frozen script (torch.jit.freeze), which has no weights: measure it before that"
+        )
+    if isinstance(model, nn.DataParallel) and len(model.device_ids) > 1:
+        raise NfaError("DataParallel works on copies of the network, one a GPU: pass its .module")
+    if any(t.device.type == "meta" for t in (*model.parameters(), *model.buffers()) if not is_lazy(t)):
+        raise NfaError(
+            "the network is on the device 'meta', where weights have no values: make it with "
+            ".to_empty(device='cpu') and load its weights"
+        )
+    return model
+
+
+def batches_of(batches: Any) -> Iterable[Batch]:
+    """Batches to go through; a tensor is one.
+
+    Raises:
+        NfaError: something that holds no batches, or single samples.
+    """
+    if isinstance(batches, Tensor):
+        return [batches]
+    if isinstance(batches, Dataset) and not isinstance(batches, IterableDataset):
+        raise NfaError(
+            f"{_MESSAGE} the dataset {type(batches).__name__}, which gives single samples: pass "
+            "DataLoader(dataset, batch_size=…)"
+        )
+    if isinstance(batches, Mapping):
+        raise NfaError(f"{_MESSAGE} a dictionary: one batch of keyword arguments is given as a list, [batch]")
+    if isinstance(batches, str | bytes | os.PathLike):
+        raise NfaError(
+            f"{_MESSAGE} {batches!r}: load the data first; `nfa audit` on the command line takes paths"
+        )
+    if hasattr(batches, "__array__"):
+        raise NfaError(f"{_MESSAGE} {told(batches)}: torch.from_numpy(…) makes a tensor")
+    if isinstance(batches, nn.Module | type) or not isinstance(batches, Iterable):
+        raise NfaError(f"{_MESSAGE} {told(batches)}")
+    pair = isinstance(batches, tuple) and len(batches) == 2 and all(isinstance(b, Tensor) for b in batches)
+    if pair and batches[0].is_floating_point() and not batches[1].is_floating_point():
+        raise NfaError("batches is a pair (inputs, targets); pass a list of such pairs: [(inputs, targets)]")
+    return batches
+
+
+def check_initial_state(initial_state: Any) -> None:
+    """Refuse what is neither a state dict nor, as the caller has seen, a report."""
+    if isinstance(initial_state, Mapping) and all(isinstance(key, str) for key in initial_state):
+        return
+    advice = "torch.load(…) or safetensors.torch.load_file(…) reads one"
+    if isinstance(initial_state, nn.Module):
+        advice = "take its .state_dict()"
+    raise NfaError(
+        "initial_state must be the state dict at initialisation, or the report of an audit made then, got "
+        f"{told(initial_state)}: {advice}"
+    )
+
+
+def check_combinations(options: Mapping[str, Any]) -> None:
+    """Refuse options that do not go together."""
+    centered, probes = options.get("centered"), options.get("probes")
+    distributed, tolerance = options.get("distributed"), options.get("tolerance")
+    if centered and probes is not None:
+        raise NfaError(
+            "centered=True needs the mean gradient of every output: use the exact mode (probes=None)"
+        )
+    if distributed and centered:
+        raise NfaError("centered=True cannot be measured over several processes")
+    if tolerance is None:
+        return
+    if probes is not None:
+        raise NfaError("give either probes or a tolerance, which chooses the probes itself")
+    if distributed or centered:
+        raise NfaError("a tolerance goes neither with distributed nor with centered=True")
+
+
+def _tolerance(value: Any) -> float:
+    return number("tolerance", value, lambda x: 0 < x < 1, "a standard error between 0 and 1")
