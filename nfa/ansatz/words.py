@@ -163,6 +163,7 @@ _COLUMNS: dict[str, Callable[[AnsatzRow], str]] = {
     "init align": lambda row: show(row.init_alignment, "+.3f"),
     "init cos": lambda row: show(row.init_cosine),
 }
+_SPREADS = {"alignment": " ± se", "null": " ± sd"}  # what stands behind a number: standard error or deviation
 _LEFT = ("layer", "kind")
 _OF_ALL_ROWS = ("layer", "kind", "in→out")  # shown where a layer was skipped, too
 _LEAST_IMPORTANT = ("kind", "init cos", "init align", "in→out")
@@ -185,9 +186,12 @@ def format_table(rows: Sequence[AnsatzRow], *, width: int | None = None) -> str:
     """
     width = width or 120
     numeric = [row for row in rows if not row.skipped]
+    titles = {head: head + _SPREADS.get(head, "") for head in _COLUMNS}
+    if not any(math.isfinite(row.alignment_stderr) for row in numeric):
+        titles["alignment"] = "alignment"
     heads = [head for head in _COLUMNS if not (head.startswith("init") and _undefined(head, numeric))]
     texts = {head: [_COLUMNS[head](row) for row in rows] for head in heads}
-    widths = {head: max(map(len, [head, *_shown(head, texts[head], rows)])) for head in heads}
+    widths = {head: max(map(len, [titles[head], *_shown(head, texts[head], rows)])) for head in heads}
     name = min(widths["layer"], _READABLE_NAME_WIDTH)
     for head in _LEAST_IMPORTANT:
         if _total(widths) - widths["layer"] + name > width:
@@ -196,7 +200,9 @@ def format_table(rows: Sequence[AnsatzRow], *, width: int | None = None) -> str:
     widths["layer"] = min(widths["layer"], max(free, _LEAST_NAME_WIDTH))
     texts["layer"] = short_names(texts["layer"], widths["layer"])
     lines = [_line({head: texts[head][i] for head in widths}, widths, row) for i, row in enumerate(rows)]
-    return "\n".join([_aligned({head: head for head in widths}, widths), "─" * _total(widths), *lines])
+    return "\n".join(
+        [_aligned({head: titles[head] for head in widths}, widths), "─" * _total(widths), *lines]
+    )
 
 
 def _undefined(head: str, rows: Sequence[AnsatzRow]) -> bool:

@@ -52,15 +52,15 @@ def _spread(group: Group, metric: str) -> str:
     if count == 1:
         return f"{score_words(group.score, metric)}, one run"
     spread = score_words(group.score_std, metric, spread=True)
-    return f"{score_words(group.score, metric)} ± {spread} over {count} runs"
+    return f"{score_words(group.score, metric)} ± {spread} (sd over {count} runs)"
 
 
 def _against(other: Group, difference: Difference, metric: str) -> str:
-    ahead = f"ahead of {other.label} ({_spread(other, metric)})"
+    ahead = f"ahead of {other.label}, {_spread(other, metric)},"
     if difference.count == 0:
-        return f"No seed is common with {other.label} ({_spread(other, metric)}), so the two are not paired."
+        return f"No seed is common with {other.label}, {_spread(other, metric)}, so the two are not paired."
     if abs(difference.mean) < _EQUAL:
-        return f"On the seeds that both have, {other.label} ({_spread(other, metric)}) is equal to it."
+        return f"On the seeds that both have, {other.label}, {_spread(other, metric)}, is equal to it."
     if difference.mean < 0:
         by = score_words(-difference.mean, metric)
         return f"But on the seeds that both have ({difference.count}), {other.label} is ahead by {by}."
@@ -181,7 +181,17 @@ def format_comparison(comparison: Comparison) -> str:
         "  ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(cells))
         for cells in (list(zip(line, widths, strict=True)) for line in lines)
     ]
-    return "\n".join([texts[0], "─" * len(texts[0]), *texts[1:]])
+    return "\n".join([texts[0], "─" * len(texts[0]), *texts[1:], *_spreads(comparison)])
+
+
+def _spreads(comparison: Comparison) -> list[str]:
+    """Say what each ± of the table is, where there is one."""
+    parts = []
+    if any(len(group.runs) > 1 for group in comparison.groups):
+        parts.append("behind a score, the standard deviation (sd) over its runs")
+    if any(difference.count > 1 for difference in comparison.differences):
+        parts.append("behind a difference from the best, half its 95 % confidence interval")
+    return [f"±: {'; '.join(parts)}"] if parts else []
 
 
 # ---- files -------------------------------------------------------------------------------------------------

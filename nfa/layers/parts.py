@@ -31,6 +31,11 @@ class Parts:
         return [i for i, name in enumerate(self.of_layer) if name == part]
 
 
+def shown_part(part: str) -> str:
+    """A part as pages name it: ``*.conv1``, since there may be a layer ``conv1`` beside it."""
+    return f"({OTHER})" if part == OTHER else f"*.{part}"
+
+
 def split_name(name: str) -> tuple[str, str]:
     """Split a layer's name into its block and its part, which is empty where the name tells none.
 

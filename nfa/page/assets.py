@@ -101,6 +101,9 @@ tbody small { display: block; white-space: normal; max-width: 300px; font-size: 
   display: grid; grid-template-columns: repeat(12, minmax(0, 1fr)); gap: 16px 20px; align-items: start;
 }
 .gallery figure { grid-column: span 4; }
+.unseen {
+  position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap;
+}
 .gallery figcaption { margin-top: 5px; font-size: 13px; }
 .gallery img { image-rendering: pixelated; border-radius: 3px; }
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from nfa.ansatz.row import VERDICTS, AnsatzRow
 from nfa.ansatz.words import UNDEFINED, finite, show
-from nfa.layers.parts import OTHER, Parts, find_parts
+from nfa.layers.parts import OTHER, Parts, find_parts, shown_part
 from nfa.page import svg
+from nfa.page.axes import Axis, range_of
 from nfa.page.svg import Band, Series, figure, line_chart
 from nfa.page.text import escape
 
@@ -58,7 +59,8 @@ def _points(label: str, rows: Sequence[AnsatzRow], column: str, parts: Parts | N
         places = parts.layers(part)
         joined = part != OTHER and len(places) <= _MOST_JOINED
         color = part_color(parts, part)
-        series.append(Series(part, places, [values[i] for i in places], color, line=joined, faint=True))
+        drawn = [values[i] for i in places]
+        series.append(Series(shown_part(part), places, drawn, color, line=joined, faint=True))
     return series
 
 
@@ -92,8 +94,9 @@ def _alignment_chart(rows: Sequence[AnsatzRow], parts: Parts | None) -> str:
     chart = _depth_chart(rows, parts, series, title=title, y_label="alignment", bands=bands, rules=[0.0])
     return figure(
         partial(chart, plot_height=280),
-        "Zero is what chance gives on average, and the band is where 19 of 20 layers would lie by chance. A "
-        "layer above its band bears out the ansatz by more than chance.",
+        "Zero is what chance gives on average, and the band, two standard deviations (sd) of what chance "
+        "gives to either side, is where 19 of 20 layers would lie by chance. A layer above its "
+        "band bears out the ansatz by more than chance.",
     )
 
 
@@ -115,7 +118,8 @@ def _cosine_chart(rows: Sequence[AnsatzRow], parts: Parts | None) -> str:
     return figure(
         chart,
         f"The published NFA and CNFA correlation, with {compared}. It is high for almost any weights; what "
-        "counts is its distance from the null.",
+        "counts is its distance from the null. The band is the mean of the null and two of its standard "
+        "deviations (sd) over random rotations to either side.",
     )
 
 
@@ -191,10 +195,22 @@ def _part_line(part: str, rows: Sequence[AnsatzRow], color: str, limits: tuple[f
     cells = [_median(_column(rows, column), spec) for column, spec in medians.items()]
     dot = f'<span class="dot" style="background:{color}"></span>'
     numbers = "".join(f"<td>{count or UNDEFINED}</td>" for count in counts)
-    strip = svg.strip(_column(rows, "alignment"), limits, color)
+    strip = _strip(_column(rows, "alignment"), limits, color)
     return (
-        f'<tr><th scope="row" class="text name">{dot}{escape(part)}</th>{numbers}'
+        f'<tr><th scope="row" class="text name">{dot}{escape(shown_part(part))}</th>{numbers}'
         f'<td class="text">{strip}</td>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+    )
+
+
+def _strip(values: Iterable[float], limits: tuple[float, float], color: str, *, width: int = 180) -> str:
+    """Draw values as translucent dots on a line, with an upright mark at zero; for a cell of a table."""
+    axis = Axis(*range_of(limits, False, 0.0), 6, width - 6)
+    dots = "".join(f'<circle cx="{axis(v):.1f}" cy="11" r="3.5"/>' for v in finite(values))
+    return (
+        f'<svg class="strip" viewBox="0 0 {width} 22" aria-hidden="true">'
+        f'<path d="M{axis.start} 11H{axis.stop}" stroke="currentColor" opacity=".2"/>'
+        f'<path d="M{axis(0.0):.1f} 2V20" stroke="currentColor" opacity=".55"/>'
+        f'<g style="fill:{color}" opacity=".55">{dots}</g></svg>'
     )
 
 

@@ -131,8 +131,10 @@ def _models_section(comparison: Comparison) -> str:
     ]
     table = region("Models", "".join(heads), "\n".join(rows), kind="tight")
     return (
-        '<h2>Models</h2>\n<p class="note">A heading sorts by its column. Means over runs; the marker is that '
-        f"of the charts, filled for nets and hollow for kernel machines.</p>\n{table}{_runs(comparison)}"
+        '<h2>Models</h2>\n<p class="note">A heading sorts by its column. Means over runs; behind a score ± '
+        "is the standard deviation over its runs, behind a difference from the best half its 95 % confidence "
+        "interval. The marker is that of the charts, filled for nets and hollow for kernel machines.</p>\n"
+        f"{table}{_runs(comparison)}"
     )
 
 

@@ -84,12 +84,12 @@ def _layer(
     agop = "AGOP" if plain else f"AGOP to the power {power:g}"
     short = "AGOP" if plain else f"AGOP<sup>{_FRACTIONS.get(power, f'{power:g}')}</sup>"
     figures = [
-        _picture(picture.nfm, coloured, "NFM"),
-        _picture(picture.agop, coloured, agop),
+        _picture(picture.nfm, coloured, "NFM", picture.layer),
+        _picture(picture.agop, coloured, agop, picture.layer),
         _spectra(picture, agop),
-        _picture(picture.filters, tiled, "Filters", "whole"),
-        _picture(picture.nfm_eigenvectors, tiled, "Leading eigenvectors of the NFM"),
-        _picture(_matched(picture), tiled, "Leading eigenvectors of the AGOP"),
+        _picture(picture.filters, tiled, "Filters", picture.layer, "whole"),
+        _picture(picture.nfm_eigenvectors, tiled, "Leading eigenvectors of the NFM", picture.layer),
+        _picture(_matched(picture), tiled, "Leading eigenvectors of the AGOP", picture.layer),
     ]
     words = " · ".join([*(_numbers(row) if row else []), *_ranks(picture, short)])
     note = f'<p class="note">{words}</p>' if words else ""
@@ -121,11 +121,14 @@ def _ranks(picture: LayerPicture, agop: str) -> list[str]:
     return [f"effective\u00a0rank {', '.join(ranks)}"] if ranks else []
 
 
-def _picture(pixels: Tensor | None, draw: Drawing, caption: str, size: str = "part") -> str:
+def _picture(pixels: Tensor | None, draw: Drawing, what: str, layer: str, size: str = "part") -> str:
+    """A picture; its layer, told by the heading to whoever sees that, is in its caption too."""
     if pixels is None:
         return ""
-    image = f'<img src="{images.data_uri(images.png(draw(pixels)))}" alt="{caption}">'
-    return f'<figure class="{size}">{image}<figcaption>{caption}</figcaption></figure>'
+    of_layer = escape(f" of {layer}")
+    image = f'<img src="{images.data_uri(images.png(draw(pixels)))}" alt="{what}{of_layer}">'
+    caption = f'<figcaption>{what}<span class="unseen">{of_layer}</span></figcaption>'
+    return f'<figure class="{size}">{image}{caption}</figure>'
 
 
 def _tiled(pixels: Tensor, max_size: int) -> Tensor:
@@ -150,6 +153,7 @@ def _spectra(picture: LayerPicture, agop: str) -> str:
     chart = line_chart(
         series,
         title="Spectra",
+        name=f"Spectra of {picture.layer}",
         x_label="index",
         y_label="eigenvalue, relative",
         x_log=True,

@@ -51,7 +51,7 @@ def _matrix(space: FeatureSpace) -> str:
     )
     table = region(f"Similarity: {space.name}", f'<td class="name"></td>{heads}', rows, kind="matrix")
     words = f'<p class="note">{" ".join(_dashes(space))}</p>' if _dashes(space) else ""
-    return f'<section class="layer">{_heading(space)}{table}{words}</section>'
+    return f'<section class="layer">{_heading(space, "cosines")}{table}{words}</section>'
 
 
 def _named(label: str) -> str:
@@ -63,12 +63,11 @@ def _breakable(label: str) -> str:
     return re.sub(r"([_,]|\.(?=[a-z]))", r"\1<wbr>", _named(label))
 
 
-def _heading(space: FeatureSpace) -> str:
+def _heading(space: FeatureSpace, what: str) -> str:
     name = re.sub(r"(\d)x(?=\d)", r"\1×", space.name[:1].upper() + space.name[1:])
     kind = _KINDS.get(space.name.split()[0], "")
-    return (
-        f'<h3>{escape(name)}, {space.dimension}\u00a0×\u00a0{space.dimension}</h3><p class="note">{kind}</p>'
-    )
+    size = f"{space.dimension}\u00a0×\u00a0{space.dimension}"
+    return f'<h3>{escape(name)}, {size}: {what}</h3><p class="note">{kind}</p>'
 
 
 def _cell(space: FeatureSpace, a: str, b: str) -> str:
@@ -110,8 +109,8 @@ def eigenvectors_section(spaces: Sequence[FeatureSpace]) -> str:
         return ""
     side = _SIDE if sum(len(members) for _, members in drawn) <= _MANY_STRIPS else _SMALLER_SIDE
     parts = "".join(
-        f'<section class="layer">{_heading(space)}<div class="strips">'
-        f"{''.join(_strip(member, side) for member in members)}</div></section>"
+        f'<section class="layer">{_heading(space, "eigenvectors")}<div class="strips">'
+        f"{''.join(_strip(member, space.name, side) for member in members)}</div></section>"
         for space, members in drawn
     )
     return (
@@ -123,12 +122,13 @@ def eigenvectors_section(spaces: Sequence[FeatureSpace]) -> str:
     )
 
 
-def _strip(member: Member, side: int) -> str:
+def _strip(member: Member, space: str, side: int) -> str:
     vectors = images.shrink(signed(member.eigenvectors), side)
     tiles = (images.tile(vector[None], scale=1) for vector in vectors)
     pictures = "".join(f'<img src="{images.data_uri(images.png(tile))}" alt="">' for tile in tiles)
     name = _named(member.label)
-    strip = f'<div role="img" aria-label="Leading eigenvectors of {name}">{pictures}</div>'
+    label = f"Leading eigenvectors of {name}: {escape(space)}"
+    strip = f'<div role="img" aria-label="{label}">{pictures}</div>'
     return f"<span>{_breakable(member.label)}</span>{strip}"
 
 

@@ -138,6 +138,7 @@ def line_chart(
     series: Sequence[Series],
     *,
     title: str,
+    name: str = "",
     x_label: str,
     y_label: str,
     bands: Sequence[Band] = (),
@@ -157,7 +158,8 @@ def line_chart(
 
     Args:
         series: the lines, the first one on top.
-        title: also its name for screen readers.
+        title: above it.
+        name: for screen readers; by default the title.
         x_label: what runs along.
         y_label: what runs up.
         bands: areas behind the lines.
@@ -207,20 +209,8 @@ def line_chart(
         body.append(_text(middle, top + plot_height / 2, "nothing to draw", anchor="middle", muted=True))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {bottom + 24:.0f}" role="img" '
-        f'aria-label="{escape(title)}" font-family="system-ui, sans-serif" font-size="{_FONT}" '
+        f'aria-label="{escape(name or title)}" font-family="system-ui, sans-serif" font-size="{_FONT}" '
         f'fill="currentColor">{"".join(body)}</svg>'
-    )
-
-
-def strip(values: Iterable[float], limits: tuple[float, float], color: str, *, width: int = 180) -> str:
-    """Draw values as translucent dots on a line, with an upright mark at zero; for a cell of a table."""
-    axis = Axis(*range_of(limits, False, 0.0), 6, width - 6)
-    dots = "".join(f'<circle cx="{axis(v):.1f}" cy="11" r="3.5"/>' for v in finite(values))
-    return (
-        f'<svg class="strip" viewBox="0 0 {width} 22" aria-hidden="true">'
-        f'<path d="M{axis.start} 11H{axis.stop}" stroke="currentColor" opacity=".2"/>'
-        f'<path d="M{axis(0.0):.1f} 2V20" stroke="currentColor" opacity=".55"/>'
-        f'<g style="fill:{color}" opacity=".55">{dots}</g></svg>'
     )
 
 

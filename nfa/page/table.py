@@ -24,11 +24,13 @@ def table_section(rows: Sequence[AnsatzRow], places: Mapping[str, str]) -> str:
     heads = head("#", "order of depth") + "".join(map(_head, columns))
     body = "\n".join(_row(i, row, columns, places) for i, row in enumerate(rows, start=1))
     long = len(rows) > _LONG
+    errors = any(math.isfinite(row.alignment_stderr) for row in rows)
+    spread = " Behind an alignment, ± is its standard error." if errors else ""
     omitted = f" Not measured here: {', '.join(left_out)}." if left_out and rows else ""
     return (
         "<h2>All numbers</h2>\n"
         f'<p class="note">A heading sorts by its column. Bold z: beyond {CLEAR:g}; grey: within chance, '
-        f"trivial, or skipped.{omitted}</p>\n{_filter(rows) if long else ''}"
+        f"trivial, or skipped.{spread}{omitted}</p>\n{_filter(rows) if long else ''}"
         + region("All numbers", heads, body, kind="long" if long else "")
     )
 

@@ -47,7 +47,7 @@ def test_means_spreads_and_paired_differences(four):
     assert gap.margin == pytest.approx(12.706 * gap.std / math.sqrt(2), rel=1e-4)  # t, one degree of freedom
     assert not gap.is_clear
     sentence = winner_sentence(found)
-    assert "rfm has the highest test accuracy, 0.9650 ± 0.0212 over 2 runs" in sentence
+    assert "rfm has the highest test accuracy, 0.9650 ± 0.0212 (sd over 2 runs)" in sentence
     assert "by 0.0450; 2 seeds do not settle whether that is noise (95 % interval ± 0.0635)" in sentence
     error = math.sqrt(98.5 / 104 * 5.5 / 104 / 104 + 94 / 104 * 10 / 104 / 104)
     assert f"100 samples leave a standard error of up to {error:.4f}" in sentence
@@ -71,6 +71,7 @@ def test_least_error_is_best(tmp_path):
     assert found.differences[0].mean == pytest.approx(0.4)
     assert "lowest test error" in winner_sentence(found)
     assert "run more seeds" in winner_sentence(found)
+    assert "±" not in format_comparison(found)  # one run each: nothing to explain
 
 
 def test_options_tell_models_apart_and_folds_are_repetitions(tmp_path):
@@ -446,6 +447,10 @@ def test_command_writes_tables_and_page(four, tmp_path, capsys):
     assert "mean_z" not in rows[0]  # z is not compared between layers of different size
     assert "1 of 1" in printed
     assert " z " not in printed
+    assert (
+        "±: behind a score, the standard deviation (sd) over its runs; behind a difference from the best, "
+        "half its 95 % confidence interval\n"
+    ) in printed
     assert rows[0]["folder"] == str(four[2])
     pairs = read(out / "similarity.csv")
     assert {row["space"] for row in pairs} == {space.name for space in compare(four).spaces}

@@ -158,6 +158,23 @@ def test_page_names_every_group_in_table_charts_and_matrix(tmp_path, three):
         assert label in parsed.all("span")  # its eigenvectors
 
 
+def test_headings_and_captions_are_each_of_one_thing(tmp_path, three):
+    large = replace(three.spaces[0], name="NFM of the first layer, inputs")
+    parsed = page(tmp_path, replace(three, spaces=[*three.spaces, large]))
+    names = [a["aria-label"] for tag, a in parsed.tags if "aria-label" in a and tag != "svg"]
+    charts = [a["aria-label"] for tag, a in parsed.tags if "aria-label" in a and tag == "svg"]
+    for found in (names, parsed.all("h2"), parsed.all("h3"), [a["id"] for _, a in parsed.tags if "id" in a]):
+        assert sorted(found) == sorted(set(found))
+    assert charts[::2] == charts[1::2]  # each at two widths, of which one is shown
+    assert len(set(charts)) == len(charts) / 2
+
+
+def test_page_says_what_each_spread_is(tmp_path, three):
+    words = " ".join(page(tmp_path, three).text.split())
+    assert "behind a score ± is the standard deviation over its runs" in words
+    assert "behind a difference from the best half its 95 % confidence interval" in words
+
+
 def test_page_requests_nothing(tmp_path, three):
     parsed = page(tmp_path, three, meta={"command": "x"})
     assert {tag for tag, attrs in parsed.tags if "src" in attrs or "srcset" in attrs} == {"img"}
@@ -471,7 +488,8 @@ def test_eigenvectors_are_drawn_in_a_strip_a_model(tmp_path, three):
         a["aria-label"] for _, a in parsed.tags if a.get("role") == "img" and "eigen" in a["aria-label"]
     ]
     assert strips == [
-        f"Leading eigenvectors of {n}" for n in ("rfm", "mlp (lr=0.1)", "cnn", "data (covariance)")
+        f"Leading eigenvectors of {n}: input AGOP"
+        for n in ("rfm", "mlp (lr=0.1)", "cnn", "data (covariance)")
     ]
     assert parsed.count("img") == 4 * 6
 

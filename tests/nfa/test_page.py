@@ -236,5 +236,51 @@ def test_page_gives_eigenvectors_matching_signs(tmp_path):
     assert left == right
 
 
+def test_names_on_a_page_are_each_of_one_thing(tmp_path):
+    """A residual network has a layer conv1, and a conv1 in every block."""
+    torch.manual_seed(0)
+    layers = [
+        "conv1",
+        *(f"layer{i}.0.{part}" for i in (1, 2, 3) for part in ("conv1", "conv2")),
+        "fc",
+        "other",
+    ]
+    rows = [replace(MEASURED, layer=layer, epoch=1.0) for layer in layers]
+    curves = {"train/loss": [(1, 0.5)], "val/loss": [(1, 0.5)], "val/accuracy": [(1, 0.5)]}
+    pictures = [picture(layer, 8) for layer in layers]
+    parsed = page(tmp_path / "a.html", rows=rows, history=rows, curves=curves, pictures=pictures)
+    text = (tmp_path / "a.html").read_text(encoding="utf-8")
+    legends = re.findall(r"<text[^>]*>([^<]*)</text>", text)
+    for part in ("*.conv1", "*.conv2", "(other)"):
+        assert part in legends  # a part is not called like a layer
+        assert f"{part}</th>" in text
+    captions = [re.sub("<.*?>", "", c) for c in re.findall(r"<figcaption>(.*?)</figcaption>", text)]
+    shown = re.sub(
+        r'<div class="narrow">.*?</svg></div>', "", text, flags=re.S
+    )  # each chart is there at two widths
+    for found in (
+        [a["id"] for _, a in parsed.tags if "id" in a],
+        captions,
+        [a["alt"] for tag, a in parsed.tags if tag == "img"],
+        re.findall(r'aria-label="(.*?)"', shown),
+        re.findall(r"<h[1-6].*?>(.*?)</h[1-6]>", text),
+    ):
+        assert found
+        assert sorted(found) == sorted(set(found))
+    for name in ("NFM of conv1", "Filters of layer1.0.conv1"):
+        assert name in captions
+    assert "Spectra of conv1" in re.findall(r'aria-label="(.*?)"', shown)
+
+
+def test_page_says_what_each_spread_is(tmp_path):
+    sentence = "Behind an alignment, ± is its standard error."
+    with_error = page(tmp_path / "a.html", rows=[replace(MEASURED, alignment_stderr=0.01)])
+    assert sentence in "".join(with_error.words)
+    assert sentence not in "".join(page(tmp_path / "b.html", rows=[MEASURED]).words)
+    words = " ".join("".join(with_error.words).split())
+    assert "two standard deviations (sd) of what chance gives to either side" in words
+    assert "The band is the mean of the null and two of its standard deviations (sd)" in words
+
+
 def test_data_uri_holds_the_picture():
     assert data_uri(b"\x89PNG") == "data:image/png;base64,iVBORw=="

@@ -203,6 +203,8 @@ def test_verdict_is_settled_where_the_error_stays_on_one_side(z, error, verdict)
 def test_alignment_is_shown_with_its_error():
     row = replace(MEASURED, alignment_stderr=0.01234)
     assert "+0.878 ± 0.012  40.2" in format_table([row])
+    assert "alignment ± se" in format_table([row])
+    assert "alignment ±" not in format_table([MEASURED])
     assert "+0.878  40.2" in format_table([MEASURED])
     unsettled = replace(MEASURED, alignment_stderr=0.9)
     assert "far beyond chance (z > 5) in 1 and not settled (its error reaches across |z| = 2) in 1" in (

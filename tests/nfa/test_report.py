@@ -135,7 +135,7 @@ def test_table_columns_are_aligned():
         "verdict",
         "α fit (r)",
         "cosine",
-        "null",
+        "null ± sd",
         "init align",
         "init cos",
     )
