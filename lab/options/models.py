@@ -18,7 +18,7 @@ KERNEL_MACHINE: Table = {  # of every one
 }
 
 _RADIAL: Table = KERNEL_MACHINE | {
-    "kernel": choice("laplace", "gaussian", "matern", "exponential"),
+    "kernel": choice("laplace", "gaussian", "matern", "exponential", "linear", "quadratic"),
     "bandwidth": POSITIVE.or_list() | choice("median").or_list(),
     "centering": choice("none", "output", "pooled"),
     "normalization": choice("max", "trace", "none"),

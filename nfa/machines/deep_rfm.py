@@ -10,8 +10,8 @@ from nfa.checks import choice, whole
 from nfa.errors import NfaError
 from nfa.machines.layer import Layer
 from nfa.machines.layered import LayeredMachine
-from nfa.machines.options import checked, chosen, update_of
-from nfa.machines.radial import Radial
+from nfa.machines.options import checked, chosen, kernel_of, update_of
+from nfa.machines.points import Points
 from nfa.machines.random_features import RandomFeatures
 from nfa.machines.system import Solver
 from nfa.machines.targets import TargetCode
@@ -82,7 +82,7 @@ class DeepRFM(LayeredMachine):
     @staticmethod
     def layers_of(options: Mapping[str, Any]) -> tuple[Layer, ...]:
         """As many as the depth, alike."""
-        kernel, lift = chosen(Radial, options), chosen(RandomFeatures, options)
+        kernel, lift = kernel_of(DeepRFM, options), chosen(RandomFeatures, options)
         of_a_layer = {name: options[name] for name in _OF_A_LAYER}
         of_a_layer |= {"update": update_of(options), "solver": chosen(Solver, options)}
         return point_layers(options["depth"], kernel, lift, **of_a_layer)
@@ -127,7 +127,7 @@ _OF_A_LAYER = ("ridge", "rounds", "offset", "criterion", "unit_norm")
 
 
 def point_layers(
-    depth: int, kernel: Radial, lift: RandomFeatures, *, last: bool = True, **options: Any
+    depth: int, kernel: Points, lift: RandomFeatures, *, last: bool = True, **options: Any
 ) -> tuple[Layer, ...]:
     """Layers that end with their last round, with random features; unless ``last``, the last one without."""
     layer = Layer(kernel=kernel, lift=lift, keeps="last", **options)

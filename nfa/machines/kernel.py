@@ -1,4 +1,4 @@
-"""What a machine asks of its kernel: `Radial`, `Patches` and `InnerProduct` answer.
+"""What a machine asks of its kernel: `Radial`, `InnerProduct` and `Patches` answer.
 
 A kernel is a function of two inputs seen through a metric, ``k(W p(x), W p(z))`` with ``WᵀW = M``; the metric
 holds ``F = Wᵀ``. A new one is a class with the methods here; tests/nfa/machines/conformance.py lets it in.
@@ -8,7 +8,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from nfa.kernels import Metric
@@ -51,6 +50,10 @@ class Kernel(ABC):
     @abstractmethod
     def width(self, shape: Sequence[int]) -> int:
         """d, what W acts on, for inputs of this shape."""
+
+    @abstractmethod
+    def input_shape(self, predictor: Predictor) -> tuple[int, ...]:
+        """Of one input of a predictor."""
 
     def center(self, X: Tensor) -> Tensor | None:
         """What is taken off inputs before the metric, (d,); None for nothing."""
@@ -144,19 +147,27 @@ class Kernel(ABC):
     def check_shape(self, shape: Sequence[int], index: int) -> None:
         """Refuse inputs of layer ``index`` that are smaller than what the kernel sees."""
 
+    @abstractmethod
     def arranged(self, x: Tensor) -> Tensor:
         """Inputs (n, …) of a network in the shape that the kernel takes."""
-        return x.flatten(1)
 
     def no_offset(self, shape: Sequence[int]) -> Tensor | None:
-        """The offset of a network before its first fit, (d,)."""
-        return torch.zeros(self.width(shape))
+        """The offset of a network before its first fit, (d,); None where nothing is taken off."""
+        return None
 
     # ---- files ---------------------------------------------------------------------------------------------
 
     @abstractmethod
     def written(self, predictor: Predictor) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and plain values of a predictor."""
+
+    @abstractmethod
+    def expect_held(self, predictor: Predictor, stage: nn.Module) -> None:
+        """Refuse the tensors of a predictor that do not belong to a layer of a network, or together.
+
+        Raises:
+            NfaError: a size is another.
+        """
 
     @abstractmethod
     def read(self, tensors: dict[str, Tensor], state: dict[str, Any], outputs: int | None) -> Predictor:

@@ -156,7 +156,7 @@ class _Problem:
 
     def removed(self) -> Tensor | None:
         """V (n, q) whose ``V Vᵀ`` centring takes away from P."""
-        return _pooled(self.weights_of_mean() / len(self.slope) ** 0.5, self.centering)
+        return mean_to_remove(self.weights_of_mean() / len(self.slope) ** 0.5, self.centering)
 
 
 def _cheapest(m: int, n: int, k: int, c: int) -> str:
@@ -234,15 +234,15 @@ def _congruence(P: Tensor, Z: Tensor) -> Tensor:
 
 def _centered(G: Tensor, Z: Tensor, V: Tensor, centering: str) -> Tensor:
     """G without the outer products of the mean gradients ``Zᵀ V``, in place."""
-    V = _pooled(V, centering)
+    V = mean_to_remove(V, centering)
     if V is not None:
         means = Z.mT @ V
         G.addmm_(means, means.mT, alpha=-1)
     return G
 
 
-def _pooled(V: Tensor, centering: str) -> Tensor | None:
-    """What centring removes: the mean of each output, one mean of all, or nothing."""
+def mean_to_remove(V: Tensor, centering: str) -> Tensor | None:
+    """What centring removes of weights V (n, c) of mean gradients: V, one mean of all, or nothing."""
     if centering == "none":
         return None
     return V if centering == "output" else V.mean(1, keepdim=True) * V.shape[1] ** 0.5

@@ -168,15 +168,10 @@ class LayeredMachine(Machine):
         self.best_layer = index_in("the layer of its position", best, layers)
         index_in("the round of its position", index, stack[best].rounds + 1)
         p = network.predictor()
-        root = expect("feature_map", p.root(), widths[best], None)
+        expect("feature_map", p.root(), widths[best], None)
         expect("coefficients", p.coefficients, len(p.centers), self._targets.columns_of)
         expect("intercept", network.tail.intercept, outputs)
-        if p.offset is None:
-            expect("centers", p.centers, None, *network.layers[best].shape)
-            expect("transform", network.tail.transform, widths[best], widths[best])
-        else:
-            expect("centers", p.centers, None, root.shape[1])
-            expect("offset", p.offset, widths[best])
+        stack[best].kernel.expect_held(p, network.layers[best])
         self._network, self._predictor = network, p
 
     def _stack_of(self, layers: int) -> tuple[Layer, ...]:

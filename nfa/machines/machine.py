@@ -256,7 +256,7 @@ class Machine(ABC):
             b = expect("intercept", tensors["intercept"], p.coefficients.shape[1])
             p = replace(p, intercept=b)
         self._predictor = p
-        self._shape = tuple(p.centers.shape[1:] if p.offset is None else p.offset.shape)
+        self._shape = kernel.input_shape(p)
         self.best_round = index_in("best_round", state["best_round"], len(self.history))
 
     # ---- data ----------------------------------------------------------------------------------------------

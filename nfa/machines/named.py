@@ -12,8 +12,9 @@ from nfa.machines.deep_conv_rfm import conv_layers
 from nfa.machines.deep_rfm import point_layers
 from nfa.machines.layer import Layer
 from nfa.machines.network import DeepNetwork, KernelNetwork
+from nfa.machines.options import point_kernel
 from nfa.machines.patches import Patches
-from nfa.machines.radial import Radial
+from nfa.machines.points import Points
 from nfa.machines.random_features import RandomFeatures
 from nfa.machines.random_filters import ConvFeatures
 from nfa.machines.system import Solver
@@ -21,7 +22,7 @@ from nfa.machines.system import Solver
 
 def radial_network(kernel: str, in_features: int, outputs: int, **kernel_options: Any) -> KernelNetwork:
     """The network of an RFM; see `KernelNetwork` and `nfa.kernels.make_kernel`."""
-    return KernelNetwork(Radial(kernel, 1.0, kernel_options), (in_features,), outputs)
+    return KernelNetwork(point_kernel(kernel, None, kernel_options), (in_features,), outputs)
 
 
 def deep_radial_network(
@@ -37,7 +38,7 @@ def deep_radial_network(
 ) -> DeepNetwork:
     """The network of a Deep RFM; see `DeepNetwork`. ``last``: whether the last layer has features, too."""
     layers = point_layers(
-        depth, Radial(kernel, 1.0, kernel_options), RandomFeatures(**features), unit_norm=unit_norm,
+        depth, point_kernel(kernel, None, kernel_options), RandomFeatures(**features), unit_norm=unit_norm,
         solver=Solver(seed=seed), last=last,
     )  # fmt: skip
     return DeepNetwork(layers, (in_features,), outputs)
@@ -66,7 +67,7 @@ def deep_conv_network(
 def described(layers: Sequence[Layer], shape: Sequence[int], outputs: int, *, deep: bool) -> dict[str, Any]:
     """What builds the network of these layers anew: a name of a function here, and plain arguments."""
     first, options = layers[0], {}
-    if isinstance(first.kernel, Radial):
+    if isinstance(first.kernel, Points):
         kind, options = "radial", first.kernel.kernel_options
         found = {"kernel": first.kernel.kernel, "in_features": shape[0], "outputs": outputs}
         own = {"depth": len(layers), "unit_norm": first.unit_norm}

@@ -6,7 +6,11 @@ from dataclasses import fields
 from typing import Any, TypeVar
 
 from nfa.checks import choice, known_options
+from nfa.errors import NfaError
 from nfa.kernels import option_names
+from nfa.machines.inner import FUNCTIONS, InnerProduct
+from nfa.machines.points import Points
+from nfa.machines.radial import Radial
 from nfa.machines.update import UPDATES, Update
 
 Part = TypeVar("Part")
@@ -40,6 +44,31 @@ def chosen(part: type[Part], options: Mapping[str, Any], **others: Any) -> Part:
     """A part of a machine, a dataclass, from those of the options that are its fields."""
     own = {f.name: options[f.name] for f in fields(part) if f.name in options}
     return part(**{**own, **others})
+
+
+def point_kernel(name: Any, bandwidth: Any = None, kernel_options: Mapping[str, Any] | None = None) -> Points:
+    """The kernel of points of a name; those of an inner product have no bandwidth and no options.
+
+    Raises:
+        NfaError: an unknown name, or options that the kernel does not have.
+    """
+    if name not in FUNCTIONS:
+        return Radial(name, 1.0 if bandwidth is None else bandwidth, dict(kernel_options or {}))
+    if kernel_options:
+        raise NfaError(f"the kernel {name!r} takes no options, got {next(iter(kernel_options))!r}")
+    return InnerProduct(name)
+
+
+def kernel_of(machine: type, options: Mapping[str, Any]) -> Points:
+    """The kernel of points of the options of a machine.
+
+    Raises:
+        NfaError: a bandwidth, for a kernel that has none.
+    """
+    name, bandwidth = options["kernel"], options["bandwidth"]
+    if isinstance(name, str) and name in FUNCTIONS and bandwidth != machine.defaults["bandwidth"]:
+        raise NfaError(f"the kernel {name!r} has no bandwidth, got {bandwidth!r}: leave it out")
+    return point_kernel(name, bandwidth, options["kernel_options"])
 
 
 def update_of(options: Mapping[str, Any]) -> Update:

@@ -21,9 +21,9 @@ from nfa.machines.predictor import Predictor
 from nfa.machines.saved import expect
 from nfa.machines.shared_out import shared_matrix, shared_mean
 from nfa.machines.stages import PatchStage
-from nfa.machines.system import DenseSystem, Solver
+from nfa.machines.system import DenseSystem, Solver, expect_matrix_room
 from nfa.machines.tails import PatchSum, matches
-from nfa.solvers import cholesky_bytes, room
+from nfa.solvers import room
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,10 @@ class Patches(Kernel):
         """``D = c · patch_size²``."""
         return shape[0] * self.function.patch_size**2
 
+    def input_shape(self, predictor: Predictor) -> tuple[int, ...]:
+        """(c, h, w)."""
+        return tuple(predictor.centers.shape[1:])
+
     def coordinates(self, metric: Metric, X: Tensor) -> Tensor:
         """The images themselves: their patches take ``patch_size²`` times as much."""
         return X
@@ -74,13 +78,7 @@ class Patches(Kernel):
     ) -> Iterator[DenseSystem]:
         """One, with the whole kernel matrix."""
         T, budget = transform_of(metric), solver.budget(U.device)
-        need = self.function.memory(U, None, T)
-        need += cholesky_bytes(len(U), outputs, U.dtype, matrix_exists=True)
-        if need > budget:
-            raise NfaError(
-                f"the kernel matrix of {len(U)} images takes about {need / 2**30:.3g} GiB, more than the "
-                f"{budget / 2**30:.3g} GiB allowed: give fewer images, or raise the memory"
-            )
+        expect_matrix_room("images", U, outputs, self.function.memory(U, None, T), budget)
         if solver.distributed:
             K = shared_matrix(self.function, U, T, progress)
         else:
@@ -164,13 +162,16 @@ class Patches(Kernel):
         """As they are."""
         return x
 
-    def no_offset(self, shape: Sequence[int]) -> None:
-        """None."""
-
     def written(self, predictor: Predictor) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """T is absent for the identity."""
         T = transform_of(predictor.metric)
         return ({} if T is None else {"transform": T}), {}
+
+    def expect_held(self, predictor: Predictor, stage: nn.Module) -> None:
+        """Images of the layer, and a square transform."""
+        expect("centers", predictor.centers, None, *stage.shape)
+        D = self.width(stage.shape)
+        expect("transform", predictor.weight, D, D)
 
     def read(self, tensors: dict[str, Tensor], state: dict[str, Any], outputs: int | None) -> Predictor:
         """Of images that are as large as the kernel needs."""

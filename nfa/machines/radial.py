@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
-from nfa.checks import choice, plain, settle
+from nfa.checks import plain, settle
 from nfa.errors import NfaError
 from nfa.kernels import (
     KernelOperator,
@@ -17,24 +18,20 @@ from nfa.kernels import (
     make_kernel,
     median_bandwidth,
 )
-from nfa.machines.kernel import Kernel
 from nfa.machines.kernel_agop import KernelAgop, blockwise_agop, kernel_agop, without_self
-from nfa.machines.maps import FeatureMap
-from nfa.machines.predictor import Predictor, copies
+from nfa.machines.points import Points
+from nfa.machines.predictor import Predictor
 from nfa.machines.rounds import one_or_several, several
 from nfa.machines.saved import expect
-from nfa.machines.stages import PointStage
 from nfa.machines.system import RadialSystem, Solver
 from nfa.machines.tails import RadialSum
-from nfa.machines.targets import check_points
 from nfa.solvers import planned
 
 MEDIAN = "median"
-_KINDS = {None: ("identity",), 1: ("diagonal",), 2: ("full", "factored")}  # by the dimensions of a root
 
 
 @dataclass(frozen=True)
-class Radial(Kernel):
+class Radial(Points):
     """``k(‖W(x - z)‖)`` of points (n, d).
 
     Args:
@@ -81,35 +78,13 @@ class Radial(Kernel):
         """k, where the bandwidth is one number."""
         return make_kernel(self.kernel, self.bandwidth, **self.kernel_options)
 
-    # ---- inputs --------------------------------------------------------------------------------------------
-
-    def checked(self, X: Tensor, shape: Sequence[int] | None = None) -> Tensor:
-        """Points (n, d)."""
-        return check_points(X, None if shape is None else shape[0])
-
-    def width(self, shape: Sequence[int]) -> int:
-        """D."""
-        return shape[0]
-
     def center(self, X: Tensor) -> Tensor:
         """The mean."""
         return X.mean(0)
 
-    def coordinates(self, metric: Metric, X: Tensor) -> Tensor:
-        """Points (n, k)."""
-        return metric.transform(X)
-
-    def images(self, metric: Metric, X: Tensor) -> Tensor:
-        """Points (n, k) by one product; equal points have equal images."""
-        if metric.root is None:
-            return X
-        F = metric.root.to(X)
-        if F.dim() == 1:
-            return X * F
-        U = X @ F
-        later, first = copies(X)
-        U[later] = U[first]
-        return U
+    def no_offset(self, shape: Sequence[int]) -> Tensor:
+        """Zeros."""
+        return torch.zeros(self.width(shape))
 
     # ---- fits ----------------------------------------------------------------------------------------------
 
@@ -176,20 +151,9 @@ class Radial(Kernel):
 
     # ---- modules and files ---------------------------------------------------------------------------------
 
-    def feature_map(self, shape: Sequence[int]) -> nn.Module:
-        """A linear layer."""
-        return FeatureMap(self.width(shape))
-
     def tail(self, shape: Sequence[int], outputs: int) -> nn.Module:
         """Radial functions around the centers."""
         return RadialSum(self, self.width(shape), outputs)
-
-    def check_shape(self, shape: Sequence[int], index: int) -> None:
-        """Any will do."""
-
-    def stage(self, shape: Sequence[int], lift: Any, unit_norm: bool, seed: int) -> nn.Module:
-        """With random features."""
-        return PointStage(self.width(shape), lift, unit_norm, seed)
 
     def written(self, predictor: Predictor) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The root of M is absent for the identity."""
@@ -201,10 +165,8 @@ class Radial(Kernel):
     def read(self, tensors: dict[str, Tensor], state: dict[str, Any], outputs: int | None) -> Predictor:
         """With the bandwidth that was chosen."""
         make_kernel(self.kernel, state["bandwidth"], **self.kernel_options)
-        root, offset = tensors.get("root"), expect("offset", tensors.get("offset"), None)
-        metric = Metric(root, choice("metric", state["metric"], _KINDS[None if root is None else root.dim()]))
-        if root is not None:
-            expect("root", root, len(offset), *[None] * (root.dim() - 1))
+        offset = expect("offset", tensors.get("offset"), None)
+        metric = self.metric_read(tensors, state, len(offset))
         centers = expect("centers", tensors.get("centers"), None, metric.rank or len(offset))
         a = expect("coefficients", tensors.get("coefficients"), len(centers), outputs)
         return Predictor(replace(self, bandwidth=state["bandwidth"]), metric, centers, a, offset)

@@ -5,8 +5,7 @@ from typing import Any, ClassVar
 
 from nfa.machines.layer import Layer
 from nfa.machines.machine import Machine
-from nfa.machines.options import checked, chosen, update_of
-from nfa.machines.radial import Radial
+from nfa.machines.options import checked, chosen, kernel_of, update_of
 from nfa.machines.system import Solver
 
 
@@ -14,8 +13,10 @@ class RFM(Machine):
     """A kernel predictor whose Mahalanobis matrix M is learned from its own gradients (arXiv 2212.13881).
 
     Args:
-        kernel: ``laplace``, ``gaussian``, ``matern`` or ``exponential``; see `nfa.kernels.make_kernel`.
-        bandwidth: L, ``median``, or several to choose from in each round on validation data; see `Radial`.
+        kernel: ``laplace``, ``gaussian``, ``matern`` or ``exponential``, see `nfa.kernels.make_kernel`; or of
+            inner products, ``linear`` or ``quadratic``, see `InnerProduct`.
+        bandwidth: of the radial ones: L, ``median``, or several to choose from in each round on validation
+            data; see `Radial`.
         ridge: added to the diagonal of the kernel matrix as it is; or several, likewise.
         rounds: updates of M; there is one more fit than that, the first with ``M = I``.
         power: exponent of the AGOP that becomes M; see `Agop`, also for the three below.
@@ -61,7 +62,7 @@ class RFM(Machine):
     @staticmethod
     def layers_of(options: Mapping[str, Any]) -> tuple[Layer, ...]:
         """One."""
-        kernel, solver = chosen(Radial, options), chosen(Solver, options)
+        kernel, solver = kernel_of(RFM, options), chosen(Solver, options)
         return (chosen(Layer, options, kernel=kernel, update=update_of(options), solver=solver),)
 
     def _options(self) -> dict[str, Any]:

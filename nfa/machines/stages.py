@@ -47,7 +47,8 @@ class PointStage(nn.Module):
 
     def maps(self, x: Tensor, offset: Tensor | None) -> Tensor:
         """What the predictor sees, (n, k)."""
-        return self.feature_map(self.scale(x) - offset)
+        x = self.scale(x)
+        return self.feature_map(x if offset is None else x - offset)
 
 
 class PatchStage(nn.Module):

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from nfa.checks import choice, memory_of, seed_of, settle
+from nfa.errors import NfaError
 from nfa.kernels import KernelOperator, RadialKernel, kernel_product
 from nfa.kernels.operator import wide_product
-from nfa.solvers import METHODS, Solution, cholesky, room, solve
+from nfa.solvers import METHODS, Solution, cholesky, cholesky_bytes, room, solve
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,16 @@ class DenseSystem(System):
     def outputs(self, coefficients: Tensor) -> Tensor:
         """By one product."""
         return wide_product(self.K, coefficients.to(self.K))
+
+
+def expect_matrix_room(noun: str, U: Tensor, outputs: int, matrix: float, budget: float) -> None:
+    """Refuse a kernel matrix that takes more bytes, with the solution of its system, than there are."""
+    need = matrix + cholesky_bytes(len(U), outputs, U.dtype, matrix_exists=True)
+    if need > budget:
+        raise NfaError(
+            f"the kernel matrix of {len(U)} {noun} takes about {need / 2**30:.3g} GiB, more than the "
+            f"{budget / 2**30:.3g} GiB allowed: give fewer {noun}, or raise the memory"
+        )
 
 
 @dataclass

@@ -24,6 +24,7 @@ from nfa.machines.predictor import Predictor, copies
 from nfa.solvers import room
 
 if TYPE_CHECKING:
+    from nfa.machines.inner import InnerProduct
     from nfa.machines.kernel import Kernel
     from nfa.machines.patches import Patches
     from nfa.machines.radial import Radial
@@ -108,6 +109,23 @@ class RadialSum(KernelSum):
         """(n, k) to (n, c)."""
         function = replace(self.kernel, bandwidth=float(self.bandwidth)).function
         sums = _Radial.apply(u, self.centers, self.coefficients, function)
+        return sums + self.intercept.to(sums)
+
+
+class InnerSum(KernelSum):
+    """``f(u) = b + Σ_j a_j φ(uᵀu_j)`` of points u (n, k)."""
+
+    kernel: "InnerProduct"
+    fitted_sizes: ClassVar = {"centers": (0, 1), "coefficients": (0,)}
+
+    def __init__(self, kernel: "InnerProduct", width: int, outputs: int):
+        super().__init__(kernel, (width,), outputs)
+
+    def forward(self, u: Tensor) -> Tensor:
+        """(n, k) to (n, c)."""
+        if not len(self.centers):
+            return u.new_zeros(len(u), len(self.intercept))
+        sums = self.kernel.value(u @ self.centers.mT) @ self.coefficients.to(u)
         return sums + self.intercept.to(sums)
 
 

@@ -1,0 +1,131 @@
+"""Machines on points: kernels of an inner product, ``φ(xᵀ M z)``.
+
+The quadratic kernel is that of the recursive feature machines that learn modular arithmetic (Mallinar,
+Beaglehole, Zhu, Radhakrishnan, Pandit and Belkin, arXiv 2407.20199); with the linear one they are linear
+predictors that learn which coordinates count (Radhakrishnan, Belkin and Drusvyatskiy, arXiv 2401.04553).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from nfa.checks import choice, settle
+from nfa.errors import NfaError
+from nfa.kernels import Metric, exact_products
+from nfa.kernels.operator import wide_product
+from nfa.machines.kernel_agop import KernelAgop, mean_to_remove
+from nfa.machines.points import Points
+from nfa.machines.predictor import Predictor
+from nfa.machines.saved import expect
+from nfa.machines.system import DenseSystem, Solver, expect_matrix_room
+from nfa.machines.tails import InnerSum
+
+Function = Callable[[Tensor], Tensor]
+FUNCTIONS: dict[str, tuple[Function, Function]] = {  # φ and its derivative
+    "linear": (lambda s: s, torch.ones_like),
+    "quadratic": (torch.square, lambda s: 2 * s),
+}
+
+
+@dataclass(frozen=True)
+class InnerProduct(Points):
+    """``φ(⟨Wx, Wz⟩)`` of points (n, d).
+
+    Args:
+        kernel: ``linear`` or ``quadratic``.
+
+    Raises:
+        NfaError: another one.
+    """
+
+    kernel: str = "quadratic"
+
+    tail_name: ClassVar = "inner"
+
+    def __post_init__(self):
+        settle(self, kernel=choice("kernel", self.kernel, tuple(FUNCTIONS)))
+
+    @property
+    def kernel_options(self) -> dict[str, Any]:
+        """None."""
+        return {}
+
+    @property
+    def value(self) -> Function:
+        """φ."""
+        return FUNCTIONS[self.kernel][0]
+
+    @property
+    def slope(self) -> Function:
+        """φ'."""
+        return FUNCTIONS[self.kernel][1]
+
+    @exact_products()
+    def matrix(self, U: Tensor, Z: Tensor) -> Tensor:
+        """K (n, m) of points in coordinates of the metric."""
+        return self.value(U @ Z.mT)
+
+    # ---- fits ----------------------------------------------------------------------------------------------
+
+    def systems(
+        self,
+        metric: Metric,
+        U: Tensor,
+        outputs: int,
+        solver: Solver,
+        lap: Callable[[str], None],
+        progress: Callable[..., None] | None,
+    ) -> Iterator[DenseSystem]:
+        """One, with the whole kernel matrix as it is."""
+        budget = solver.budget(U.device)
+        expect_matrix_room("points", U, outputs, len(U) ** 2 * U.itemsize, budget)
+        K = self.matrix(U, U)
+        lap("kernel")
+        yield DenseSystem(self, solver, K=K, budget=budget - K.nbytes)
+
+    def product(self, predictor: Predictor, U: Tensor, memory: float | None) -> Tensor:
+        """Some points at a time."""
+        centers, a = predictor.centers, predictor.coefficients.to(U)
+        rows = max(int(Solver(memory=memory).budget(U.device) / 2 / (len(centers) * U.itemsize)), 1)
+        return torch.cat([wide_product(self.matrix(part, centers), a) for part in U.split(rows)])
+
+    def agop(
+        self,
+        predictor: Predictor,
+        points: Tensor | None,
+        centering: str,
+        solver: Solver,
+        distances: Tensor | None = None,
+    ) -> KernelAgop:
+        """``G = Zᵀ [(SᵀS) ∘ (a aᵀ)] Z / m`` with ``S = φ'(U Zᵀ)`` for the points U among the centers Z."""
+        Z, a = predictor.centers, predictor.coefficients.to(predictor.centers)
+        S = self.slope((Z if points is None else Z[points]) @ Z.mT)
+        P = (S.mT @ S).mul_(a @ a.mT) / len(S)
+        V = mean_to_remove(S.mean(0)[:, None] * a, centering)
+        if V is not None:
+            P.addmm_(V, V.mT, alpha=-1)
+        G = Z.mT @ P @ Z
+        if not bool(torch.isfinite(G).all()):
+            raise NfaError("the AGOP is not finite: the coefficients are too large, raise the ridge")
+        return KernelAgop("dual", (G + G.mT) / 2)
+
+    # ---- modules and files ---------------------------------------------------------------------------------
+
+    def tail(self, shape: Sequence[int], outputs: int) -> nn.Module:
+        """φ of inner products with the centers."""
+        return InnerSum(self, self.width(shape), outputs)
+
+    def written(self, predictor: Predictor) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The root of M is absent for the identity."""
+        root = predictor.metric.root
+        return ({} if root is None else {"root": root}), {"metric": predictor.metric.kind}
+
+    def read(self, tensors: dict[str, Tensor], state: dict[str, Any], outputs: int | None) -> Predictor:
+        """As points are."""
+        metric = self.metric_read(tensors, state)
+        centers = expect("centers", tensors.get("centers"), None, metric.rank)
+        a = expect("coefficients", tensors.get("coefficients"), len(centers), outputs)
+        return Predictor(self, metric, centers, a)

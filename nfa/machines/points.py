@@ -1,0 +1,84 @@
+"""What kernels of points share: inputs (n, d), and the metric as a linear map of them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from nfa.checks import choice
+from nfa.kernels import Metric
+from nfa.machines.kernel import Kernel
+from nfa.machines.maps import FeatureMap
+from nfa.machines.predictor import Predictor, copies
+from nfa.machines.saved import expect
+from nfa.machines.stages import PointStage
+from nfa.machines.targets import check_points
+
+_KINDS = {None: ("identity",), 1: ("diagonal",), 2: ("full", "factored")}  # by the dimensions of a root
+
+
+class Points(Kernel):
+    """A kernel of points (n, d), with ``kernel_options`` beside its name."""
+
+    def checked(self, X: Tensor, shape: Sequence[int] | None = None) -> Tensor:
+        """Points (n, d)."""
+        return check_points(X, None if shape is None else shape[0])
+
+    def width(self, shape: Sequence[int]) -> int:
+        """D."""
+        return shape[0]
+
+    def input_shape(self, predictor: Predictor) -> tuple[int, ...]:
+        """(d,)."""
+        return (len(predictor.root()),)
+
+    def coordinates(self, metric: Metric, X: Tensor) -> Tensor:
+        """Points (n, k)."""
+        return metric.transform(X)
+
+    def images(self, metric: Metric, X: Tensor) -> Tensor:
+        """Points (n, k) by one product; equal points have equal images."""
+        if metric.root is None:
+            return X
+        F = metric.root.to(X)
+        if F.dim() == 1:
+            return X * F
+        U = X @ F
+        later, first = copies(X)
+        U[later] = U[first]
+        return U
+
+    def arranged(self, x: Tensor) -> Tensor:
+        """Flattened."""
+        return x.flatten(1)
+
+    def check_shape(self, shape: Sequence[int], index: int) -> None:
+        """Any will do."""
+
+    def feature_map(self, shape: Sequence[int]) -> nn.Module:
+        """A linear layer."""
+        return FeatureMap(self.width(shape))
+
+    def stage(self, shape: Sequence[int], lift: Any, unit_norm: bool, seed: int) -> nn.Module:
+        """With random features."""
+        return PointStage(self.width(shape), lift, unit_norm, seed)
+
+    def expect_held(self, predictor: Predictor, stage: nn.Module) -> None:
+        """Centers in coordinates of the metric, and an offset of the width of the layer."""
+        root = predictor.root()
+        expect("centers", predictor.centers, None, root.shape[1])
+        if predictor.offset is not None:
+            expect("offset", predictor.offset, len(root))
+
+    @staticmethod
+    def metric_read(tensors: dict[str, Tensor], state: dict[str, Any], d: int | None = None) -> Metric:
+        """The metric of a file, of points of the width d where that is known.
+
+        Raises:
+            NfaError: a root and a kind that do not belong together.
+        """
+        root = tensors.get("root")
+        kind = choice("metric", state["metric"], _KINDS.get(None if root is None else root.dim(), ()))
+        if root is not None:
+            expect("root", root, d, *[None] * (root.dim() - 1))
+        return Metric(root, kind)

@@ -1,0 +1,154 @@
+"""All kernels and machines against their contract."""
+
+from typing import ClassVar
+
+import torch
+
+from nfa import RFM, ConvRFM, DeepConvRFM, DeepRFM, agop
+from nfa.machines.network import KernelNetwork
+from nfa.machines.patches import gradients_at, transform_of
+from tests.nfa import conv_rfm_oracle as oracle
+from tests.nfa.machines.contract import D, KernelContract, MachineContract, far
+
+
+class PointContract(KernelContract):
+    """A kernel of points."""
+
+    options: ClassVar = {}
+
+    def make(self, **options):
+        return RFM(**{"rounds": 2, "ridge": 1e-2} | self.options | options)
+
+    def images(self, metric, X):
+        if metric.root is None:
+            return X
+        return X * metric.root if metric.root.dim() == 1 else X @ metric.root
+
+    def agop(self, predictor, X):
+        """By an audit of the network."""
+        return agop(KernelNetwork.of(predictor, self.shape), [X])["feature_map"].to(D)
+
+
+class RadialContract(PointContract):
+    """A function of the distance."""
+
+    def distance(self, metric, X, Z):
+        U, V = self.images(metric, X), self.images(metric, Z)
+        squares = (U[:, None] - V[None]).square().sum(-1)
+        return torch.where(squares > 0, squares, 1.0).sqrt() * (squares > 0)
+
+
+class TestLaplace(RadialContract):
+    options: ClassVar = {"bandwidth": 3.0}
+
+    def dense(self, metric, X, Z):
+        return (-self.distance(metric, X, Z) / 3).exp()
+
+
+class TestGaussian(RadialContract):
+    options: ClassVar = {"kernel": "gaussian", "bandwidth": 2.0, "power": 0.5}
+
+    def dense(self, metric, X, Z):
+        return (-self.distance(metric, X, Z).square() / 8).exp()
+
+    def test_the_update_takes_the_agop(self, fitted):
+        """The root of it, here; `TestLaplace` has the AGOP itself."""
+
+
+class TestMatern(RadialContract):
+    options: ClassVar = {"kernel": "matern", "nu": 1.5, "bandwidth": 2.0, "normalization": "trace"}
+
+    def dense(self, metric, X, Z):
+        a = self.distance(metric, X, Z) * 3**0.5 / 2
+        return (1 + a) * (-a).exp()
+
+
+class TestDiagonal(TestLaplace):
+    """A metric that weighs coordinates."""
+
+    options: ClassVar = {"bandwidth": 3.0, "metric": "diagonal"}
+
+    def test_the_update_takes_the_agop(self, fitted):
+        """Its diagonal."""
+        off = fitted.M - fitted.M.diagonal().diag()
+        assert not off.any()
+        full = RFM(bandwidth=3.0, rounds=1, ridge=1e-2).fit(*self.data())
+        one = self.make(rounds=1).fit(*self.data())
+        assert torch.allclose(one.M.diagonal(), full.M.diagonal(), rtol=1e-9)
+
+
+class TestQuadratic(PointContract):
+    options: ClassVar = {"kernel": "quadratic"}
+
+    def dense(self, metric, X, Z):
+        return (self.images(metric, X) @ self.images(metric, Z).mT).square()
+
+
+class TestLinear(PointContract):
+    options: ClassVar = {"kernel": "linear"}
+
+    def dense(self, metric, X, Z):
+        return self.images(metric, X) @ self.images(metric, Z).mT
+
+
+class PatchContract(KernelContract):
+    """A kernel of patches, against loops."""
+
+    shape: ClassVar = (1, 4, 4)
+    options: ClassVar = {}
+
+    def make(self, **options):
+        return ConvRFM(**{"patch_size": 2, "depth": 2, "rounds": 1, "ridge": 1e-2} | self.options | options)
+
+    def slow(self):
+        kernel = self.make().stack[0].kernel.function
+        border = kernel.patch_size // 2 if kernel.padding == "zero" else 0
+        return oracle.ConvKernel(
+            kernel.patch_size, kernel.depth, border, kernel.stride, kind=kernel.kind, head=kernel.head
+        )
+
+    def dense(self, metric, X, Z):
+        return oracle.kernel_matrix(X, Z, self.slow(), transform_of(metric))
+
+    def agop(self, predictor, X):
+        return gradients_at(predictor, X)
+
+    def test_the_agop_is_that_of_autograd(self, fitted):
+        """Of loops over patches, here."""
+        p, X = fitted.predictor, self.others()
+        T = transform_of(p.metric)
+        slow = oracle.agop(X, self.data()[0], p.coefficients, 1.0, self.slow(), T)
+        assert far(gradients_at(p, X), slow) < 1e-7
+
+
+class TestPatches(PatchContract):
+    """As published."""
+
+
+class TestPaddedNngp(PatchContract):
+    options: ClassVar = {"depth": 1, "padding": "zero", "kind": "nngp", "patch_size": 3}
+
+
+class TestPooled(PatchContract):
+    options: ClassVar = {"depth": 1, "head": "pool", "stride": 2, "power": 2.0}
+
+    def test_the_update_takes_the_agop(self, fitted):
+        """Its square, here; `TestPatches` has the AGOP itself."""
+
+
+class TestDeepRFM(MachineContract):
+    def make(self, **options):
+        return DeepRFM(**{"depth": 2, "width": 9, "rounds": 1, "ridge": 1e-2} | options)
+
+
+class TestDeepQuadratic(MachineContract):
+    def make(self, **options):
+        given = {"depth": 2, "width": 9, "rounds": 1, "ridge": 1e-2, "kernel": "quadratic"}
+        return DeepRFM(**given | options)
+
+
+class TestDeepConvRFM(MachineContract):
+    shape: ClassVar = (1, 4, 5)
+
+    def make(self, **options):
+        return DeepConvRFM(**{"patch_size": 2, "depth": 2, "width": 3, "rounds": 1, "ridge": 1e-2} | options)
