@@ -120,6 +120,7 @@ class LayeredMachine(Machine):
         best, predictor = self.best_layer, self.predictor
         stack = (*self.stack[:best], replace(self.stack[best], lift=None))
         network = DeepNetwork(stack, self._shape, predictor.coefficients.shape[1])
+        network.to(predictor.centers.device)
         for own, fitted in zip(network.layers[:best], self.layers, strict=False):
             own.load_state_dict(fitted.state_dict())
         network.take_over(best, self.stack[best].rounds, predictor)

@@ -125,11 +125,11 @@ def _read(path: Path, form: str, writer: str, device: torch.device | None) -> Sa
     if not path.is_file():
         raise _OtherFile(f"no file at {path}: expected a machine saved by {writer}.save")
     try:
-        with safe_open(path, "pt", device=str(device or "cpu")) as file:
+        with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != form:
                 raise _OtherFile(f"{path} is no machine saved by {writer}.save: its format is not {form!r}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name).to(device or "cpu") for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise _OtherFile(f"{path} cannot be read as a safetensors file ({error})") from None
     state = json.loads(metadata["state"])

@@ -3,6 +3,7 @@
 A kernel also gives itself as a dense function that autograd differentiates; a deep machine has none.
 """
 
+import os
 from dataclasses import replace
 from typing import ClassVar
 
@@ -19,6 +20,7 @@ from nfa.machines.system import Solver
 from nfa.machines.targets import TargetCode
 
 D = torch.float64
+DEVICE = os.environ.get("NFA_TEST_DEVICE", "cpu")  # tests.elsewhere runs these tests on another
 
 
 def far(A, B):
@@ -42,7 +44,7 @@ class MachineContract:
 
     def data(self, n=14, seed=0, outputs=2):
         """Inputs (n, …) and targets (n, outputs)."""
-        X = torch.randn(n, *self.shape, generator=torch.Generator().manual_seed(seed), dtype=D)
+        X = torch.randn(n, *self.shape, generator=torch.Generator().manual_seed(seed), dtype=D).to(DEVICE)
         flat = X.flatten(1)
         return X, torch.stack([flat[:, 0] * flat[:, 1], flat[:, 2] + flat[:, 0] / 2], 1)[:, :outputs]
 
@@ -66,7 +68,7 @@ class MachineContract:
         layers = fitted.layers if isinstance(fitted, LayeredMachine) else [fitted]
         assert len(maps) == len(layers)
         for name, layer in zip(maps, layers, strict=True):
-            W = report.weights[name][0].to(D)
+            W = report.weights[name][0].to(DEVICE, D)
             assert far(W.mT @ W, layer.M) < 1e-9
 
     def test_gradients_of_its_network_are_those_of_its_outputs(self, fitted):
@@ -114,26 +116,25 @@ class MachineContract:
         machine = self.make(learn="none").fit(*self.data())
         layers = machine.layers if isinstance(machine, LayeredMachine) else [machine]
         for layer in layers:
-            assert torch.equal(layer.M, torch.eye(len(layer.M), dtype=D))
+            assert torch.equal(layer.M.cpu(), torch.eye(len(layer.M), dtype=D))
         assert not torch.allclose(machine.scores(self.others()), fitted.scores(self.others()))
 
     def test_files_hold_it(self, fitted, tmp_path):
         fitted.save(tmp_path / "machine")
-        again = type(fitted).load(tmp_path / "machine")
+        again = type(fitted).load(tmp_path / "machine", device=DEVICE)
         assert torch.equal(again.scores(self.others()), fitted.scores(self.others()))
         assert torch.equal(again.M, fitted.M)
         assert again.history == fitted.history
         assert again.stack == fitted.stack
         assert again._options() == fitted._options()
         again.save(tmp_path / "again")
-        assert torch.equal(
-            type(fitted).load(tmp_path / "again").predict(self.others()), fitted.predict(self.others())
-        )
+        third = type(fitted).load(tmp_path / "again", device=DEVICE)
+        assert torch.equal(third.predict(self.others()), fitted.predict(self.others()))
 
     def test_files_say_what_was_learned(self, tmp_path):
         machine = self.make(learn="none").fit(*self.data())
         machine.save(tmp_path / "machine")
-        again = type(machine).load(tmp_path / "machine")
+        again = type(machine).load(tmp_path / "machine", device=DEVICE)
         assert type(again.stack[0].update) is type(machine.stack[0].update)
         assert torch.equal(again.fit(*self.data()).scores(self.others()), machine.scores(self.others()))
 
@@ -147,7 +148,7 @@ class MachineContract:
             if deep
             else KernelNetwork(machine.stack[0].kernel, self.shape, Y.shape[1])
         )
-        targets, network = TargetCode.of(Y), network.to(D)
+        targets, network = TargetCode.of(Y), network.to(DEVICE, D)
         steps = Steps(
             machine.stack, X, Y, targets, validation, network=network if deep else None, resumable=True
         )
@@ -195,7 +196,7 @@ class KernelContract(MachineContract):
             fit = layer.fit(metric, X, Y)
             K = self.dense(metric, X, X)
             scale = fit.facts.get("scale", 1.0)
-            a = torch.linalg.solve(K + layer.ridge * scale * torch.eye(len(K), dtype=D), Y)
+            a = torch.linalg.solve(K + layer.ridge * scale * torch.eye(len(K), dtype=D, device=DEVICE), Y)
             assert far(fit.predictor.coefficients, a) < 1e-7
             assert far(fit.predictor(self.others()), self.dense(metric, self.others(), X) @ a) < 1e-7
             assert far(fit.train_scores, K @ a) < 1e-7
@@ -216,7 +217,7 @@ class KernelContract(MachineContract):
         """At the training inputs, where a center is hit, by the network's rule for that."""
         p, layer = fitted.predictor.settled(), fitted.stack[0]
         metric, row = layer.update(p, 0, Solver())
-        G = agop(fitted.network(), [self.data()[0]])["feature_map"].to(D)
+        G = agop(fitted.network(), [self.data()[0]])["feature_map"].to(DEVICE, D)
         M = metric.dense()
         assert far(M / M.trace(), G / G.trace()) < 1e-7
         assert 0 < row["self_consistency"] <= 1

@@ -8,7 +8,7 @@ from nfa import RFM, ConvRFM, DeepConvRFM, DeepRFM, agop
 from nfa.machines.network import KernelNetwork
 from nfa.machines.patches import gradients_at, transform_of
 from tests.nfa import conv_rfm_oracle as oracle
-from tests.nfa.machines.contract import D, KernelContract, MachineContract, far
+from tests.nfa.machines.contract import DEVICE, D, KernelContract, MachineContract, far
 
 
 class PointContract(KernelContract):
@@ -26,7 +26,7 @@ class PointContract(KernelContract):
 
     def agop(self, predictor, X):
         """By an audit of the network."""
-        return agop(KernelNetwork.of(predictor, self.shape), [X])["feature_map"].to(D)
+        return agop(KernelNetwork.of(predictor, self.shape), [X])["feature_map"].to(DEVICE, D)
 
 
 class RadialContract(PointContract):
@@ -91,6 +91,11 @@ class TestLinear(PointContract):
         return self.images(metric, X) @ self.images(metric, Z).mT
 
 
+def here(*tensors):
+    """On the CPU, where the loops run."""
+    return [None if t is None else t.cpu() for t in tensors]
+
+
 class PatchContract(KernelContract):
     """A kernel of patches, against loops."""
 
@@ -108,7 +113,7 @@ class PatchContract(KernelContract):
         )
 
     def dense(self, metric, X, Z):
-        return oracle.kernel_matrix(X, Z, self.slow(), transform_of(metric))
+        return oracle.kernel_matrix(*here(X, Z), self.slow(), *here(transform_of(metric))).to(DEVICE)
 
     def agop(self, predictor, X):
         return gradients_at(predictor, X)
@@ -117,8 +122,8 @@ class PatchContract(KernelContract):
         """Of loops over patches, here."""
         p, X = fitted.predictor, self.others()
         T = transform_of(p.metric)
-        slow = oracle.agop(X, self.data()[0], p.coefficients, 1.0, self.slow(), T)
-        assert far(gradients_at(p, X), slow) < 1e-7
+        slow = oracle.agop(*here(X, self.data()[0], p.coefficients), 1.0, self.slow(), *here(T))
+        assert far(gradients_at(p, X).cpu(), slow) < 1e-7
 
 
 class TestPatches(PatchContract):

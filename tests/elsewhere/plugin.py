@@ -1,0 +1,16 @@
+"""pytest plugin, ``-p tests.elsewhere.plugin``: tests run with the other device, and have data there."""
+
+import os
+
+import pytest
+
+from tests.elsewhere import device
+
+device.register()
+os.environ["NFA_TEST_DEVICE"] = device.NAME
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere():
+    with device.Elsewhere():
+        yield
