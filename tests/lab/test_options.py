@@ -59,6 +59,7 @@ def test_the_defaults_of_every_configuration_are_in_range(group):
 def test_choices_are_those_of_the_networks():
     from nfa.inputs.torchvision_sets import SOURCES
     from nfa.kernels import KERNELS
+    from nfa.machines.inner import FUNCTIONS
     from nfa.nets.activations import ACTIVATIONS
     from nfa.nets.resnet import ARCHITECTURES as RESNETS
     from nfa.nets.vgg import ARCHITECTURES as VGGS
@@ -67,7 +68,7 @@ def test_choices_are_those_of_the_networks():
     assert options.MODEL["ResNet"]["arch"].choices == tuple(RESNETS)
     assert options.MODEL["VGG"]["arch"].choices == tuple(VGGS)
     assert options.TORCHVISION["name"].choices == tuple(SOURCES)
-    assert set(options.MODEL["RFM"]["kernel"].choices) <= set(KERNELS)
+    assert set(options.MODEL["RFM"]["kernel"].choices) == {*KERNELS, *FUNCTIONS}
 
 
 def test_every_key_of_a_configuration_is_in_its_table():
