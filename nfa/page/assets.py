@@ -112,7 +112,7 @@ tbody small { display: block; white-space: normal; max-width: 300px; font-size: 
 details > .notes { margin-top: 8px; }
 .tight table { font-size: 12.5px; }
 .tight td, .tight th { padding-left: 4px; padding-right: 5px; }
-.tight thead th { padding: 0; }
+.tight thead th { padding: 0; white-space: normal; vertical-align: bottom; }
 .tight small { white-space: nowrap; }
 .tight tbody .name, .matrix tbody .name { white-space: normal; overflow-wrap: break-word; min-width: 116px; }
 .tight tbody .name { padding-left: 30px; }

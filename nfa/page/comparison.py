@@ -17,7 +17,7 @@ from nfa.page.document import document, meta_section, notes_list
 from nfa.page.matrix import eigenvectors_section, similarity_section
 from nfa.page.svg import Series
 from nfa.page.table import head, number, region, shown
-from nfa.page.text import escape
+from nfa.page.text import escape, unbroken
 
 _MOST_NOTES, _MOST_LEFT_OUT = 8, 4  # beyond, they are folded
 
@@ -40,7 +40,7 @@ def write_comparison(
     title = _title(comparison)
     sections = [
         f"<h1>{escape(title)}</h1>",
-        f'<p class="lede">{escape(sentence.replace(" ± ", chr(160) + "±" + chr(160)))}</p>',
+        f'<p class="lede">{escape(unbroken(sentence))}</p>',
         _notes(comparison.notes, "notes", _MOST_NOTES),
         _notes(comparison.left_out, "folders or runs left out", _MOST_LEFT_OUT),
         '<p class="note"><a href="#guide">How to read this page</a></p>',

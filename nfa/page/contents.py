@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from nfa.files import write_whole
 from nfa.page.document import document, meta_section, notes_list
-from nfa.page.text import escape
+from nfa.page.text import escape, unbroken
 
 
 def write_contents(
@@ -29,8 +29,7 @@ def write_contents(
         f"<h1>{escape(title)}</h1>",
         '<p class="lede">Scores on different data say nothing of each other: a comparison each.</p>',
         *(
-            f'<section class="layer"><h2><a href="{quote(address)}">{escape(data)}</a></h2>'
-            f"<p>{escape(result)}</p></section>"
+            f'<h2><a href="{quote(address)}">{escape(data)}</a></h2>\n<p>{escape(unbroken(result))}</p>'
             for address, (data, result) in entries.items()
         ),
         f"<h2>Left out</h2>{notes_list(left_out)}" if left_out else "",

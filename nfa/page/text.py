@@ -4,6 +4,15 @@ import html
 
 from nfa.terminal import one_line
 
+_TOGETHER = {" ± ": "\u00a0±\u00a0", " %": "\u00a0%"}
+
+
+def unbroken(text: str) -> str:
+    """Keep a number on one line with its spread, and with its sign of per cent."""
+    for parts, joined in _TOGETHER.items():
+        text = text.replace(parts, joined)
+    return text
+
 
 def escape(text: str) -> str:
     """Text for the inside of an element or a quoted attribute.
