@@ -20,6 +20,7 @@ from datamodules.checks import (
 from datamodules.splits import Split, cut
 from datamodules.transforms import BatchTransform, Normalize, ShiftFlip
 from lab.options import COUNT, SAMPLES, check_all
+from nfa.device import free_memory
 from nfa.errors import NfaError
 from nfa.inputs.stratify import generator, stratified_order
 
@@ -267,5 +268,4 @@ def _fits(split: Split, device: torch.device) -> bool:
     """Whether the whole split may live on `device`: on a GPU, in less than half of its free memory."""
     if device.type != "cuda":
         return device.type == "cpu"
-    free, _ = torch.cuda.mem_get_info(device)
-    return split.x.nbytes + split.y.nbytes < free / 2
+    return split.x.nbytes + split.y.nbytes < free_memory(device) / 2

@@ -1,7 +1,6 @@
 """Image files to one uint8 tensor, decoded once, by a few threads."""
 
 import os
-import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
+from nfa.device import free_memory
 from nfa.errors import NfaError
 from nfa.inputs.image_files import THREADS, common_shape, decode, read_header
 
@@ -61,7 +61,7 @@ def allocate(n: int, c: int, h: int, w: int) -> Tensor:
     Raises:
         NfaError: it takes more than half of the free memory (splitting the samples takes a copy).
     """
-    needed, free = n * c * h * w, available_memory()
+    needed, free = n * c * h * w, _memory()
     if needed > free / 2:
         raise NfaError(
             f"{n} images of {c}x{h}x{w} need {needed / 1e9:.2f} GB, more than half of the "
@@ -76,7 +76,7 @@ def check_room(n: int, values: int, options: str) -> None:
     Raises:
         NfaError: it names the options to lower.
     """
-    needed, free = 4 * n * values, available_memory()
+    needed, free = 4 * n * values, _memory()
     if needed > free / 2:
         raise NfaError(
             f"{n} samples of {values} numbers need {needed / 1e9:.2f} GB, more than half of the "
@@ -84,13 +84,10 @@ def check_room(n: int, values: int, options: str) -> None:
         )
 
 
-def available_memory() -> int:
-    """Return the bytes of memory to be had without swapping; all there are where the system does not say."""
-    try:
-        kilobytes = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
-    except FileNotFoundError:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return 1024 * int(kilobytes[1])
+def _memory() -> float:
+    """Bytes that are free; all there are where the system does not say."""
+    free = free_memory(torch.device("cpu"))
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if free is None else free
 
 
 def _pixels(path: Path, mode: str, size: int | None) -> np.ndarray:

@@ -12,8 +12,8 @@ from torchmetrics import MeanMetric, MeanSquaredError, Metric, MetricCollection,
 from torchmetrics.classification import MulticlassAccuracy
 
 from datamodules.base import TensorDataModule
-from models.checks import check_choice
 from nfa import NfaError
+from nfa.checks import choice
 from nfa.machines.fitted_sizes import make_room
 from nfa.zoo.weights import find_state, read_file
 
@@ -41,7 +41,7 @@ class LabModule(pl.LightningModule):
 
     def __init__(self, task: str, num_outputs: int):
         super().__init__()
-        check_choice("task", task, TASKS)
+        choice("task", task, TASKS)
         self.task = task
         self.metrics = nn.ModuleDict(
             {f"{stage}_metrics": _metrics(task, num_outputs, stage) for stage in ("train", "val", "test")}

@@ -25,7 +25,6 @@ import nfa
 from lab.options.models import KERNEL_MACHINE, MODEL
 from lab.options.option import check_all
 from models.base import TRAINED_STATE, LabModule
-from models.checks import image_shape
 from models.gather import gather_samples
 from nfa import NfaError
 from nfa.checks import known_options
@@ -39,6 +38,7 @@ from nfa.machines.reached import Round
 from nfa.machines.rounds import RoundFailedWarning
 from nfa.machines.steps import FAILURES, Steps
 from nfa.machines.targets import TargetCode
+from nfa.nets.checks import image_shape
 from nfa.nets.registry import canonical
 
 _PRECISIONS = ("32-true", "64-true")

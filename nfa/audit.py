@@ -18,6 +18,7 @@ from nfa.ansatz.pair import FeaturePair
 from nfa.ansatz.precision import Precision
 from nfa.ansatz.row import AnsatzRow
 from nfa.ansatz.row_numbers import row_numbers
+from nfa.ansatz.sensitivity import Sensitivity
 from nfa.ansatz.words import format_table, summary_sentence
 from nfa.checks import known_options, network_of
 from nfa.errors import NfaError
@@ -31,15 +32,14 @@ from nfa.layers.maps import (
     patterns_of,
     weight_blocks,
 )
-from nfa.sweep.accumulate import Sensitivity
 from nfa.sweep.arguments import batches_of, check_combinations, check_initial_state, checked, measurable
 from nfa.sweep.batch_axis import with_batch_dim
 from nfa.sweep.batches import Batch, limited, peek, split
 from nfa.sweep.footprint import survey
 from nfa.sweep.interaction import RANDOM, noise_sentence
 from nfa.sweep.measure import all_reduce, bases_of, built, measure_sensitivities
-from nfa.sweep.observer import Watch
-from nfa.sweep.tolerance import layer_pair, sweep_to_tolerance
+from nfa.sweep.observer import Observer
+from nfa.sweep.tolerance import sweep_to_tolerance
 from nfa.sweep.untouched import same_random_states
 
 _REPLICATES = 8
@@ -91,7 +91,7 @@ class AnsatzReport:
         if not isinstance(layer, str) or layer not in self._sensitivities:
             measured = ", ".join(self._sensitivities) or "none"
             raise NfaError(f"no measured layer {layer!r}; measured: {measured}")
-        return layer_pair(self._sensitivities[layer], self.weights[layer])
+        return self._sensitivities[layer].pair(self.weights[layer])
 
     def row(self, layer: str) -> AnsatzRow:
         """The row of one layer."""
@@ -120,7 +120,7 @@ def audit(
     memory: float | None = None,
     distributed: bool = False,
     replicates: int = _REPLICATES,
-    watch: Watch | None = None,
+    watch: Observer | None = None,
     **sweep_options: Any,
 ) -> AnsatzReport:
     """Measure ``WᵀW`` against the AGOP in every linear map of a network, each number with its null.
@@ -173,7 +173,7 @@ def audit(
     power, probes, nulls, tolerance, drift, per_head, memory, distributed, replicates = (
         options.pop(name) for name in _OWN
     )
-    seed, max_samples, watch = options["seed"], options["max_samples"], options.pop("watch") or Watch()
+    seed, max_samples, watch = options["seed"], options["max_samples"], options.pop("watch") or Observer()
     layers = patterns_of(layers)
     if not (initial_state is None or isinstance(initial_state, AnsatzReport)):
         check_initial_state(initial_state)
@@ -263,7 +263,7 @@ def agop(
         maps, _ = find_maps(model, layers)
         sweep = measure_sensitivities(model, batches, maps, bases=bases_of(maps, {}), **sweep_options)
     return {
-        m.name: layer_pair(sweep.sensitivities[m.name], m.weight()).agop()
+        m.name: sweep.sensitivities[m.name].pair(m.weight()).agop()
         for m in maps
         if sweep.sensitivities[m.name].called
     }
@@ -326,17 +326,17 @@ def _row(
     reason = _unusable(entry, sensitivity, report.weights[entry.name])
     if reason:
         return AnsatzRow(*shape, status=f"skipped: {reason}")
-    if sensitivity.passes:
+    if sensitivity.is_output:
         row = AnsatzRow(*shape, power=power, status="trivial")
-        return _with_initial(_trivial_row(row, sensitivity, report), report, initial, entry.free_rows)
-    pair = layer_pair(sensitivity, report.weights[entry.name])
+        return _with_initial(_trivial_row(row, sensitivity, report), report, initial, entry.arbitrary_rows)
+    pair = sensitivity.pair(report.weights[entry.name])
     draws = report.null_draws[entry.name] = null_draws(pair, nulls)
     columns, report.precision[entry.name] = row_numbers(
         pair, sensitivity, power, draws, seed, halves=halves, corrected=corrected
     )
     row = AnsatzRow(*shape, **columns)
     report._sensitivities[entry.name] = sensitivity.merged()
-    return _with_initial(row, report, initial, entry.free_rows)
+    return _with_initial(row, report, initial, entry.arbitrary_rows)
 
 
 def _with_tie(entry: SkippedModule, measured: str | None) -> SkippedModule:
@@ -349,9 +349,9 @@ def _trivial_row(row: AnsatzRow, sensitivity: Sensitivity, report: AnsatzReport)
     """The last map on raw outputs: C is the identity whatever the weights, and so is every rotation of it."""
     C = sensitivity.matrix
     identity = torch.eye(C.shape[-1]).to(C) * C.diagonal(dim1=-2, dim2=-1).mean()
-    sensitivity = Sensitivity({0: identity.expand_as(C)}, [1], sensitivity.basis, passes=True)
+    sensitivity = Sensitivity({0: identity.expand_as(C)}, [1], sensitivity.basis, is_output=True)
     report._sensitivities[row.layer] = sensitivity
-    pair = layer_pair(sensitivity, report.weights[row.layer])
+    pair = sensitivity.pair(report.weights[row.layer])
     cosine = pair.null_isotropic(row.power)
     return replace(
         row,
@@ -372,7 +372,7 @@ def _with_initial(
     before = initial.row(row.layer)
     return replace(
         row,
-        cnfc=math.nan if free else layer_pair(sensitivity, W.double() - W0.double()).cosine(1.0),
+        cnfc=math.nan if free else sensitivity.pair(W.double() - W0.double()).cosine(1.0),
         init_nfm_cosine=weight_cosine(W, W0),
         init_cosine=before.cosine if before.power == row.power else math.nan,
         init_alignment=before.alignment,
@@ -380,8 +380,8 @@ def _with_initial(
 
 
 def _unusable(entry: LinearMap, sensitivity: Sensitivity, weight: Tensor) -> str | None:
-    if sensitivity.partly and (sensitivity.called or entry.called):
-        return f"not all of its use can be followed: {sensitivity.partly}"
+    if sensitivity.unfollowed and (sensitivity.called or entry.called):
+        return f"not all of its use can be followed: {sensitivity.unfollowed}"
     if not sensitivity.called:
         return entry.unseen
     if not sensitivity.reached:
@@ -441,7 +441,7 @@ def _check_initial(maps: Sequence[LinearMap], initial: AnsatzReport | None) -> N
         before = initial.weights.get(lmap.name) if initial is not None else None
         if before is None:
             continue
-        first = 2 if lmap.free_rows else 0
+        first = 2 if lmap.arbitrary_rows else 0
         if before.shape[first:] != lmap.weight().shape[first:]:
             raise NfaError(
                 f"initial_state is of another model: {lmap.name} was {tuple(before.shape)}, "

@@ -1,25 +1,20 @@
 """The memory of a device: how much of it is free, what does not fit, and bytes in words."""
 
-from collections.abc import Iterator
-
 import torch
 
 from nfa.errors import NfaError
 
 
-def available(device: torch.device) -> float | None:
-    """Bytes free on a device; None where that cannot be told."""
+def free_memory(device: torch.device) -> float | None:
+    """Bytes to be had on a device without swapping; None where the system does not say."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
-    return next(_available_memory(), None)
-
-
-def _available_memory() -> Iterator[float]:
     try:
         with open("/proc/meminfo", encoding="ascii") as lines:
-            yield from (float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+            kilobytes = (float(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+            return next((1024 * number for number in kilobytes), None)
     except OSError:
-        return
+        return None
 
 
 def size_words(number: float) -> str:
@@ -42,7 +37,7 @@ def check_fits(number: float, what: str, advice: str) -> None:
     Raises:
         NfaError: they are not free.
     """
-    free = available(torch.device("cpu"))
+    free = free_memory(torch.device("cpu"))
     if free is not None and number > free:
         raise NfaError(
             f"{what} takes about {size_words(number)} of memory, {size_words(free)} are free: {advice}"

@@ -62,10 +62,12 @@ def layer_pictures(
     """
     names = [row.layer for row in report.rows if row.measured]
     modules = dict(model.named_modules())  # a part of a packed weight has no module of its own
-    return [_picture(report, modules.get(name), name, power, input_shape) for name in _spread(names, count)]
+    return [
+        _picture(report, modules.get(name), name, power, input_shape) for name in _evenly_chosen(names, count)
+    ]
 
 
-def _spread(names: list[str], count: int | None) -> list[str]:
+def _evenly_chosen(names: list[str], count: int | None) -> list[str]:
     if count is None or len(names) <= count:
         return names
     if count < 2:

@@ -4,8 +4,7 @@ import math
 
 from nfa.ansatz.pair import FeaturePair
 from nfa.ansatz.precision import Precision, without
-from nfa.sweep.accumulate import Sensitivity
-from nfa.sweep.tolerance import precision
+from nfa.ansatz.sensitivity import Sensitivity
 
 
 def row_numbers(
@@ -31,8 +30,8 @@ def row_numbers(
             alignment. Else they are the exact numbers of these samples.
     """
     null = pair.null_cosines(power, draws, seed)
-    known = precision(
-        pair, sensitivity, power, halves=halves, corrected=corrected,
+    known = sensitivity.precision(
+        pair, power, halves=halves, corrected=corrected,
         null=null if corrected and draws else None, seed=seed,
     )  # fmt: skip
     cosine, alignment, chance = pair.cosine(power), pair.alignment, float(null.mean()) if draws else math.nan

@@ -18,10 +18,10 @@ from nfa.audit import AnsatzReport, audit
 from nfa.command.audit_files import Result, check_writable, log, missing, show, versions, write
 from nfa.command.audit_notes import notes
 from nfa.command.chosen_output import Choice
-from nfa.command.console import ConsoleWatch
+from nfa.command.console import ConsoleObserver
 from nfa.command.first_call import check_call
 from nfa.command.twins import Measure, Twin, add_twin, build_twin, say_what_is_missing
-from nfa.device import available
+from nfa.device import free_memory
 from nfa.errors import NfaError
 from nfa.inputs import TABLES, Inputs, load_inputs
 from nfa.inputs.load import ending_of
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         check_writable(out)
         adaptive = options.probes is None and not options.exact
-        watch = ConsoleWatch(inputs.samples, inputs.batch_size, nulls=options.nulls, adaptive=adaptive)
+        watch = ConsoleObserver(inputs.samples, inputs.batch_size, nulls=options.nulls, adaptive=adaptive)
         watch.say(f"{loaded.title}, weights {loaded.weights}, on {inputs.description}")
         if twin is not None:
             say_what_is_missing(twin, watch)
@@ -200,11 +200,11 @@ def _measurement(
     loaded: Loaded,
     inputs: Inputs,
     device: torch.device,
-    watch: ConsoleWatch,
+    watch: ConsoleObserver,
     choice: Choice,
 ) -> Measure:
     """A function that measures a network as the options say."""
-    free = available(device)
+    free = free_memory(device)
     adaptive = options.probes is None and not options.exact
     arguments = {
         "layers": options.layers,
@@ -285,7 +285,7 @@ def _initial_words(options: argparse.Namespace, loaded: Loaded, report: AnsatzRe
 
 
 def _draw(
-    result: Result, options: argparse.Namespace, loaded: Loaded, inputs: Inputs, watch: ConsoleWatch
+    result: Result, options: argparse.Namespace, loaded: Loaded, inputs: Inputs, watch: ConsoleObserver
 ) -> None:
     """Add the pictures; an audit without them is one all the same."""
     if not options.pictures:

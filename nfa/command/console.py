@@ -12,13 +12,13 @@ from nfa.ansatz.duration import Statistics
 from nfa.device import size_words
 from nfa.status import StatusLine
 from nfa.sweep.footprint import Footprint
-from nfa.sweep.observer import Watch
+from nfa.sweep.observer import Observer
 
 _TELLING = 3.0  # seconds after which the time left can be told
 _UNITS = {"": 1e9, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12}
 
 
-class ConsoleWatch(Watch):
+class ConsoleObserver(Observer):
     """Progress with the time left on one line (a line now and then where there is no terminal).
 
     Args:

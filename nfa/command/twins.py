@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from nfa.ansatz.row import AnsatzRow
 from nfa.audit import AnsatzReport
 from nfa.command.audit_files import Result, missing
-from nfa.command.console import ConsoleWatch
+from nfa.command.console import ConsoleObserver
 from nfa.errors import NfaError
 from nfa.layers.maps import find_maps, has_unbuilt
 from nfa.zoo import Loaded
@@ -61,7 +61,7 @@ def _has_values(weight: Tensor) -> bool:
     return len(weight.flatten()[:10_000].unique()) > _PLAIN
 
 
-def add_twin(result: Result, measure: Measure, twin: Twin, watch: ConsoleWatch) -> None:
+def add_twin(result: Result, measure: Measure, twin: Twin, watch: ConsoleObserver) -> None:
     """Fill in what the twin gives, which is not what the network began with. A failure becomes a note."""
     if twin.loaded:
         result.notes.append(_not_random(twin))
@@ -82,7 +82,7 @@ def add_twin(result: Result, measure: Measure, twin: Twin, watch: ConsoleWatch) 
     result.report.meta["at initialisation"] = initial.meta
 
 
-def say_what_is_missing(twin: Twin, watch: ConsoleWatch) -> None:
+def say_what_is_missing(twin: Twin, watch: ConsoleObserver) -> None:
     """Before the measurement, of what there will be no values at initialisation."""
     if twin.loaded:
         watch.say(_not_random(twin))

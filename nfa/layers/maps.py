@@ -68,12 +68,12 @@ class LinearMap:
     unseen: str = "not called in the forward pass"
 
     @property
-    def free_rows(self) -> bool:
+    def arbitrary_rows(self) -> bool:
         """Whether the rows of the weight are coordinates without a meaning, which may change in number.
 
-        A module says so by a class attribute ``free_rows = True``; such a map has no ``W - W₀``.
+        A module says so by a class attribute ``arbitrary_rows = True``; such a map has no ``W - W₀``.
         """
-        return getattr(type(self.module), "free_rows", False)
+        return getattr(type(self.module), "arbitrary_rows", False)
 
     def weight(self) -> Tensor:
         """Effective weight, detached, (groups, out / groups, in); parametrisations are applied."""

@@ -19,7 +19,7 @@ class FeatureMap(SizedOnLoad, nn.Linear):
     """``W x`` without bias, its weight (k, d) not trained by gradients."""
 
     computes_linear_map = True  # the forward is another, what it computes is not
-    free_rows = True  # only M = WᵀW has a meaning
+    arbitrary_rows = True  # only M = WᵀW has a meaning
     fitted_sizes: ClassVar = {"weight": (0,)}
 
     def __init__(self, in_features: int):
@@ -40,7 +40,7 @@ class RandomMap(FeatureMap):
     """
 
     fitted_sizes: ClassVar = {"weight": (), "bias": ()}
-    free_rows = False
+    arbitrary_rows = False
 
     def __init__(self, R: Tensor, b: Tensor | None):
         super().__init__(R.shape[1])
@@ -57,7 +57,7 @@ class PatchMap(SizedOnLoad, nn.Conv2d):
     """``T u`` of every patch u, its weight (D, c, size, size) not trained by gradients; at first T = I."""
 
     computes_linear_map = True  # the forward is another, what it computes is not
-    free_rows = True  # only M = WᵀW has a meaning
+    arbitrary_rows = True  # only M = WᵀW has a meaning
     fitted_sizes: ClassVar = {"weight": ()}
 
     def __init__(self, channels: int, patch_size: int, stride: int = 1, padding: int = 0):
@@ -79,7 +79,7 @@ class PatchMap(SizedOnLoad, nn.Conv2d):
 class RandomFilters(PatchMap):
     """``A z`` at every position, (width, k)."""
 
-    free_rows = False
+    arbitrary_rows = False
 
     def __init__(self, A: Tensor):
         super().__init__(A.shape[1], 1)

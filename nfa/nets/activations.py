@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from nfa.nets.checks import check_choice
+from nfa.checks import choice
 
 
 class Quadratic(nn.Module):
@@ -27,5 +27,5 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 def activation_layer(name: str) -> nn.Module:
     """Build an activation by name; NfaError for an unknown one."""
-    check_choice("activation", name, ACTIVATIONS)
+    choice("activation", name, ACTIVATIONS)
     return ACTIVATIONS[name]()

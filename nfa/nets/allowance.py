@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from nfa.device import available, size_words
+from nfa.device import free_memory, size_words
 from nfa.errors import NfaError
 
 _SHARE = 0.8  # of free memory
@@ -32,7 +32,7 @@ class Allowance(TorchDispatchMode):
     def __init__(self, name: str, memory: float | None = None, steps: int = _STEPS, *, at_once: bool = False):
         super().__init__()
         self.name, self.steps, self.at_once = name, steps, at_once
-        free, share = available(torch.device("cpu")), _SHARE_AT_ONCE if at_once else _SHARE
+        free, share = free_memory(torch.device("cpu")), _SHARE_AT_ONCE if at_once else _SHARE
         self.memory = memory if memory is not None else share * free if free else float("inf")
         self._bytes = self._done = 0
 

@@ -1,14 +1,8 @@
-"""What networks check of their options and inputs."""
+"""What networks of images check of their inputs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from nfa.errors import NfaError
-
-
-def check_choice(name: str, value: str, known: Iterable[str]) -> None:
-    """Refuse an option that is not among the known ones."""
-    if value not in known:
-        raise NfaError(f"{name} must be one of {', '.join(known)}, got {value!r}")
 
 
 def image_shape(input_shape: Sequence[int], model: str) -> tuple[int, int, int]:

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from nfa.checks import choice
 from nfa.errors import NfaError
 from nfa.nets.activations import activation_layer
-from nfa.nets.checks import check_choice, image_shape
+from nfa.nets.checks import image_shape
 
 _PADDINGS = ("zeros", "circular", "reflect", "replicate", "none")
 _DOWNSAMPLING = ("max_pool", "stride", "none")
@@ -99,4 +100,4 @@ def _check(depth: int, width: int, patch_size: int, padding: str, downsample: st
         ("downsample", downsample, _DOWNSAMPLING),
         ("head", head, _HEADS),
     ):
-        check_choice(f"model.{name}", value, known)
+        choice(f"model.{name}", value, known)

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from torch import nn
 from torchvision.models import resnet as tv
 
+from nfa.checks import choice
 from nfa.errors import NfaError
-from nfa.nets.checks import check_choice, image_shape
+from nfa.nets.checks import image_shape
 
 ARCHITECTURES = {
     "resnet10": (tv.BasicBlock, [1, 1, 1, 1]),
@@ -30,7 +31,7 @@ class ResNet(tv.ResNet):
 
     def __init__(self, input_shape: Sequence[int], num_outputs: int, arch: str = "resnet18", width: int = 64):
         channels, height, side = image_shape(input_shape, "ResNet")
-        check_choice("model.arch", arch, ARCHITECTURES)
+        choice("model.arch", arch, ARCHITECTURES)
         if width < 1:
             raise NfaError(f"model.width must be at least 1, got {width}")
         self._width = width

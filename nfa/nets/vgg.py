@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from torch import nn
 from torchvision.models import vgg as tv
 
+from nfa.checks import choice
 from nfa.errors import NfaError
-from nfa.nets.checks import check_choice, image_shape
+from nfa.nets.checks import image_shape
 
 ARCHITECTURES = {"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "E"}
 
@@ -31,7 +32,7 @@ class VGG(nn.Sequential):
         batch_norm: bool = True,
     ):
         channels, height, side = image_shape(input_shape, "VGG")
-        check_choice("model.arch", arch, ARCHITECTURES)
+        choice("model.arch", arch, ARCHITECTURES)
         if width < 1:
             raise NfaError(f"model.width must be at least 1, got {width}")
         plan = _fit(tv.cfgs[ARCHITECTURES[arch]], min(height, side), width)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nfa.ansatz.blockwise import largest
 from nfa.checks import not_negative, positive, told
-from nfa.device import available
+from nfa.device import free_memory
 from nfa.errors import NfaError
 
 
@@ -106,5 +106,5 @@ def room(device: torch.device, memory: float | None) -> float:
     """Bytes that may be used: ``memory``, or 80 % of what is free, or no limit where that is unknown."""
     if memory is not None:
         return float(positive("the memory", memory, "a positive number of bytes"))
-    free = available(device)
+    free = free_memory(device)
     return math.inf if free is None else 0.8 * free

@@ -1,82 +1,18 @@
 """Sums of outer products ``Σ δδᵀ`` of one map, from gradients as they pass by."""
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
+from nfa.ansatz.sensitivity import Sensitivity
 from nfa.layers.maps import LinearMap
 
 _ROWS_WORTH_A_PRODUCT = 256
 _WIDE = 1024  # above it, gradients are kept as rows while they are few: their Gram matrix is smaller than C
 _PRODUCTS_WORTH_A_FLUSH = 16  # so few single-precision additions keep seven digits
 _SAFE_RANGE = (1e-15, 1e15)  # squares of float32 gradients in here neither vanish nor overflow
-
-
-@dataclass
-class Sensitivity:
-    """C of one map, as replicates that average to it.
-
-    Attributes:
-        sums: ``Σ δδᵀ`` of each replicate that has any samples, (groups, q, q) float64; where `factored`, the
-            gradients δ themselves, (groups, q, m).
-        counts: samples (times probes) behind each replicate.
-        basis: None, or (groups, out, q) with orthonormal columns that span what was asked for, when that
-            is smaller than the output; C is then stored as ``basisᵀ C basis``.
-        mean_outer: (groups, q, q), what centring removes from C; None when not asked for.
-        called: whether the module was called.
-        reached: whether any gradient arrived.
-        resolution: relative rounding of the gradients.
-        partly: why part of the map's use could not be followed; None where all of it was.
-        passes: whether the map's output is the output of the network, up to one factor: C is a multiple of
-            the identity whatever the weights.
-    """
-
-    sums: dict[int, Tensor]
-    counts: list[int]
-    basis: Tensor | None = None
-    mean_outer: Tensor | None = None
-    called: bool = True
-    reached: bool = True
-    resolution: float = 0.0
-    passes: bool = False
-    factored: bool = False
-    partly: str | None = None
-
-    @property
-    def matrix(self) -> Tensor:
-        """C as (groups, q, q) float64, centred when that was asked for."""
-        C = sum(self.dense().values()) / max(sum(self.counts), 1)
-        if self.mean_outer is None:
-            return C
-        centered = C - self.mean_outer
-        # A network that is linear from here on has no gradient but the mean: what is left is rounding.
-        return centered if float(centered.norm()) > 8 * self.resolution * float(C.norm()) else C * 0
-
-    @property
-    def factor(self) -> Tensor:
-        """X (groups, q, m) with ``C = X Xᵀ``, where `factored`."""
-        return torch.cat(list(self.sums.values()), 2) / math.sqrt(max(sum(self.counts), 1))
-
-    def dense(self) -> dict[int, Tensor]:
-        """The sums as (groups, q, q) float64."""
-        if not self.factored:
-            return self.sums
-        return {slot: X.double() @ X.double().mT for slot, X in self.sums.items()}
-
-    def merged(self) -> "Sensitivity":
-        """The same C without its replicates."""
-        C = self.factor if self.factored else self.matrix
-        return Sensitivity({0: C}, [1], self.basis, resolution=self.resolution, factored=self.factored)
-
-    def reduce(self, weight: Tensor) -> Tensor:
-        """A weight (groups, out, in) in the coordinates of C, (groups, q, in)."""
-        if self.basis is None:
-            return weight
-        return self.basis.mT @ weight.to(self.basis)
 
 
 class OuterSum:
@@ -198,13 +134,13 @@ class Accumulator:
         self.line_sums: dict[int, Tensor] | None = {} if centered else None
         self.row_count = 0  # samples × positions × calls
         self.pending_rows = 0  # of the forward pass under way
-        self.partly: str | None = None
+        self.unfollowed: str | None = None
         self.called = self.reached = False
         self.resolution = 0.0
         self.wide = False  # products in float64 because float32 squares would leave the range of float32
         self.fresh = True  # the range of these samples' gradients is not known yet
         self.targets: list[int] = []
-        self.passes: bool | None = None  # the gradient is what each backward starts from, so far
+        self.is_output: bool | None = None  # the gradient is what each backward starts from, so far
         self.factor: float | None = None
         self.calls_of_line = self.skip_calls = 0  # gradients seen in this backward; to pass over in the next
 
@@ -250,7 +186,7 @@ class Accumulator:
 
     def add_identity(self, rows: int) -> None:
         """Add ``rows`` times the identity: what all outputs bring where the map's output is theirs."""
-        self.reached = self.passes = True
+        self.reached = self.is_output = True
         self.sums[self.targets[0]].total.diagonal(dim1=-2, dim2=-1).add_(rows)
 
     def drop(self, replicate: int) -> None:
@@ -273,7 +209,7 @@ class Accumulator:
         counts = list(self.counts)
         return Sensitivity(
             sums, counts, self.basis, mean_outer, self.called, self.reached, self.resolution,
-            bool(self.passes), factored, self.partly,
+            bool(self.is_output), factored, self.unfollowed,
         )  # fmt: skip
 
     def _few_rows(self) -> bool:

@@ -23,7 +23,7 @@ from nfa.checks import (
 )
 from nfa.errors import NfaError
 from nfa.sweep.batches import OUTPUTS, Batch
-from nfa.sweep.observer import Watch
+from nfa.sweep.observer import Observer
 
 _MESSAGE = "batches must be a tensor of samples, or a DataLoader, a list or a generator of batches, got"
 _SWEEP: dict[str, Callable[[Any], Any]] = {
@@ -59,8 +59,8 @@ def checked(options: Mapping[str, Any]) -> dict[str, Any]:
     output_fn, watch = options.get("output_fn"), options.get("watch")
     if not (output_fn is None or callable(output_fn)):
         raise NfaError(f"output_fn must be a function of what the network returns, got {told(output_fn)}")
-    if not (watch is None or isinstance(watch, Watch)):
-        raise NfaError(f"watch must be an nfa.sweep.observer.Watch, got {told(watch)}")
+    if not (watch is None or isinstance(watch, Observer)):
+        raise NfaError(f"watch must be an nfa.sweep.observer.Observer, got {told(watch)}")
     return {name: _AUDIT[name](value) if name in _AUDIT else value for name, value in options.items()}
 
 

@@ -88,7 +88,7 @@ class Replayable:
     def __init__(self, source: Iterable[Batch]):
         self.source = source
         self.first, self._rest = peek(source)
-        self.once = iter(source) is source
+        self.read_once = iter(source) is source
 
     def __iter__(self) -> Iterator[Batch]:
         rest, self._rest = self._rest, None

@@ -36,17 +36,17 @@ class FunctionalTaps(TorchFunctionMode):
     Args:
         sites: (module, name of its parameter) to the maps that are rows of it.
         tap: called with a site, the output of its map, and the rows of the weight that made it.
-        partly: called with a site and words, where its weight goes into something not followed here.
+        unfollowed: called with a site and words, where its weight goes into something not followed here.
     """
 
     def __init__(
         self,
         sites: Mapping[Site, Sequence[LinearMap]],
         tap: Tap,
-        partly: Callable[[Site, str], None],
+        unfollowed: Callable[[Site, str], None],
     ):
         super().__init__()
-        self._tap, self._partly = tap, partly
+        self._tap, self._unfollowed = tap, unfollowed
         self._called = {(module, parameter) for (module, parameter), maps in sites.items() if maps[0].called}
         self._sites: dict[int, list[Site]] = {}
         self._weights = []  # keeps the identities in use
@@ -102,7 +102,7 @@ class FunctionalTaps(TorchFunctionMode):
         result = func(*args, **kwargs)
         if watched and func not in _HARMLESS and _has_tensor(result):
             for site in watched:
-                self._partly(site, f"its weight also goes into {getattr(func, '__name__', func)}")
+                self._unfollowed(site, f"its weight also goes into {getattr(func, '__name__', func)}")
         return result
 
     def _site(self, weight: Any) -> Site | None:
@@ -110,7 +110,7 @@ class FunctionalTaps(TorchFunctionMode):
         sites = self._outside(weight)
         if len(sites) > 1:
             for site in sites:
-                self._partly(site, "a function uses the weight that it shares with another module")
+                self._unfollowed(site, "a function uses the weight that it shares with another module")
             return None
         return sites[0] if sites else None
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from nfa.errors import NfaError
 from nfa.layers.maps import LinearMap, has_unbuilt
 from nfa.sweep.batches import Batch, OutputFn, peek, prepare, split, understood
-from nfa.sweep.observer import Sweep, Watch
-from nfa.sweep.passes import Run
+from nfa.sweep.observer import Observer, Sweep
+from nfa.sweep.passes import Measurement
 from nfa.sweep.taps import Recorder
 from nfa.sweep.untouched import untouched
 
@@ -41,7 +41,7 @@ def measure_sensitivities(
     seed: int = 0,
     device: torch.device | str | None = None,
     piece_limit: int | None = None,
-    watch: Watch | None = None,
+    watch: Observer | None = None,
 ) -> Sweep:
     """Measure C of every map in one sweep over the data, leaving the model as it was.
 
@@ -87,17 +87,17 @@ def measure_sensitivities(
         recorder = Recorder(maps, bases or {}, replicates, centered, target_device, model)
         recorder.most_samples = piece_limit
         over_probes = probes is not None and replicates_over != "batches"
-        run = Run(
-            model, recorder, output, output_fn, probes, neglect, chunk, seed, over_probes, watch or Watch()
+        measurement = Measurement(
+            model, recorder, output, output_fn, probes, neglect, chunk, seed, over_probes, watch or Observer()
         )
-        run.all(batches, max_samples)
-        if not run.samples:
+        measurement.measure_all(batches, max_samples)
+        if not measurement.samples:
             raise NfaError(
                 "stopped before the first samples were complete: nothing is measured"
-                if run.stopped
+                if measurement.stopped
                 else "no samples to measure on: the batches are empty"
             )
-        return run.sweep()
+        return measurement.sweep()
 
 
 def built(model: nn.Module, batches: Iterable[Batch]) -> Iterable[Batch]:
@@ -122,7 +122,7 @@ def bases_of(maps: Sequence[LinearMap], initial: Mapping[str, Tensor]) -> dict[s
         if lmap.module._forward_pre_hooks:  # the weight may be made anew by the forward (weight_norm)
             continue
         parts = [lmap.weight()]
-        if lmap.name in initial and not lmap.free_rows:
+        if lmap.name in initial and not lmap.arbitrary_rows:
             parts.append(initial[lmap.name])
         out, inputs = parts[0].shape[1], sum(part.shape[2] for part in parts)
         if inputs <= 0.6 * out and all(bool(torch.isfinite(part).all()) for part in parts):
@@ -135,12 +135,12 @@ def all_reduce(sweep: Sweep) -> None:
     """Add up the sweeps of all ranks of the default process group, in place; each rank gets the sum."""
     for sensitivity in sweep.sensitivities.values():
         some = next(iter(sensitivity.dense().values()))
-        flags = [float(sensitivity.called), float(sensitivity.reached), float(sensitivity.passes)]
+        flags = [float(sensitivity.called), float(sensitivity.reached), float(sensitivity.is_output)]
         numbers = torch.tensor([*flags, *sensitivity.counts], dtype=torch.float64, device=some.device)
         torch.distributed.all_reduce(numbers)
-        called, reached, passes, *counts = numbers.tolist()
+        called, reached, is_output, *counts = numbers.tolist()
         sensitivity.called, sensitivity.reached = called > 0, reached > 0
-        sensitivity.passes = passes == reached > 0  # on every rank that saw a gradient
+        sensitivity.is_output = is_output == reached > 0  # on every rank that saw a gradient
         sensitivity.counts = [int(count) for count in counts]
         mine, sensitivity.sums, sensitivity.factored = sensitivity.dense(), {}, False
         for slot, count in enumerate(sensitivity.counts):

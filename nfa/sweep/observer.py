@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from nfa.sweep.accumulate import Sensitivity
+from nfa.ansatz.sensitivity import Sensitivity
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Sweep:
         return f"{nearly} through the head: {self.backwards} backwards for {self.outputs} outputs"
 
 
-class Watch:
+class Observer:
     """Looks on while a sweep runs; this one lets it run to the end."""
 
     def begin(self, footprint: Any, replicates: int, piece: int | None) -> None:

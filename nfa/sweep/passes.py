@@ -29,7 +29,7 @@ from nfa.sweep.batches import (
     understood,
 )
 from nfa.sweep.interaction import noise
-from nfa.sweep.observer import Sweep, Watch
+from nfa.sweep.observer import Observer, Sweep
 from nfa.sweep.taps import Recorder
 from nfa.sweep.through_head import Head, find_head
 
@@ -57,7 +57,7 @@ class _Alone(Exception):
 
 
 @dataclass
-class Run:
+class Measurement:
     """The state of one sweep."""
 
     model: nn.Module
@@ -69,13 +69,13 @@ class Run:
     chunk: int
     seed: int
     over_probes: bool
-    watch: Watch
+    watch: Observer
     samples: int = 0
     outputs: int = 0
     backwards: int = 0
     stopped: bool = False
     head: Head | None = None
-    passes: int = 0  # completed
+    passes_done: int = 0
     seen: int = 0  # samples of the pass under way
     looked: bool = False
     noise: float = 0.0  # of the outputs, from call to call
@@ -105,22 +105,22 @@ class Run:
             self.noise,
         )
 
-    def all(self, batches: Iterable[Batch], max_samples: int | None) -> None:
+    def measure_all(self, batches: Iterable[Batch], max_samples: int | None) -> None:
         """Measure all batches, and once more while the watch wants it."""
         while True:
             index, self.seen = -1, 0
             for index, batch in enumerate(limited(batches, max_samples)):
-                self.batch(index, *batch)
-                if self.stopped or (self.passes == 0 and self.watch.enough(self.sweep, self.samples)):
+                self._measure_batch(index, *batch)
+                if self.stopped or (self.passes_done == 0 and self.watch.enough(self.sweep, self.samples)):
                     return
             again = self.watch.again(self.sweep) if self.probes is not None and index >= 0 else None
             if again is None:
                 return
-            self.passes += 1
+            self.passes_done += 1
             self.probes, self.recorder.active = again.probes, again.layers
             self.most_probes += again.probes
 
-    def batch(self, index: int, inputs: Any, target: Any) -> None:
+    def _measure_batch(self, index: int, inputs: Any, target: Any) -> None:
         """Measure one batch, in pieces."""
         self.whole = inputs
         for part, part_target in pieces(inputs, target, self.recorder.piece_size):
@@ -131,7 +131,7 @@ class Run:
             self._piece(part, part_target, index, _Resume())
             if self.stopped and self._abandoned:
                 return
-            self.samples += n if self.passes == 0 else 0
+            self.samples += n if self.passes_done == 0 else 0
             self.seen += n
             if self.stopped:
                 return
@@ -299,7 +299,7 @@ class Run:
         """Leave out maps that act on something all samples share: their gradients are no sample's own."""
         for m in self.recorder.maps:
             if first[m.name] and first[m.name] == second[m.name] == both[m.name]:
-                self.recorder.accumulators[m.name].partly = "it acts on something that all samples share"
+                self.recorder.accumulators[m.name].unfollowed = "it acts on something that all samples share"
 
     def _backward(
         self,
@@ -337,10 +337,10 @@ class Run:
                 raise
             recorder.lines = []
             done = self.seen + samples * (lines[-1] + 1) / total
-            if self.passes == 0:
+            if self.passes_done == 0:
                 self.watch.progress(done, total)
             else:
-                self.watch.further(self.passes + 1, done, total)
+                self.watch.further(self.passes_done + 1, done, total)
             if self.watch.stop():
                 self.stopped = True
                 if total - lines[-1] > _QUICK and self._drop(index):
@@ -351,7 +351,7 @@ class Run:
         accumulators = self.recorder.accumulators.values()
         if (
             self.over_probes
-            or self.passes
+            or self.passes_done
             or self.recorder.centered
             or any(len(a.sums) < 2 for a in accumulators)
         ):

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nfa.ansatz.sensitivity import Sensitivity
 from nfa.errors import NfaError
 from nfa.layers.maps import LinearMap
-from nfa.sweep.accumulate import Accumulator, Sensitivity, channel_axis
+from nfa.sweep.accumulate import Accumulator, channel_axis
 from nfa.sweep.functional import FunctionalTaps, Site
 
 _CACHED_BYTES = 2**22
@@ -154,9 +155,9 @@ class Recorder:
             self._without_gradients.add(site)
             return z  # cut off from the output by the model itself
         if not first_time and site in self._without_gradients:
-            self.mark_partly(site, "it is run again in the backward pass (reentrant checkpointing)")
+            self.mark_unfollowed(site, "it is run again in the backward pass (reentrant checkpointing)")
         if torch._C._functorch.is_functorch_wrapped_tensor(z):
-            self.mark_partly(site, "it is called inside a torch.func transform")
+            self.mark_unfollowed(site, "it is called inside a torch.func transform")
             return z
         if self.active is not None and not any(m.name in self.active for m in self.sites[site]):
             return z  # not of interest in this pass
@@ -173,14 +174,14 @@ class Recorder:
         # An in-place change of a view re-routes the gradient around the hook; a copy keeps it.
         return z.clone() if z._is_view() else z
 
-    def mark_partly(self, site: Site, why: str) -> None:
+    def mark_unfollowed(self, site: Site, why: str) -> None:
         """Some use of a site cannot be followed: what is seen of it is not all."""
         for m in self.sites[site]:
-            self.accumulators[m.name].partly = self.accumulators[m.name].partly or why
+            self.accumulators[m.name].unfollowed = self.accumulators[m.name].unfollowed or why
 
     def _seen_elsewhere(self, site: Site, why: str) -> None:
         if self.forwarding:  # else it is nfa itself that reads the weight
-            self.mark_partly(site, why)
+            self.mark_unfollowed(site, why)
 
     def _members(self, site: Site, rows: tuple[int, int] | None) -> list[_Member]:
         """The maps that lie in the rows of the site that z holds, and where in z."""
@@ -219,8 +220,8 @@ class Recorder:
             accumulator.skip_calls -= 1
             accumulator.calls_of_line += 1
             return
-        if accumulator.passes is not False:
-            accumulator.passes = self._is_seed(delta, accumulator)
+        if accumulator.is_output is not False:
+            accumulator.is_output = self._is_seed(delta, accumulator)
         if member.rows is not None:
             start, stop = member.rows
             delta = delta.narrow(channel_axis(accumulator.kind, delta), start, stop - start)
@@ -241,7 +242,7 @@ class Recorder:
     def _forward_hook(self, parameter: str) -> Callable:
         def forward_hook(module: nn.Module, args: tuple, kwargs: dict[str, Any], z: Tensor) -> Tensor:
             if self._functional.replaced(module, parameter):
-                self.mark_partly((module, parameter), "it is called with another weight than its own")
+                self.mark_unfollowed((module, parameter), "it is called with another weight than its own")
             out = self.tap((module, parameter), z)
             maps = self.sites[module, parameter]
             x = args[0] if args else next(iter(kwargs.values()))

@@ -5,49 +5,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from nfa.ansatz.pair import FeaturePair
-from nfa.ansatz.precision import Precision
 from nfa.errors import NfaError
 from nfa.layers.maps import LinearMap
-from nfa.sweep.accumulate import Sensitivity
 from nfa.sweep.batches import Batch, Replayable
 from nfa.sweep.measure import measure_sensitivities
-from nfa.sweep.observer import Again, Sweep, Watch
+from nfa.sweep.observer import Again, Observer, Sweep
 
 _FEW = 16  # exact backwards a sample that probes would hardly undercut
 _PROBES = 4  # a pass
 _MOST_PROBES = 256
 _FIRST_LOOK = 8  # batches: the groups of samples that errors are found from
 _STALLED = 0.85  # of the error before: twice the probes should bring it to 0.71, and a drift to 0.5
-
-
-def layer_pair(sensitivity: Sensitivity, weight: Tensor) -> FeaturePair:
-    """Weight (groups, out, in) and sensitivity of one map, in the coordinates in which C was measured."""
-    W = sensitivity.reduce(weight.to(next(iter(sensitivity.sums.values())).device))
-    name, C = ("factor", sensitivity.factor) if sensitivity.factored else ("sensitivity", sensitivity.matrix)
-    rounding = {"resolution": torch.finfo(weight.dtype).eps, "noise": sensitivity.resolution}
-    if len(W) > 1:
-        return FeaturePair(W, **{name: C}, **rounding)
-    return FeaturePair(W[0], **{name: C[0]}, **rounding)
-
-
-def precision(
-    pair: FeaturePair,
-    sensitivity: Sensitivity,
-    power: float,
-    **options: Any,
-) -> Precision:
-    """How well the statistics are known; not at all for a centred C, whose replicates are not centred.
-
-    The options are those of `FeaturePair.precision`.
-    """
-    if sensitivity.mean_outer is not None:
-        return Precision()
-    counts = [sensitivity.counts[slot] for slot in sensitivity.sums]
-    sums = list(sensitivity.sums.values())
-    return pair.precision(sums, counts, power, factors=sensitivity.factored, **options)
 
 
 def sweep_to_tolerance(
@@ -57,7 +27,7 @@ def sweep_to_tolerance(
     tolerance: float,
     power: float,
     backwards: int,
-    watch: Watch,
+    watch: Observer,
     options: dict[str, Any],
 ) -> Sweep:
     """Sweep until every layer's cosine and alignment are known to ``tolerance``, or nothing is left to gain.
@@ -80,7 +50,7 @@ def sweep_to_tolerance(
         watch: looks on.
         options: further arguments of `measure_sensitivities`.
     """
-    once = batches.once if isinstance(batches, Replayable) else iter(batches) is batches
+    once = batches.read_once if isinstance(batches, Replayable) else iter(batches) is batches
     until = _Until(watch, maps, tolerance, power, backwards, repeatable=not once)
     options = {**options, "replicates_over": "batches", "watch": until}
     probes = _PROBES if backwards > _FEW else None
@@ -99,12 +69,12 @@ def sweep_to_tolerance(
     return exact
 
 
-class _Until(Watch):
+class _Until(Observer):
     """Looks at the standard errors each time the samples, or the probes, have doubled."""
 
     def __init__(
         self,
-        inner: Watch,
+        inner: Observer,
         maps: Sequence[LinearMap],
         tolerance: float,
         power: float,
@@ -160,7 +130,11 @@ class _Until(Watch):
         """Errors of cosine and alignment, or drift, of each map: the largest; narrow maps first."""
         for m in maps:
             sensitivity = sweep.sensitivities[m.name]
-            if not (sensitivity.called and sensitivity.reached) or sensitivity.passes or sensitivity.partly:
+            if (
+                not (sensitivity.called and sensitivity.reached)
+                or sensitivity.is_output
+                or sensitivity.unfollowed
+            ):
                 continue
             groups, weight = len(sensitivity.sums), m.weight()
             if groups < 2:
@@ -168,9 +142,7 @@ class _Until(Watch):
                 continue
             if not all(bool(torch.isfinite(t).all()) for t in (weight, *sensitivity.sums.values())):
                 continue
-            known = precision(
-                layer_pair(sensitivity, weight), sensitivity, self.power, halves=True,
-                corrected=sweep.probes is not None,
-            )  # fmt: skip
+            pair, corrected = sensitivity.pair(weight), sweep.probes is not None
+            known = sensitivity.precision(pair, self.power, halves=True, corrected=corrected)
             errors = (known.cosine, known.alignment, known.drift)
             yield m.name, max((e for e in errors if not math.isnan(e)), default=0.0)

@@ -29,7 +29,7 @@ class Undo:
         context.__enter__()
         self.later(context.__exit__, None, None, None)
 
-    def all(self) -> BaseException | None:
+    def take_all(self) -> BaseException | None:
         """Take every step, the last one first; the first error of these is returned."""
         first = None
         while self._steps:
@@ -49,7 +49,7 @@ def undoing() -> Iterator[Undo]:
         yield undo
     except BaseException as error:
         first = error
-    late = undo.all()
+    late = undo.take_all()
     if first is not None and late is not None:
         first.add_note(f"and not everything could be put back: {type(late).__name__}: {late}")
     if first or late:

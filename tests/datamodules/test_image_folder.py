@@ -204,12 +204,12 @@ def test_a_class_may_be_called_train(tmp_path):
 
 
 def test_more_than_half_of_the_memory(folder, monkeypatch):
-    monkeypatch.setattr(images_module, "available_memory", lambda: 4000)
+    monkeypatch.setattr(images_module, "free_memory", lambda device: 4000)
     fails(folder, r"16 images of 3x6x8 need .* GB, more than half of .* GB.*data\.size")
 
 
-def test_available_memory_is_plausible():
-    assert 2**20 < images_module.available_memory() < 2**50
+def test_free_memory_is_plausible():
+    assert 2**20 < images_module.free_memory(torch.device("cpu")) < 2**50
 
 
 def test_more_samples_than_files(folder):

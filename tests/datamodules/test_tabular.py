@@ -537,7 +537,7 @@ def test_too_many_levels(tmp_path, monkeypatch):
 
 
 def test_too_large_for_the_memory(table, monkeypatch):
-    monkeypatch.setattr(encoder, "available", lambda device: 1000)
+    monkeypatch.setattr(encoder, "free_memory", lambda device: 1000)
     fails("60 rows of 7 inputs need .* more than half", table, "kind")
 
 

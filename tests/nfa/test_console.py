@@ -11,9 +11,9 @@ from nfa import status
 from nfa.ansatz import duration
 from nfa.ansatz.duration import Statistics
 from nfa.command import console
-from nfa.command.console import ConsoleWatch
+from nfa.command.console import ConsoleObserver
 from nfa.sweep.footprint import Footprint
-from nfa.sweep.observer import Watch
+from nfa.sweep.observer import Observer
 
 FOOTPRINT = Footprint(1000, 1000, 1000, outputs=40, backwards=40, ranks=((1, 128), (1, 256)))
 
@@ -30,7 +30,7 @@ def clock(monkeypatch):
 
 def watched(clock, **options):
     stream = io.StringIO()
-    watch = ConsoleWatch(20, 4, stream=stream, **options)
+    watch = ConsoleObserver(20, 4, stream=stream, **options)
     watch.begin(FOOTPRINT, 8, None)
 
     def last():
@@ -85,7 +85,7 @@ def test_a_layer_is_timed_in_fact():
     assert Statistics([(2, 10), (1, 20)], 0).shares == pytest.approx([2 * 10**2.3, 20**2.3])
 
 
-class Seen(Watch):
+class Seen(Observer):
     def __init__(self):
         self.passes = []
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 import nfa
 from nfa.layers.maps import find_maps
 from nfa.sweep.measure import measure_sensitivities
-from nfa.sweep.observer import Watch
+from nfa.sweep.observer import Observer
 
 D = torch.float64
 X = torch.randn(6, 4, dtype=D, generator=torch.Generator().manual_seed(1))
@@ -308,7 +308,7 @@ def test_memory_that_runs_out_in_the_sums_changes_nothing(monkeypatch, place, ca
 
 
 def test_stopping_while_memory_is_short_leaves_whole_samples():
-    class Stop(Watch):
+    class Stop(Observer):
         def __init__(self, left):
             self.left = left
 

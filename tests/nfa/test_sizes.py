@@ -25,7 +25,7 @@ MILLION = 10**6
 @pytest.fixture
 def little(monkeypatch):
     """A machine with 20 MB."""
-    monkeypatch.setattr(device, "available", lambda device: 2e7)
+    monkeypatch.setattr(device, "free_memory", lambda device: 2e7)
 
 
 def header(shape, kind="<f4"):

@@ -358,7 +358,7 @@ def test_a_matrix_is_left_as_it_is():
 
 
 def test_unknown_free_memory_is_no_limit(monkeypatch):
-    monkeypatch.setattr("nfa.solvers.common.available", lambda device: None)
+    monkeypatch.setattr("nfa.solvers.common.free_memory", lambda device: None)
     K, Y, X = system(50)
     assert solve(K, Y, 1e-2).method == "cholesky"
     assert solve(KernelOperator(Laplace(3.0), X), Y, 1e-2, method="cg").residual < 1e-4

@@ -10,8 +10,7 @@ import nfa
 from nfa.layers.maps import find_maps
 from nfa.sweep.footprint import Footprint, survey
 from nfa.sweep.measure import measure_sensitivities
-from nfa.sweep.observer import Watch
-from nfa.sweep.tolerance import layer_pair, precision
+from nfa.sweep.observer import Observer
 
 
 def relative(A, B):
@@ -118,7 +117,7 @@ def test_budget_limits_samples_and_replicates():
         nfa.audit(net, x, memory=1000)
 
 
-class StopAfter(Watch):
+class StopAfter(Observer):
     def __init__(self, backwards):
         self.left, self.seen = backwards, []
 
@@ -263,7 +262,7 @@ def test_one_shot_batches_are_read_once():
 def test_sweep_can_be_looked_at_while_it_runs():
     net, seen = wide_outputs(), []
 
-    class Look(Watch):
+    class Look(Observer):
         def enough(self, sweep, samples):
             seen.append(sweep().sensitivities["0"].matrix)
             return samples >= 16
@@ -287,10 +286,10 @@ def test_wide_layers_keep_few_gradients_as_rows():
     many = measure_sensitivities(net, torch.cat([x] * 6).split(30), maps, replicates=4).sensitivities["0"]
     assert not many.factored
     assert relative(few.matrix, many.matrix) < 1e-12
-    pairs = [layer_pair(sensitivity, net[0].weight.detach()[None]) for sensitivity in (few, many)]
+    pairs = [sensitivity.pair(net[0].weight.detach()[None]) for sensitivity in (few, many)]
     for name in ("alignment", "z"):
         assert getattr(pairs[0], name) == pytest.approx(getattr(pairs[1], name), rel=1e-9)
     for name in ("cosine", "pearson", "null_isotropic"):
         assert getattr(pairs[0], name)(0.5) == pytest.approx(getattr(pairs[1], name)(0.5), rel=1e-6)
-    assert 0 < precision(pairs[0], few, 0.5).cosine < 0.2
+    assert 0 < few.precision(pairs[0], 0.5).cosine < 0.2
     assert nfa.audit(net, x).rows[0].cosine == pytest.approx(pairs[0].cosine(0.5), rel=1e-9)

@@ -286,7 +286,7 @@ def test_ctrl_c_half_way(where):
     def stop(*_):
         raise KeyboardInterrupt
 
-    class Stop(nfa.sweep.observer.Watch):
+    class Stop(nfa.sweep.observer.Observer):
         progress = stop
 
     def batches():

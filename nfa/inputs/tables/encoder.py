@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nfa.device import available
+from nfa.device import free_memory
 from nfa.errors import NfaError
 from nfa.inputs.tables.features import Levels, Numbers, Outputs
 from nfa.inputs.tables.files import needed, read_table
@@ -152,7 +152,7 @@ class TableEncoder:
         return replace(table, columns={**table.columns, **numbers})
 
     def _room(self, n: int) -> np.ndarray:
-        size, free = 4 * n * len(self.feature_names), available(torch.device("cpu"))
+        size, free = 4 * n * len(self.feature_names), free_memory(torch.device("cpu"))
         if free is not None and size > free / 2:
             raise NfaError(
                 f"{n} rows of {len(self.feature_names)} inputs need {size / 1e9:.2f} GB, more than half of "
