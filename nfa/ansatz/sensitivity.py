@@ -91,3 +91,19 @@ class Sensitivity:
             return Precision()
         counts = [self.counts[slot] for slot in self.sums]
         return pair.precision(list(self.sums.values()), counts, power, factors=self.factored, **options)
+
+    def all_reduce(self) -> None:
+        """Add up what all ranks of the default process group have, in place; each rank gets the sum."""
+        some = next(iter(self.dense().values()))
+        flags = [float(self.called), float(self.reached), float(self.is_output)]
+        numbers = torch.tensor([*flags, *self.counts], dtype=torch.float64, device=some.device)
+        torch.distributed.all_reduce(numbers)
+        called, reached, is_output, *counts = numbers.tolist()
+        self.called, self.reached = called > 0, reached > 0
+        self.is_output = is_output == reached > 0  # on every rank that saw a gradient
+        self.counts = [int(count) for count in counts]
+        mine, self.sums, self.factored = self.dense(), {}, False
+        for slot, count in enumerate(self.counts):
+            if count:  # another rank may have had more batches, and so more replicates
+                self.sums[slot] = mine[slot] if slot in mine else torch.zeros_like(some)
+                torch.distributed.all_reduce(self.sums[slot])

@@ -12,6 +12,7 @@ from nfa.layers.maps import LinearMap
 _ROWS_WORTH_A_PRODUCT = 256
 _WIDE = 1024  # above it, gradients are kept as rows while they are few: their Gram matrix is smaller than C
 _PRODUCTS_WORTH_A_FLUSH = 16  # so few single-precision additions keep seven digits
+_SAME = 1e-6
 _SAFE_RANGE = (1e-15, 1e15)  # squares of float32 gradients in here neither vanish nor overflow
 
 
@@ -124,7 +125,8 @@ class Accumulator:
     def __init__(
         self, lmap: LinearMap, basis: Tensor | None, replicates: int, centered: bool, device: torch.device
     ):
-        self.kind, self.groups, self.out_features = lmap.kind, lmap.groups, lmap.out_features
+        self.name, self.kind = lmap.name, lmap.kind
+        self.groups, self.out_features = lmap.groups, lmap.out_features
         self.basis = None if basis is None else basis.to(device)
         self.device = device
         self.size = lmap.out_features // self.groups if basis is None else basis.shape[2]
@@ -133,32 +135,30 @@ class Accumulator:
         self.counts = [0] * limit
         self.line_sums: dict[int, Tensor] | None = {} if centered else None
         self.row_count = 0  # samples × positions × calls
-        self.pending_rows = 0  # of the forward pass under way
         self.unfollowed: str | None = None
         self.called = self.reached = False
         self.resolution = 0.0
         self.wide = False  # products in float64 because float32 squares would leave the range of float32
         self.fresh = True  # the range of these samples' gradients is not known yet
-        self.targets: list[int] = []
+        self.slots: list[int] = []  # the replicates that the samples under way add to
         self.is_output: bool | None = None  # the gradient is what each backward starts from, so far
         self.factor: float | None = None
-        self.calls_of_line = self.skip_calls = 0  # gradients seen in this backward; to pass over in the next
 
-    def note_call(self, z: Tensor) -> None:
-        """The map was applied and z came out (of it, or of the packed map that it is rows of)."""
+    def note_call(self, z: Tensor) -> int:
+        """The map was applied to so many vectors, and z came out (of it, or of what it is rows of)."""
         self.called = True
         features = self.out_features if self.kind == "flat" else z.shape[channel_axis(self.kind, z)]
-        self.pending_rows += z.numel() // features
+        return z.numel() // features
 
-    def start(self, samples: int, replicates: list[int], weight: int) -> None:
-        """Announce samples and the replicates they add to, one for all outputs or one a probe.
+    def start(self, samples: int, rows: int, replicates: list[int], weight: int) -> None:
+        """Announce samples, the vectors in them, and the replicates they add to: one, or one a probe.
 
         Each replicate gets ``weight`` gradients a sample that are estimates of all outputs: its probes.
         """
-        self.row_count += self.pending_rows
-        self.targets = [replicate % len(self.counts) for replicate in replicates]
+        self.row_count += rows
+        self.slots = [replicate % len(self.counts) for replicate in replicates]
         self.fresh = True
-        for slot in self.targets:
+        for slot in self.slots:
             self.counts[slot] += samples * weight
             if slot not in self.sums:
                 self.sums[slot] = OuterSum(self.groups, self.size, self.device)
@@ -168,7 +168,7 @@ class Accumulator:
         if not delta.numel():  # an expert that no sample of this batch came to
             return
         rows = self._rows(delta)
-        slots = self.targets if len(self.targets) == 1 else [self.targets[line] for line in lines]
+        slots = self.slots if len(self.slots) == 1 else [self.slots[line] for line in lines]
         if len(set(slots)) == 1:
             additions = [self.sums[slots[0]].prepare(rows.flatten(0, 1))]
             means = self._means(rows, lines)
@@ -184,10 +184,19 @@ class Accumulator:
         self.reached = True
         self.resolution = torch.finfo(delta.dtype).eps
 
+    def compare(self, delta: Tensor, seeds: Tensor | None) -> None:
+        """See whether gradients are what their backward starts from, up to one factor for all backwards."""
+        if self.is_output is not False:
+            self.is_output = seeds is not None and self._is_multiple(delta, seeds)
+
+    def leave_out(self, why: str) -> None:
+        """Some use of the map cannot be followed: what is seen of it is not all."""
+        self.unfollowed = why
+
     def add_identity(self, rows: int) -> None:
         """Add ``rows`` times the identity: what all outputs bring where the map's output is theirs."""
         self.reached = self.is_output = True
-        self.sums[self.targets[0]].total.diagonal(dim1=-2, dim2=-1).add_(rows)
+        self.sums[self.slots[0]].total.diagonal(dim1=-2, dim2=-1).add_(rows)
 
     def drop(self, replicate: int) -> None:
         """Forget a replicate, in which something is incomplete."""
@@ -211,6 +220,15 @@ class Accumulator:
             sums, counts, self.basis, mean_outer, self.called, self.reached, self.resolution,
             bool(self.is_output), factored, self.unfollowed,
         )  # fmt: skip
+
+    def _is_multiple(self, delta: Tensor, seeds: Tensor) -> bool:
+        if delta.numel() != seeds.numel():
+            return False
+        g, s = delta.reshape(-1), seeds.reshape(-1).to(delta.dtype)
+        if self.factor is None:
+            self.factor = float(g @ s / (s @ s))
+        error = float(torch.linalg.vector_norm(g - self.factor * s))
+        return self.factor != 0 and error <= _SAME * abs(self.factor) * float(torch.linalg.vector_norm(s))
 
     def _few_rows(self) -> bool:
         """Whether C is of low rank and all its rows are still there."""

@@ -126,14 +126,17 @@ def _footprint(
 
     with untouched(model):
         recorder = Recorder(maps, bases, 1, False, home, model)
-        with recorder.recording(), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        with (
+            recorder.recording() as forward,
+            torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+        ):
             raw = picked(understood(model, prepare(model, inputs, home)), output_fn)
             out = flat_outputs(raw, output, target, n)
-            recorder.forwarding = False
+            forward.end()
             direct = output == "logits" and output_mask(raw, output, inputs) is None
-            head = find_head(recorder.last_call, raw, out.shape[1], neglect) if direct else None
-            backwards = head.lines(recorder.last_call.inputs) if head else out.shape[1]
-            widest = recorder.most_bytes
+            head = find_head(forward.last_call, raw, out.shape[1], neglect) if direct else None
+            backwards = head.lines(forward.last_call.inputs) if head else out.shape[1]
+            widest = forward.most_bytes
     return Footprint(
         sample=(sum(saved.values()) + 3 * widest) // n,
         sums=sum(a.groups * a.size**2 * 12 for a in recorder.accumulators.values()),

@@ -16,8 +16,8 @@ from torch.overrides import TorchFunctionMode
 
 from nfa.layers.maps import LinearMap
 from nfa.sweep import recurrent
+from nfa.sweep.under_way import Site
 
-Site = tuple[nn.Module, str]
 Tap = Callable[..., Tensor]
 
 _HARMLESS = {F.embedding, torch.embedding, torch.zeros_like, torch.ones_like, torch.empty_like}

@@ -84,8 +84,7 @@ def measure_sensitivities(
     target_device = torch.device(device) if device is not None else home
     _check_independent_samples(model)
     with _on_device(model, home, target_device), untouched(model):
-        recorder = Recorder(maps, bases or {}, replicates, centered, target_device, model)
-        recorder.most_samples = piece_limit
+        recorder = Recorder(maps, bases or {}, replicates, centered, target_device, model, piece_limit)
         over_probes = probes is not None and replicates_over != "batches"
         measurement = Measurement(
             model, recorder, output, output_fn, probes, neglect, chunk, seed, over_probes, watch or Observer()
@@ -134,19 +133,7 @@ def bases_of(maps: Sequence[LinearMap], initial: Mapping[str, Tensor]) -> dict[s
 def all_reduce(sweep: Sweep) -> None:
     """Add up the sweeps of all ranks of the default process group, in place; each rank gets the sum."""
     for sensitivity in sweep.sensitivities.values():
-        some = next(iter(sensitivity.dense().values()))
-        flags = [float(sensitivity.called), float(sensitivity.reached), float(sensitivity.is_output)]
-        numbers = torch.tensor([*flags, *sensitivity.counts], dtype=torch.float64, device=some.device)
-        torch.distributed.all_reduce(numbers)
-        called, reached, is_output, *counts = numbers.tolist()
-        sensitivity.called, sensitivity.reached = called > 0, reached > 0
-        sensitivity.is_output = is_output == reached > 0  # on every rank that saw a gradient
-        sensitivity.counts = [int(count) for count in counts]
-        mine, sensitivity.sums, sensitivity.factored = sensitivity.dense(), {}, False
-        for slot, count in enumerate(sensitivity.counts):
-            if count:  # another rank may have had more batches, and so more replicates
-                sensitivity.sums[slot] = mine[slot] if slot in mine else torch.zeros_like(some)
-                torch.distributed.all_reduce(sensitivity.sums[slot])
+        sensitivity.all_reduce()
         sweep.samples = sum(sensitivity.counts) // (sweep.probes or 1)
 
 

@@ -1,8 +1,9 @@
 """The state of one sweep: batches in pieces, a forward for each piece, and one backward after another."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,8 +31,10 @@ from nfa.sweep.batches import (
 )
 from nfa.sweep.interaction import noise
 from nfa.sweep.observer import Observer, Sweep
+from nfa.sweep.seeds import Start, laid_out, one_hot, signs
 from nfa.sweep.taps import Recorder
 from nfa.sweep.through_head import Head, find_head
+from nfa.sweep.under_way import Backward, Forward
 
 FORWARD_FAILED = "raised by the network in its forward pass, while it was measured"
 _QUICK = 16  # backwards worth finishing when asked to stop
@@ -43,9 +46,30 @@ class _Resume:
     """Where a piece goes on whose memory ran out: backwards done, and gradients seen in the one under way."""
 
     line: int = 0
-    seen: dict[str, int] = field(default_factory=dict)
+    added: dict[str, int] = field(default_factory=dict)
     started: bool = False
     identity: bool = False  # of the head, added with the first backward
+
+    def note_start(self) -> None:
+        """The samples are announced."""
+        self.started = True
+
+    def note_identity(self) -> None:
+        """The head has what all outputs bring it."""
+        self.identity = True
+
+    def fail(self, line: int, backward: Backward) -> None:
+        """Memory ran out in a backward whose first line this is."""
+        self.line, self.added = line, backward.added()
+
+    def again(self) -> dict[str, int]:
+        """Gradients that come again in the first backward from here."""
+        added, self.added = self.added, {}
+        return added
+
+    def copy(self) -> "_Resume":
+        """For a part of the samples."""
+        return replace(self, added=dict(self.added))
 
 
 class _Alone(Exception):
@@ -117,7 +141,8 @@ class Measurement:
             if again is None:
                 return
             self.passes_done += 1
-            self.probes, self.recorder.active = again.probes, again.layers
+            self.probes = again.probes
+            self.recorder.measure_only(again.layers)
             self.most_probes += again.probes
 
     def _measure_batch(self, index: int, inputs: Any, target: Any) -> None:
@@ -160,12 +185,11 @@ class Measurement:
         # Only here, outside of the handler, is the failed graph free.
         if self.recorder.device.type == "cuda":
             torch.cuda.empty_cache()
-        self.recorder.most_samples = n // 2
+        self.recorder.halve(n)
         start = 0
         while start < n and not self._abandoned:  # what upper layers have of some samples, lower ones get too
             part = slice(start, start + self.recorder.most_samples)  # it may have shrunk again
-            rest = replace(resume, seen=dict(resume.seen))
-            self._piece(cut(inputs, part, n), cut(target, part, n), index, rest)
+            self._piece(cut(inputs, part, n), cut(target, part, n), index, resume.copy())
             start = part.stop
 
     def _measure(self, inputs: Any, target: Any, index: int, resume: _Resume) -> None:
@@ -178,19 +202,19 @@ class Measurement:
                     raise
         if n == 1 and self.avoids_single:
             inputs, target = doubled(inputs), doubled(target)
-        with recorder.recording():
+        with recorder.recording() as forward:
             raw, out = self._outputs(inputs, target)
-            recorder.forwarding = False
+            forward.end()
             _check_finite(out, index)
             if not resume.started:
                 slots = list(range(self.probes)) if self.over_probes else [index]
-                recorder.start(n, slots, 1 if self.over_probes else self.probes or 1)
-                resume.started = True
+                recorder.start(forward, n, slots, 1 if self.over_probes else self.probes or 1)
+                resume.note_start()
             self.outputs = out.shape[1]
             mask = output_mask(raw, self.output, inputs)
-            root, total, seeds_of = self._plan(raw, out, n, mask, resume)
-            self.backwards = total
-            self._backward(root, total, seeds_of, index, resume, n, raw)
+            start = self._plan(forward, raw, out, n, mask, resume)
+            self.backwards = start.total
+            self._send_back(forward, start, index, resume, n, raw)
 
     def _outputs(self, inputs: Any, target: Any) -> tuple[Tensor, Tensor]:
         """What the network returns for a piece, as it is and as (samples, k)."""
@@ -228,9 +252,14 @@ class Measurement:
         ) from error
 
     def _plan(
-        self, raw: Tensor, out: Tensor, samples: int, mask: Tensor | None, resume: _Resume
-    ) -> tuple[Tensor, int, Callable[[list[int]], Tensor]]:
-        """Where the backwards of a piece start, how many there are, and with what."""
+        self,
+        forward: Forward,
+        raw: Tensor,
+        out: Tensor,
+        samples: int,
+        mask: Tensor | None,
+        resume: _Resume,
+    ) -> Start:
 
         def of_samples(seeds: Tensor) -> Tensor:
             if mask is not None:
@@ -239,18 +268,19 @@ class Measurement:
             return seeds
 
         if self.probes is not None:
-            return out, self.probes, lambda lines: of_samples(_signs(out, len(lines), self.generator))
-        last = self.recorder.last_call
+            draw = partial(signs, out, generator=self.generator)
+            return Start(out, self.probes, lambda lines: of_samples(draw(len(lines))), True)
+        last = forward.last_call
         direct = self.output == "logits" and not self.recorder.centered and mask is None
         self.head = find_head(last, raw, out.shape[1], self.neglect, self.head) if direct else None
         if self.head is None:
-            return out, out.shape[1], lambda lines: of_samples(_one_hot(out, lines))
+            return Start(out, out.shape[1], lambda lines: of_samples(one_hot(out, lines)), True)
         if not resume.identity:
             positions = out.shape[1] // self.head.outputs
             self.recorder.accumulators[self.head.lmap.name].add_identity(positions * samples)
-            resume.identity = True
+            resume.note_identity()
         h = last.inputs
-        return h, self.head.lines(h), lambda lines: of_samples(self.head.seeds(h, lines))
+        return Start(h, self.head.lines(h), lambda lines: of_samples(self.head.seeds(h, lines)), False)
 
     def _look(self) -> None:
         """Compare what the first samples give alone and together.
@@ -290,61 +320,56 @@ class Measurement:
 
     def _seen(self, inputs: Any) -> tuple[dict[str, int], Tensor]:
         """How many vectors each map acts on in a forward pass, and the outputs."""
-        with self.recorder.recording():
+        with self.recorder.recording() as forward:
             raw = self._call(map_tensors(inputs, torch.clone))  # the model may change its input
             out = picked(raw, self.output_fn).detach()
-        return {name: a.pending_rows for name, a in self.recorder.accumulators.items()}, out
+        return forward.rows, out
 
     def _skip_shared(self, first: dict[str, int], second: dict[str, int], both: dict[str, int]) -> None:
         """Leave out maps that act on something all samples share: their gradients are no sample's own."""
         for m in self.recorder.maps:
-            if first[m.name] and first[m.name] == second[m.name] == both[m.name]:
-                self.recorder.accumulators[m.name].unfollowed = "it acts on something that all samples share"
+            if first.get(m.name) and first[m.name] == second.get(m.name) == both.get(m.name):
+                self.recorder.accumulators[m.name].leave_out("it acts on something that all samples share")
 
-    def _backward(
-        self,
-        root: Tensor,
-        total: int,
-        seeds_of: Callable[[list[int]], Tensor],
-        index: int,
-        resume: _Resume,
-        samples: int,
-        raw: Tensor,
+    def _send_back(
+        self, forward: Forward, start: Start, index: int, resume: _Resume, samples: int, raw: Tensor
     ) -> None:
         """Send every output (or probe) of a piece back once; the recorder's hooks see the gradients."""
         recorder = self.recorder
         if not any(accumulator.called for accumulator in recorder.accumulators.values()):
             raise NfaError("no measured layer was called in the forward pass")
-        if not root.requires_grad:
+        if not start.root.requires_grad:
             raise NfaError("the output of the model does not depend on any measured layer")
-        leaves = leaves_of(root) if recorder.active is None else recorder.ends
-        for start in range(resume.line, total, self.chunk):
-            lines = list(range(start, min(start + self.chunk, total)))
-            seeds = seeds_of(lines)
-            for name, accumulator in recorder.accumulators.items():
-                accumulator.calls_of_line, accumulator.skip_calls = 0, resume.seen.pop(name, 0)
-            recorder.lines, recorder.seeds = lines, _laid_out(seeds, raw) if self.head is None else None
+        leaves = leaves_of(start.root) if recorder.active is None else forward.ends
+        for first in range(resume.line, start.total, self.chunk):
+            lines = list(range(first, min(first + self.chunk, start.total)))
+            seeds = start.seeds(lines)
+            backward = Backward(lines, laid_out(seeds, raw) if start.at_outputs else None, resume.again())
+            forward.begin(backward)
             try:
                 if len(lines) == 1:
-                    more = lines[-1] + 1 < total
-                    torch.autograd.grad(root, leaves, seeds[0], retain_graph=more, allow_unused=True)
+                    more = lines[-1] + 1 < start.total
+                    torch.autograd.grad(start.root, leaves, seeds[0], retain_graph=more, allow_unused=True)
                 else:
-                    _batched_backward(root, leaves, seeds)
+                    _batched_backward(start.root, leaves, seeds)
             except RuntimeError:
-                resume.line = start
-                seen = {name: a.calls_of_line + a.skip_calls for name, a in recorder.accumulators.items()}
-                resume.seen = {name: calls for name, calls in seen.items() if calls}
+                resume.fail(first, backward)
                 raise
-            recorder.lines = []
-            done = self.seen + samples * (lines[-1] + 1) / total
-            if self.passes_done == 0:
-                self.watch.progress(done, total)
-            else:
-                self.watch.further(self.passes_done + 1, done, total)
-            if self.watch.stop():
-                self.stopped = True
-                if total - lines[-1] > _QUICK and self._drop(index):
-                    return
+            forward.finish()
+            if self._ends_after(lines[-1] + 1, start.total, samples, index):
+                return
+
+    def _ends_after(self, lines: int, total: int, samples: int, index: int) -> bool:
+        """Tell the observer of backwards done; whether the rest of them is given up."""
+        done = self.seen + samples * lines / total
+        if self.passes_done == 0:
+            self.watch.progress(done, total)
+        else:
+            self.watch.further(self.passes_done + 1, done, total)
+        if not self.watch.stop():
+            return False
+        self.stopped = True
+        return total - lines + 1 > _QUICK and self._drop(index)
 
     def _drop(self, index: int) -> bool:
         """Give up the piece under way and the replicate it belongs to, if others are left in every map."""
@@ -361,17 +386,6 @@ class Measurement:
         self.samples = min(sum(a.counts) for a in accumulators) // (self.probes or 1)
         self._abandoned = True
         return True
-
-
-def _laid_out(seeds: Tensor, raw: Tensor) -> Tensor:
-    """Seeds (lines, samples, outputs) in the order in which the outputs lie in memory, (lines, ...).
-
-    Outputs with another axis turned to the front are those of a layer all the same.
-    """
-    if raw.is_contiguous() or seeds[0].numel() != raw.numel():
-        return seeds
-    order = sorted(range(raw.dim()), key=lambda axis: -raw.stride(axis))
-    return seeds.reshape(-1, *raw.shape).permute(0, *(axis + 1 for axis in order))
 
 
 def _batched_backward(root: Tensor, leaves: list[Tensor], seeds: Tensor) -> None:
@@ -399,18 +413,6 @@ def leaves_of(root: Tensor) -> list[Tensor]:
             leaves.append(node.variable)
         stack.extend(following for following, _ in node.next_functions)
     return leaves
-
-
-def _one_hot(out: Tensor, lines: list[int]) -> Tensor:
-    seeds = out.new_zeros(len(lines), *out.shape)
-    for position, line in enumerate(lines):
-        seeds[position, :, line] = 1
-    return seeds
-
-
-def _signs(out: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    bits = torch.randint(0, 2, (count, *out.shape), generator=generator, dtype=torch.int8)
-    return bits.to(out.device, out.dtype).mul_(2).sub_(1)
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nfa.layers.maps import LinearMap
-from nfa.sweep.taps import Call
+from nfa.sweep.under_way import Call
 
 
 @dataclass(frozen=True)
