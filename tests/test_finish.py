@@ -11,10 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
-from models.kernel import KernelModule
-from models.recursive import RecursiveModule
 
 from callbacks import AnsatzMonitor, LastCheckpoint, RunFolder
+from models import KernelMachine
 from tests.same_files import ENDS, assert_same_files
 from tests.waiting import HANGS
 
@@ -100,7 +99,7 @@ def test_a_kernel_machine_stopped_at_any_stage_is_finished(run, monkeypatch, sta
 
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [(RecursiveModule, "solve_again"), (KernelModule, "_validation"), (LastCheckpoint, "_save")],
+    [(KernelMachine, "_fit_again"), (KernelMachine, "_validation"), (LastCheckpoint, "_save")],
 )
 def test_a_refit_that_was_stopped_is_done(run, monkeypatch, owner, name):
     """At the end of training with ``max_steps``, else within the last epoch, which is then repeated."""

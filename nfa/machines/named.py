@@ -22,7 +22,7 @@ from nfa.machines.system import Solver
 
 def radial_network(kernel: str, in_features: int, outputs: int, **kernel_options: Any) -> KernelNetwork:
     """The network of an RFM; see `KernelNetwork` and `nfa.kernels.make_kernel`."""
-    return KernelNetwork(point_kernel(kernel, None, kernel_options), (in_features,), outputs)
+    return KernelNetwork(point_kernel(kernel, kernel_options=kernel_options), (in_features,), outputs)
 
 
 def deep_radial_network(
@@ -38,7 +38,7 @@ def deep_radial_network(
 ) -> DeepNetwork:
     """The network of a Deep RFM; see `DeepNetwork`. ``last``: whether the last layer has features, too."""
     layers = point_layers(
-        depth, point_kernel(kernel, None, kernel_options), RandomFeatures(**features), unit_norm=unit_norm,
+        depth, point_kernel(kernel, kernel_options=kernel_options), RandomFeatures(**features), unit_norm=unit_norm,
         solver=Solver(seed=seed), last=last,
     )  # fmt: skip
     return DeepNetwork(layers, (in_features,), outputs)

@@ -46,14 +46,14 @@ def chosen(part: type[Part], options: Mapping[str, Any], **others: Any) -> Part:
     return part(**{**own, **others})
 
 
-def point_kernel(name: Any, bandwidth: Any = None, kernel_options: Mapping[str, Any] | None = None) -> Points:
+def point_kernel(name: Any, bandwidth: Any = 1.0, kernel_options: Mapping[str, Any] | None = None) -> Points:
     """The kernel of points of a name; those of an inner product have no bandwidth and no options.
 
     Raises:
         NfaError: an unknown name, or options that the kernel does not have.
     """
-    if name not in FUNCTIONS:
-        return Radial(name, 1.0 if bandwidth is None else bandwidth, dict(kernel_options or {}))
+    if not (isinstance(name, str) and name in FUNCTIONS):
+        return Radial(name, bandwidth, dict(kernel_options or {}))
     if kernel_options:
         raise NfaError(f"the kernel {name!r} takes no options, got {next(iter(kernel_options))!r}")
     return InnerProduct(name)
@@ -66,7 +66,8 @@ def kernel_of(machine: type, options: Mapping[str, Any]) -> Points:
         NfaError: a bandwidth, for a kernel that has none.
     """
     name, bandwidth = options["kernel"], options["bandwidth"]
-    if isinstance(name, str) and name in FUNCTIONS and bandwidth != machine.defaults["bandwidth"]:
+    own = isinstance(bandwidth, int | float) and bandwidth == machine.defaults["bandwidth"]
+    if isinstance(name, str) and name in FUNCTIONS and not own:
         raise NfaError(f"the kernel {name!r} has no bandwidth, got {bandwidth!r}: leave it out")
     return point_kernel(name, bandwidth, options["kernel_options"])
 
