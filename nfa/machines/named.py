@@ -37,10 +37,8 @@ def deep_radial_network(
     **kernel_options: Any,
 ) -> DeepNetwork:
     """The network of a Deep RFM; see `DeepNetwork`. ``last``: whether the last layer has features, too."""
-    layers = point_layers(
-        depth, point_kernel(kernel, kernel_options=kernel_options), RandomFeatures(**features), unit_norm=unit_norm,
-        solver=Solver(seed=seed), last=last,
-    )  # fmt: skip
+    first, lift = point_kernel(kernel, kernel_options=kernel_options), RandomFeatures(**features)
+    layers = point_layers(depth, first, lift, unit_norm=unit_norm, solver=Solver(seed=seed), last=last)
     return DeepNetwork(layers, (in_features,), outputs)
 
 
