@@ -34,10 +34,10 @@ from nfa.layers.maps import (
 )
 from nfa.sweep.arguments import batches_of, check_combinations, check_initial_state, checked, measurable
 from nfa.sweep.batch_axis import with_batch_dim
-from nfa.sweep.batches import Batch, limited, peek, split
+from nfa.sweep.batches import Batch, limited, replayable, split
 from nfa.sweep.footprint import survey
 from nfa.sweep.interaction import RANDOM, noise_sentence
-from nfa.sweep.measure import all_reduce, bases_of, built, measure_sensitivities
+from nfa.sweep.measure import all_reduce, bases_of, build, measure_sensitivities
 from nfa.sweep.observer import Observer
 from nfa.sweep.tolerance import sweep_to_tolerance
 from nfa.sweep.untouched import same_random_states
@@ -180,7 +180,8 @@ def audit(
     with same_random_states():  # loaders and lazy modules draw numbers
         if initial_state is not None and not isinstance(initial_state, AnsatzReport):
             batches = list(limited(batches, max_samples))  # read twice, and no further than needed
-        batches = built(model, batches)
+        batches = replayable(batches)
+        build(model, batches.first)
         maps, skipped = find_maps(model, layers, per_head=per_head)
         initial = _initial_report(
             model,
@@ -197,7 +198,7 @@ def audit(
         bases = bases_of(maps, {} if initial is None else initial.weights)
         start = time.perf_counter()
         if memory is not None or tolerance is not None:
-            footprint, batches = survey(model, batches, maps, bases, **options)
+            footprint = survey(model, batches.first, maps, bases, **options)
             replicates, options["piece_limit"] = footprint.within(memory, replicates)
             watch.begin(footprint, replicates, options["piece_limit"])
         sweep_args = (model, batches, maps)
@@ -259,7 +260,8 @@ def agop(
     sweep_options = _checked_sweep(sweep_options, agop)
     model, batches = measurable(model), batches_of(batches)
     with same_random_states():
-        batches = built(model, batches)
+        batches = replayable(batches)
+        build(model, batches.first)
         maps, _ = find_maps(model, layers)
         sweep = measure_sensitivities(model, batches, maps, bases=bases_of(maps, {}), **sweep_options)
     return {
@@ -288,8 +290,8 @@ def input_agop(model: nn.Module, batches: Iterable[Batch] | Tensor, **sweep_opti
     sweep_options = _checked_sweep(sweep_options, input_agop)
     model, batches = measurable(model), batches_of(batches)
     with same_random_states():
-        first, batches = peek(batches)
-        x = split(first)[0]
+        batches = replayable(batches)
+        x = split(batches.first)[0]
         if not isinstance(x, Tensor) or not x.is_floating_point():
             raise NfaError("input_agop needs one floating tensor as the model's input")
         tap = LinearMap("input", nn.Identity(), "flat", x[0].numel(), x[0].numel())

@@ -37,8 +37,7 @@ class BatchAxis:
 
     def batches(self, batches: Iterable[Batch]) -> Iterable[Batch]:
         """The same batches with samples first; an iterator gives an iterator."""
-        again = map(self.first, batches) if iter(batches) is batches else None
-        return _Turned(self, batches) if again is None else again
+        return map(self.first, batches) if isinstance(batches, Iterator) else _Turned(self, batches)
 
     def first(self, batch: Batch) -> Batch:
         """One batch, with samples first.

@@ -1,5 +1,6 @@
 """What goes into a model and what comes out: batches, inputs, targets, and the tensor of outputs."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -68,31 +69,33 @@ def length(inputs: Any) -> int:
     return tensors[0].shape[0]
 
 
-def peek(batches: Iterable[Batch]) -> tuple[Batch, Iterator[Batch]]:
-    """The first batch that has samples, and it with all that come after."""
-    iterator = iter(batches)
-    first = next((batch for batch in iterator if length(split(batch)[0])), None)
-    if first is None:
-        raise NfaError("no samples to measure on: the batches are empty")
-
-    def again() -> Iterator[Batch]:
-        yield first
-        yield from iterator
-
-    return first, again()
-
-
 class Replayable:
-    """Batches of which the first was looked at, none of them used up; the source is read again afterwards."""
+    """Batches of which the first was looked at, none of them used up; the source is read again afterwards.
+
+    Attributes:
+        first: the first batch that has samples.
+        read_once: whether the source gives its batches only once.
+
+    Raises:
+        NfaError: there are no samples.
+    """
 
     def __init__(self, source: Iterable[Batch]):
-        self.source = source
-        self.first, self._rest = peek(source)
-        self.read_once = iter(source) is source
+        self.source, self.read_once = source, isinstance(source, Iterator)
+        rest = iter(source)
+        self.first = next((batch for batch in rest if length(split(batch)[0])), None)
+        if self.first is None:
+            raise NfaError("no samples to measure on: the batches are empty")
+        self._rest: Iterator[Batch] | None = rest
 
     def __iter__(self) -> Iterator[Batch]:
         rest, self._rest = self._rest, None
-        return iter(self.source) if rest is None else rest
+        return iter(self.source) if rest is None else itertools.chain([self.first], rest)
+
+
+def replayable(batches: Iterable[Batch]) -> Replayable:
+    """Batches wrapped once: what is wrapped already stays."""
+    return batches if isinstance(batches, Replayable) else Replayable(batches)
 
 
 def doubled(inputs: Any) -> Any:

@@ -1,6 +1,6 @@
 """What a measurement takes, known before it starts: memory, outputs, and backwards a sample."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,6 @@ from nfa.errors import NfaError
 from nfa.layers.maps import LinearMap
 from nfa.sweep.batches import (
     Batch,
-    Replayable,
     cut,
     doubled,
     flat_outputs,
@@ -76,7 +75,7 @@ class Footprint:
 
 def survey(
     model: nn.Module,
-    batches: Iterable[Batch],
+    batch: Batch,
     maps: Sequence[LinearMap],
     bases: Mapping[str, Tensor],
     *,
@@ -84,22 +83,17 @@ def survey(
     output_fn: Any = None,
     neglect: float = 0.0,
     **_: Any,
-) -> tuple[Footprint, Iterable[Batch]]:
-    """Carry one sample forward and see what it takes.
-
-    Returns:
-        The estimate, and the batches with none used up.
-    """
-    batches = Replayable(batches)
-    inputs, target = split(batches.first)
+) -> Footprint:
+    """Carry one sample of a batch forward and see what it takes."""
+    inputs, target = split(batch)
     n = length(inputs)
     inputs, target = cut(inputs, slice(1), n), cut(target, slice(1), n)
     try:
-        return _footprint(model, inputs, target, maps, bases, output, output_fn, neglect), batches
+        return _footprint(model, inputs, target, maps, bases, output, output_fn, neglect)
     except NfaError as error:
         try:  # squeeze() takes the axis of a sample alone away
             two = doubled(inputs), doubled(target)
-            return _footprint(model, *two, maps, bases, output, output_fn, neglect), batches
+            return _footprint(model, *two, maps, bases, output, output_fn, neglect)
         except NfaError:
             raise error from None
 

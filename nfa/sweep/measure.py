@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from nfa.errors import NfaError
 from nfa.layers.maps import LinearMap, has_unbuilt
-from nfa.sweep.batches import Batch, OutputFn, peek, prepare, split, understood
+from nfa.sweep.batches import Batch, OutputFn, prepare, split, understood
 from nfa.sweep.observer import Observer, Sweep
 from nfa.sweep.passes import Measurement
 from nfa.sweep.taps import Recorder
@@ -99,14 +99,11 @@ def measure_sensitivities(
         return measurement.sweep()
 
 
-def built(model: nn.Module, batches: Iterable[Batch]) -> Iterable[Batch]:
-    """Give lazily built modules their shapes by one forward; return the batches, none of them used up."""
-    if not has_unbuilt(model):
-        return batches
-    first, batches = peek(batches)
-    with untouched(model), torch.no_grad():
-        understood(model, prepare(model, split(first)[0], device_of(model)))
-    return batches
+def build(model: nn.Module, batch: Batch) -> None:
+    """Give lazily built modules their shapes by one forward."""
+    if has_unbuilt(model):
+        with untouched(model), torch.no_grad():
+            understood(model, prepare(model, split(batch)[0], device_of(model)))
 
 
 def bases_of(maps: Sequence[LinearMap], initial: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Measure until every cosine and every alignment is known well enough, by the cheaper of two ways."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from torch import nn
 
 from nfa.errors import NfaError
 from nfa.layers.maps import LinearMap
-from nfa.sweep.batches import Batch, Replayable
+from nfa.sweep.batches import Replayable
 from nfa.sweep.measure import measure_sensitivities
 from nfa.sweep.observer import Again, Observer, Sweep
 
@@ -22,7 +22,7 @@ _STALLED = 0.85  # of the error before: twice the probes should bring it to 0.71
 
 def sweep_to_tolerance(
     model: nn.Module,
-    batches: Iterable[Batch],
+    batches: Replayable,
     maps: Sequence[LinearMap],
     tolerance: float,
     power: float,
@@ -42,7 +42,7 @@ def sweep_to_tolerance(
 
     Args:
         model: the network.
-        batches: its samples; an iterator is read once only.
+        batches: its samples; those of an iterator are read once only.
         maps: what to measure.
         tolerance: greatest standard error of a cosine or an alignment.
         power: exponent of the AGOP in the cosine.
@@ -50,8 +50,7 @@ def sweep_to_tolerance(
         watch: looks on.
         options: further arguments of `measure_sensitivities`.
     """
-    once = batches.read_once if isinstance(batches, Replayable) else iter(batches) is batches
-    until = _Until(watch, maps, tolerance, power, backwards, repeatable=not once)
+    until = _Until(watch, maps, tolerance, power, backwards, repeatable=not batches.read_once)
     options = {**options, "replicates_over": "batches", "watch": until}
     probes = _PROBES if backwards > _FEW else None
     sweep = measure_sensitivities(model, batches, maps, probes=probes, **options)

@@ -7,7 +7,7 @@ from torch import nn
 import nfa
 from nfa import reference
 from nfa.layers.maps import find_maps
-from nfa.sweep.measure import built, measure_sensitivities
+from nfa.sweep.measure import build, measure_sensitivities
 from tests.nfa.cases import CASES, Case
 
 
@@ -229,7 +229,7 @@ def test_batch_statistics_and_nan_weights_are_refused():
 def test_lazy_network_is_built_by_its_first_batch():
     net = nn.Sequential(nn.LazyConv2d(4, 3), nn.Flatten(), nn.LazyLinear(2))
     x = torch.randn(3, 1, 5, 5)
-    list(built(net, [x]))
+    build(net, x)
     maps, _ = find_maps(net)
     assert [m.in_features for m in maps] == [9, 36]
     assert set(measure_sensitivities(net, x, maps).sensitivities) == {"0", "2"}

@@ -1,6 +1,7 @@
 """Memory that runs out, a budget, a request to stop, and measuring until it is precise enough."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 import nfa
 from nfa.layers.maps import find_maps
+from nfa.sweep.batches import replayable
 from nfa.sweep.footprint import Footprint, survey
 from nfa.sweep.measure import measure_sensitivities
 from nfa.sweep.observer import Observer
@@ -95,12 +97,42 @@ def test_other_runtime_errors_are_not_taken_for_memory():
 def test_survey_sees_outputs_backwards_and_the_graph():
     net = nn.Sequential(nn.Linear(100, 50), nn.Tanh(), nn.Linear(50, 400))
     maps = find_maps(net)[0]
-    batches = iter([torch.randn(6, 100), torch.randn(2, 100)])
-    footprint, again = survey(net, batches, maps, {})
-    assert [len(batch) for batch in again] == [6, 2]
+    batches = replayable(iter([torch.randn(0, 100), torch.randn(6, 100), torch.randn(2, 100)]))
+    footprint = survey(net, batches.first, maps, {})
+    assert [len(batch) for batch in batches] == [6, 2]
     assert (footprint.outputs, footprint.backwards) == (400, 50)
     assert footprint.sample >= 4 * 50
     assert footprint.sums >= 8 * (50**2 + 400**2)
+
+
+class Counted(list):
+    """Batches that know how often they were begun; a loader with persistent workers starts over each time."""
+
+    begun = 0
+
+    def __iter__(self):
+        self.begun += 1
+        return super().__iter__()
+
+
+@pytest.mark.parametrize("options", [{}, {"memory": 1e9}, {"tolerance": 0.9, "nulls": 0}], ids=str)
+@pytest.mark.parametrize("lazy", [False, True], ids=["built", "lazy"])
+def test_batches_are_begun_once_a_pass(options, lazy):
+    net = nn.Sequential(nn.LazyLinear(5) if lazy else nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2))
+    counted = Counted(torch.randn(4, 3, 4))
+    report = nfa.audit(net, counted, **options)
+    assert report.meta["samples"] == 12
+    assert counted.begun == 1
+
+
+def test_a_lazy_network_is_measured_at_initialisation_too():
+    net, x = nn.Sequential(nn.LazyLinear(5), nn.Tanh(), nn.Linear(5, 2)), torch.randn(12, 4)
+    state = {"0.weight": torch.randn(5, 4), "0.bias": torch.zeros(5)} | {
+        f"2.{name}": p.detach() for name, p in nn.Linear(5, 2).named_parameters()
+    }
+    report = nfa.audit(net, [x[:6], x[6:]], initial_state=state)
+    assert report.meta["samples"] == 12
+    assert math.isfinite(report.row("0").init_cosine)
 
 
 def test_budget_limits_samples_and_replicates():
