@@ -12,7 +12,8 @@ from datamodules.images import decode_files
 from datamodules.splits import Split, cut
 from lab.options import IMAGE_FOLDER, check_all
 from nfa.errors import NfaError
-from nfa.inputs.image_files import ENDINGS, is_image
+from nfa.inputs.image_files import ENDINGS
+from nfa.inputs.image_folder import class_folders, images_below
 from nfa.inputs.stratify import generator
 
 
@@ -32,7 +33,7 @@ class ImageFolderData(TensorDataModule):
 
     Where there is no test folder, ``root/val/`` takes its place; in the second layout, a seeded, stratified
     `test_fraction` does. Files are chosen (`n_train`, `n_test`) before they are decoded, each once: to RGB,
-    or to grey if all of them are grey.
+    or to grey if all of them are grey. Folders inside class folders belong to the class.
 
     Args:
         root: the folder.
@@ -70,7 +71,7 @@ class ImageFolderData(TensorDataModule):
         test_folder = next((f for f in (self.root / "test", self.root / "val") if f.is_dir()), None)
         if train_folder.is_dir() and test_folder is not None:
             return self._list_pair(train_folder, test_folder)
-        if train_folder.is_dir() and _subfolders(train_folder):
+        if train_folder.is_dir() and class_folders(train_folder):
             raise NfaError(
                 f"expected test or val beside {train_folder}, found neither: add one, or pass "
                 f"data.root={train_folder} to set data.test_fraction of it aside"
@@ -93,12 +94,8 @@ class ImageFolderData(TensorDataModule):
         return files.take(train), files.take(test)
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
-
-
 def _class_names(folder: Path) -> tuple[str, ...]:
-    names = tuple(f.name for f in _subfolders(folder))
+    names = tuple(class_folders(folder))
     if not names:
         raise NfaError(f"expected one sub-folder of images for each class in {folder}, found no sub-folder")
     return names
@@ -108,7 +105,7 @@ def _list_files(folder: Path, class_names: tuple[str, ...]) -> _Files:
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(class_names):
-        found = sorted(p for p in (folder / name).iterdir() if is_image(p) and p.is_file())
+        found = images_below(folder / name)
         if not found:
             raise NfaError(
                 f"expected images in the class folder {folder / name}, found no file with one of the endings "

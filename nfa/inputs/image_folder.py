@@ -43,7 +43,7 @@ def list_images(root: Path, split: str) -> Listing:
     folder = _part(root, split)
     name = root.resolve().name or str(root)
     if folder == root:
-        names = _subfolders(root)
+        names = class_folders(root)
     else:
         name = f"{name}/{folder.name}"
         names = _shared_classes(root / "train", folder)
@@ -52,7 +52,7 @@ def list_images(root: Path, split: str) -> Listing:
 
 def _list(name: str, folder: Path, names: list[str]) -> Listing:
     loose = sorted(f for f in folder.iterdir() if is_image(f) and f.is_file())
-    found = [_below(folder / n) for n in names]
+    found = [images_below(folder / n) for n in names]
     paths = [path for files in found for path in files]
     if loose and paths:
         raise NfaError(
@@ -71,8 +71,8 @@ def _list(name: str, folder: Path, names: list[str]) -> Listing:
 
 def _part(root: Path, split: str) -> Path:
     """Return the folder that `split` names, `root` itself where it is not divided."""
-    folders = set(_subfolders(root))
-    train_is_part = "train" in folders and (folders & {"test", "val"} or _subfolders(root / "train"))
+    folders = set(class_folders(root))
+    train_is_part = "train" in folders and (folders & {"test", "val"} or class_folders(root / "train"))
     if not train_is_part and not (folders and folders <= {"test", "val"}):
         if split == "test":
             raise NfaError(f"{root} is not divided into train and test: leave out --split test")
@@ -86,10 +86,10 @@ def _part(root: Path, split: str) -> Path:
 
 def _shared_classes(train: Path, folder: Path) -> list[str]:
     """Class names of both parts, so that a class has one index in the two of them."""
-    names = _subfolders(folder)
+    names = class_folders(folder)
     if not train.is_dir() or not names:
         return names
-    known = _subfolders(train)
+    known = class_folders(train)
     unknown = sorted(set(names).difference(known))
     if unknown:
         raise NfaError(
@@ -99,12 +99,13 @@ def _shared_classes(train: Path, folder: Path) -> list[str]:
     return known
 
 
-def _subfolders(folder: Path) -> list[str]:
+def class_folders(folder: Path) -> list[str]:
+    """Names of the folders in a folder, sorted; hidden ones are none."""
     return sorted(f.name for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
 
 
-def _below(folder: Path) -> list[Path]:
-    """Images of a class folder and of the folders in it; none where it does not exist."""
+def images_below(folder: Path) -> list[Path]:
+    """Images of a class folder and of the folders in it, sorted; none where it does not exist."""
     found = []
     for place, folders, files in os.walk(folder):
         folders[:] = [f for f in folders if not f.startswith(".")]

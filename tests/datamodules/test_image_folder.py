@@ -6,6 +6,7 @@ from PIL import Image
 from datamodules import ImageFolderData
 from datamodules import images as images_module
 from nfa.errors import NfaError
+from nfa.inputs.image_folder import list_images
 
 
 def write(path, shape=(6, 8, 3), value=None, seed=0):
@@ -41,6 +42,14 @@ def test_train_and_test_folders(folder):
     assert data.input_shape == (3, 6, 8)
     assert (data.summary()["n_train"], data.summary()["n_test"]) == (10, 6)
     assert data.test_dataloader().y.tolist() == [0] * 3 + [1] * 3
+
+
+def test_training_and_audit_read_the_same_files(folder):
+    write(folder / "train" / "cat" / "more" / "inside.png")
+    write(folder / "train" / "cat" / ".hidden" / "inside.png")
+    data, listed = load(folder), list_images(folder, "train")
+    assert data.summary()["n_train"] == len(listed.paths) == 11
+    assert data.train_dataloader().y.bincount().tolist() == listed.labels.bincount().tolist() == [6, 5]
 
 
 def test_pixels_are_those_of_the_files(tmp_path):
