@@ -14,7 +14,7 @@ from nfa import reference
 from nfa.layers.coverage import covered_share
 from nfa.layers.maps import find_maps
 from nfa.sweep.measure import measure_sensitivities
-from tests.nfa.test_functional import ExplicitAttention
+from tests.nfa.sweep.test_functional import ExplicitAttention
 
 models = pytest.importorskip("torchvision.models")
 NAMES = (

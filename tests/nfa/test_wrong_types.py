@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 import nfa
 from nfa.kernels import KERNELS, Metric, RadialKernel, make_kernel
 from nfa.solvers import solve
-from tests.nfa.test_untouched import equal, snapshot
+from tests.nfa.sweep.test_untouched import equal, snapshot
 
 torch.manual_seed(0)
 X, CLASSES, REAL = torch.randn(12, 4), torch.arange(12) % 3, torch.randn(12)

@@ -225,7 +225,7 @@ def test_the_option_is_part_of_the_signatures():
 # -- the command -----------------------------------------------------------------------------------
 
 COMMAND_NETS = """
-from tests.nfa.test_batch_axis import Tagger, nn
+from tests.nfa.sweep.test_batch_axis import Tagger, nn
 
 def tagger():
     return Tagger(nn.LSTM(8, 8))

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import nfa
-from tests.nfa.test_untouched import equal, snapshot
+from tests.nfa.sweep.test_untouched import equal, snapshot
 
 PRECISION = "high"
 

@@ -10,7 +10,7 @@ from torch.nn.utils import parametrizations, prune
 
 import nfa
 from nfa import reference
-from tests.nfa.test_untouched import equal, snapshot
+from tests.nfa.sweep.test_untouched import equal, snapshot
 
 D = torch.float64
 X = torch.randn(17, 6, dtype=D, generator=torch.Generator().manual_seed(1))

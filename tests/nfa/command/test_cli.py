@@ -18,7 +18,7 @@ from nfa.command.cli import main
 from nfa.command.console import clock, parse_size
 from tests.waiting import HANGS
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 NETS = '''
 import torch

@@ -101,7 +101,7 @@ def test_what_is_filled():
 
 NETS = """
 import torch
-from tests.nfa.test_zero_starts import Net
+from tests.nfa.layers.test_zero_starts import Net
 """
 
 
