@@ -21,9 +21,10 @@ from torch import Tensor
 
 from nfa.checks import choice, floats, settle, whole
 from nfa.errors import NfaError
-from nfa.kernels.conv_recursion import ConvShape, PairSums, PatchMaps, patch_windows, spans
+from nfa.kernels.conv_recursion import ConvShape, PairSums, PatchMaps, patch_windows
 from nfa.kernels.conv_workers import cores, run_tasks
 from nfa.kernels.precision import exact_products
+from nfa.kernels.spans import even_spans
 
 PADDINGS = ("none", "zero")
 HEADS = ("flatten", "pool")
@@ -117,9 +118,9 @@ class ConvKernel:
         part = self._part(shape, X, T)
         with exact_products(), cores(X.device) as threads:
             fill = _Fill(K, same, shape, X.shape[1], total, progress, threads)
-            for rows in spans(len(X), part):
+            for rows in even_spans(len(X), part):
                 x = PatchMaps.of(X[rows], shape, T, threads)
-                for columns in spans(len(Z), part):
+                for columns in even_spans(len(Z), part):
                     if same and columns.start < rows.start:
                         continue
                     own = same and columns == rows
@@ -208,7 +209,9 @@ class _Fill:
         own, device = x is z, self.K.device
         n, m = len(x.scale), len(z.scale)
         tall, wide = _tile(n, m, self.shape, device.type, own, self.threads)
-        tasks = [(i, j) for i in spans(n, tall) for j in spans(m, wide) if not own or j.start >= i.start]
+        tasks = [
+            (i, j) for i in even_spans(n, tall) for j in even_spans(m, wide) if not own or j.start >= i.start
+        ]
         selves = x.self_sums(self.shape) if own else None
 
         def make_worker() -> Callable[[tuple[slice, slice]], None]:

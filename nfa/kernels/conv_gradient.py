@@ -21,10 +21,11 @@ from torch.nn.functional import pad
 
 from nfa.errors import NfaError
 from nfa.kernels.conv import ConvKernel, check_alike, check_images, check_transform
-from nfa.kernels.conv_recursion import ConvShape, PatchMaps, Workspace, spans, window_sums
+from nfa.kernels.conv_recursion import ConvShape, PatchMaps, Workspace, window_sums
 from nfa.kernels.conv_slopes import MASKS, Slopes, Tile
 from nfa.kernels.conv_workers import cores, run_tasks
 from nfa.kernels.precision import exact_products
+from nfa.kernels.spans import even_spans
 
 _BLOCK = {"cpu": 2**17, "cuda": 2**22}  # numbers of a block of positions and pairs; some twenty are held
 _GRADIENTS = {"cpu": 2**24, "cuda": 2**27}  # numbers of the gradients that are held at a time
@@ -107,10 +108,10 @@ def each_gradient(
     h, w = shape.maps[0]
     kind = points.device.type
     step = max(_of(_GRADIENTS, kind) // (h * w * width), 1)
-    total = len(points) * len(centers) * len(spans(a.shape[1], step))
+    total = len(points) * len(centers) * len(even_spans(a.shape[1], step))
     with exact_products(), cores(points.device) as threads:
         sweep = _Sweep(consume, shape, T, dtype, width, points.shape[1], threads, progress, total)
-        for classes in spans(a.shape[1], step):
+        for classes in even_spans(a.shape[1], step):
             sweep(points, centers, a[:, classes], classes, owners)
 
 
@@ -149,11 +150,11 @@ class _Sweep:
         kind = points.device.type
         held = max(_of(_GRADIENTS, kind) // (h * w * self.width * a.shape[1]), 1)
         few = max(min(_POINTS, len(points) // self.threads), 1) if kind == "cpu" else held
-        parts = spans(len(centers), max(_of(_PATCHES, kind) // (h * w * self.width), 8))
+        parts = even_spans(len(centers), max(_of(_PATCHES, kind) // (h * w * self.width), 8))
         z = self._maps(centers[parts[0]]) if len(parts) == 1 else None
-        for group in spans(len(points), held):
+        for group in even_spans(len(points), held):
             x = self._maps(points[group])
-            blocks = [self._block(i, a) for i in spans(len(x.scale), min(few, held))]
+            blocks = [self._block(i, a) for i in even_spans(len(x.scale), min(few, held))]
             for part in parts:
                 inner = self._maps(centers[part]) if z is None else z
                 scaled = a[part] * (inner.scale / (self.channels * self.shape.divisor))[:, None]
@@ -209,7 +210,7 @@ class _Tiles:
 
         def work(block: _Block) -> None:
             points = block.i.stop - block.i.start
-            for j in spans(len(self.z.scale), max(self.entries // (h * w * points), 1)):
+            for j in even_spans(len(self.z.scale), max(self.entries // (h * w * points), 1)):
                 for shift in self.shape.shifts:
                     selves = self._selves(block.i, j) if shift == (0, 0) else []
                     at, partner = self.shape.regions(shift)
@@ -228,9 +229,9 @@ class _Tiles:
         (h, w, points, classes, _), centers = into.shape, len(a)
         step = max(self.weights // (w * points * centers * classes), 1)
         each = max(self.weights // (w * points * centers * step), 1)
-        for rows in spans(h, step):
+        for rows in even_spans(h, step):
             part = slice(rows.start * w, rows.stop * w)
-            for c in spans(classes, each):
+            for c in even_spans(classes, each):
                 weights = buffer("weights", len(g[part]), points, c.stop - c.start, centers)
                 torch.mul(g[part, :, None], a[:, c].mT, out=weights)
                 target = into[rows][..., c, :]

@@ -12,7 +12,6 @@ Tensors are laid out (rows, columns, pairs), so that a window is a sum of contig
 rows that a window still needs are kept.
 """
 
-import itertools
 import math
 from dataclasses import dataclass
 
@@ -337,10 +336,3 @@ def window_sums(X: Tensor, size: int) -> Tensor:
     buffer = Workspace(X)
     across = window_sum(X, size, 1, X.new_empty(len(X), w, *X.shape[2:]), buffer)
     return window_sum(across, size, 0, X.new_empty(h, w, *X.shape[2:]), buffer)
-
-
-def spans(length: int, step: int) -> list[slice]:
-    """Ranges of nearly equal length, at most ``step``, that cover ``length``."""
-    count = max(-(-length // step), 1)
-    bounds = [length * k // count for k in range(count + 1)]
-    return [slice(a, b) for a, b in itertools.pairwise(bounds)]

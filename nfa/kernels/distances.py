@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nfa.errors import NfaError
 from nfa.kernels.precision import exact_products
+from nfa.kernels.spans import spans
 
 # d²/(‖x‖² + ‖z‖²) up to which an entry is computed anew: the product's error in d is ε over this
 _CANCELLED = {torch.float32: 1e-3, torch.float64: 1e-4}
@@ -133,11 +134,6 @@ class Pairs:
             what = f"{bad} rows with values that are not finite" if bad else "values too large to be squared"
             raise NfaError(f"{name} has {what}: remove or rescale them first")
         return norms
-
-
-def spans(length: int, step: int) -> Iterator[slice]:
-    """Ranges of at most ``step`` that cover ``length``."""
-    return (slice(start, min(start + step, length)) for start in range(0, length, step))
 
 
 def _from_differences(x: Tensor, z: Tensor) -> Tensor:

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from nfa.errors import NfaError
-from nfa.kernels.distances import Pairs, fill, spans, tile_entries
+from nfa.kernels.distances import Pairs, fill, tile_entries
 from nfa.kernels.precision import exact_products
 from nfa.kernels.radial import RadialKernel
+from nfa.kernels.spans import spans
 
 
 class KernelOperator:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nfa.errors import NfaError
-from nfa.kernels.distances import spans
+from nfa.kernels.spans import spans
 
 DIVISORS = ("n", "Cn")
 _ENTRIES = 2**24  # of features in float64 at a time

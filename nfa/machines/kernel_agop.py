@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from nfa.errors import NfaError
-from nfa.kernels.distances import spans
 from nfa.kernels.radial import RadialKernel
+from nfa.kernels.spans import spans
 from nfa.solvers.semidefinite import root, times_root
 
 CENTERINGS = ("none", "output", "pooled")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, distributed
 
 from nfa.kernels.conv import ConvKernel
-from nfa.kernels.distances import spans
+from nfa.kernels.spans import spans
 
 _BLOCKS = 8  # of images for each process: small enough to share evenly
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from nfa.kernels import Metric, RadialKernel, distances, exact_products
 from nfa.kernels.conv import ConvKernel
 from nfa.kernels.conv_gradient import each_gradient
-from nfa.kernels.conv_recursion import spans
 from nfa.kernels.operator import wide_product
+from nfa.kernels.spans import even_spans
 from nfa.machines.first_derivatives import differentiable_once
 from nfa.machines.fitted_sizes import SizedOnLoad
 from nfa.machines.maps import patch_maps
@@ -247,7 +247,7 @@ def _parts(centers: Tensor, T: Tensor, kernel: ConvKernel) -> Iterator[tuple[sli
         return
     shape, size = kernel.shape(centers), kernel.patch_size
     h, w = shape.maps[0]
-    for part in spans(len(centers), max(_HELD // (h * w * len(T)), 1)):
+    for part in even_spans(len(centers), max(_HELD // (h * w * len(T)), 1)):
         yield part, beside(patch_maps(centers[part], T, size, shape.stride, shape.border), size)
 
 

@@ -8,7 +8,7 @@ K can still be read, for residuals and for another attempt with another shift.
 import torch
 from torch import Tensor
 
-from nfa.kernels.distances import spans
+from nfa.kernels.spans import spans
 
 _BLOCK = 256
 

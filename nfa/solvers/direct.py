@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from nfa.errors import NfaError
-from nfa.kernels.distances import spans
 from nfa.kernels.precision import exact_products
+from nfa.kernels.spans import spans
 from nfa.solvers.blocked import BlockFactor, symmetric_product
 from nfa.solvers.common import (
     IllConditionedWarning,

@@ -13,6 +13,7 @@ from nfa.errors import NfaError
 from nfa.kernels import conv, conv_recursion
 from nfa.kernels.conv import ConvKernel, CostWarning
 from nfa.kernels.conv_workers import cores, run_tasks
+from nfa.kernels.spans import even_spans, spans
 from tests.nfa import conv_reference as ref
 
 f32, f64 = torch.float32, torch.float64
@@ -180,12 +181,13 @@ class TestInvariances:
         slow = torch.stack([slow[:, c : c + size].sum(1) for c in range(16 - size)], 1)
         assert relative(conv_recursion.window_sums(X, size), slow) < 1e-14
 
+    @pytest.mark.parametrize("ranges", [spans, even_spans])
     @settings(max_examples=20, deadline=None)
     @given(st.integers(0, 50), st.integers(1, 60))
-    def test_spans_cover(self, length, step):
-        covered = [k for part in conv_recursion.spans(length, step) for k in range(part.start, part.stop)]
+    def test_spans_cover(self, ranges, length, step):
+        covered = [k for part in ranges(length, step) for k in range(part.start, part.stop)]
         assert covered == list(range(length))
-        assert all(part.stop - part.start <= step for part in conv_recursion.spans(length, step))
+        assert all(part.stop - part.start <= step for part in ranges(length, step))
 
 
 class TestAwkwardImages:
