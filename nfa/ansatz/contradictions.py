@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from nfa.ansatz.row import CHANCE, AnsatzRow
 
 if TYPE_CHECKING:
-    from nfa.audit import AnsatzReport
+    from nfa.ansatz.report import AnsatzReport
 
 
 def contradictions(rows: Sequence[AnsatzRow]) -> list[AnsatzRow]:

@@ -3,14 +3,11 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from nfa.ansatz.report import AnsatzReport
 from nfa.layers.maps import map_kind
-
-if TYPE_CHECKING:
-    from nfa.audit import AnsatzReport
 
 _SIZE = 256  # px, the longest side of a heatmap
 _FILTERS = 64
@@ -43,7 +40,7 @@ class LayerPicture:
 
 
 def layer_pictures(
-    report: "AnsatzReport",
+    report: AnsatzReport,
     model: nn.Module,
     *,
     power: float,
@@ -76,7 +73,7 @@ def _evenly_chosen(names: list[str], count: int | None) -> list[str]:
 
 
 def _picture(
-    report: "AnsatzReport",
+    report: AnsatzReport,
     module: nn.Module | None,
     name: str,
     power: float,

@@ -125,6 +125,14 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
+def noise_sentence(noise: float) -> str:
+    """What to tell of outputs that change from call to call by this share of their size."""
+    return (
+        f"Random: the outputs change from call to call, by {100 * noise:.2g} % of their size (dropout that "
+        "is always on?). The numbers are averages over that noise too, of one draw a sample."
+    )
+
+
 # -- console table ---------------------------------------------------------------------------------
 
 

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from nfa.ansatz.pictures import layer_pictures
-from nfa.audit import AnsatzReport, audit
+from nfa.ansatz.report import AnsatzReport
+from nfa.audit import audit
 from nfa.command.audit_files import Result, check_writable, log, missing, show, versions, write
 from nfa.command.audit_notes import notes
 from nfa.command.chosen_output import Choice

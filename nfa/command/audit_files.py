@@ -14,9 +14,9 @@ import torch
 
 import nfa
 from nfa.ansatz.pictures import LayerPicture
+from nfa.ansatz.report import AnsatzReport
 from nfa.ansatz.row import write_csv
 from nfa.ansatz.words import format_table, summary_sentence, write_json
-from nfa.audit import AnsatzReport
 from nfa.command.console import clock
 from nfa.errors import NfaError
 from nfa.files import make_writable

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
+from nfa.ansatz.report import AnsatzReport
 from nfa.ansatz.row import AnsatzRow
-from nfa.audit import AnsatzReport
 from nfa.command.audit_files import Result, missing
 from nfa.command.console import ConsoleObserver
 from nfa.errors import NfaError

@@ -74,14 +74,6 @@ def noise(
     return spread
 
 
-def noise_sentence(noise: float) -> str:
-    """For the reader of a report."""
-    return (
-        f"Random: the outputs change from call to call, by {100 * noise:.2g} % of their size (dropout that "
-        "is always on?). The numbers are averages over that noise too, of one draw a sample."
-    )
-
-
 def _gap(a: Tensor, b: Tensor) -> float:
     """The largest distance of two rows of the same place, relative to the largest row."""
     a, b = (t.detach().double().reshape(len(t), -1) for t in (a, b))

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nfa.ansatz.report import AnsatzReport
 from nfa.ansatz.row import AnsatzRow
-from nfa.audit import AnsatzReport
 from nfa.checks import near
 from nfa.compare.together import TABLE
 from nfa.errors import NfaError

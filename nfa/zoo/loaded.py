@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from nfa.audit import AnsatzReport
+from nfa.ansatz.report import AnsatzReport
 from nfa.errors import NfaError
 from nfa.inputs.preprocessing import Preprocessing
 from nfa.nets.imports import import_installed
