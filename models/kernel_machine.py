@@ -233,10 +233,7 @@ class KernelMachine(LabModule):
         row, update = {"layer": found.layer, "round": found.index}, found.update
         if found.failed is not None:
             update = {}
-            _warn(
-                f"round {found.index + 1} of layer {found.layer} failed ({found.failed}); the layer is that "
-                f"of round {found.index}"
-            )
+            _warn(found.end_in_words)
         if found.last and found.layer == len(self.stack) - 1:
             self.trainer.should_stop = True
         if found.last and self.network.keeps_best:

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from nfa.checks import whole
-from nfa.errors import NfaError
 from nfa.machines.conv_rfm import conv_layer, conv_options
 from nfa.machines.layer import Layer
 from nfa.machines.layered import LayeredMachine
@@ -93,9 +92,7 @@ class DeepConvRFM(LayeredMachine):
         Raises:
             NfaError: no layer of this index.
         """
-        if not 0 <= layer < len(self.layers):
-            raise NfaError(f"expected a layer from 0 to {len(self.layers) - 1}, got {layer}")
-        return self._before(X, layer)
+        return self._before(X, self._known_layer(layer))
 
     def _options(self) -> dict[str, Any]:
         found = conv_options(self.defaults, self.stack[0]) | checked(_OF_FILTERS, self.filters)

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from nfa.checks import choice, whole
-from nfa.errors import NfaError
 from nfa.machines.layer import Layer
 from nfa.machines.layered import LayeredMachine
 from nfa.machines.options import checked, chosen, kernel_of, update_of
@@ -97,9 +96,7 @@ class DeepRFM(LayeredMachine):
         Raises:
             NfaError: no layer of this index.
         """
-        if not 0 <= layer < len(self.layers):
-            raise NfaError(f"expected a layer from 0 to {len(self.layers) - 1}, got {layer}")
-        return self._before(X, layer + 1)
+        return self._before(X, self._known_layer(layer) + 1)
 
     def _columns(self, targets: TargetCode, y: Any, like: Tensor) -> Tensor:
         Y = super()._columns(targets, y, like)

@@ -66,10 +66,7 @@ class LayeredMachine(Machine):
             if step.failed is None:
                 rows.append({"layer": step.layer, "round": step.index, **step.update, **step.row})
             else:
-                _warn(
-                    f"round {step.index + 1} of layer {step.layer} failed ({step.failed}); the layer is that "
-                    f"of round {step.index}"
-                )
+                _warn(step.end_in_words)
                 rows[-1] = {**rows[-1], **step.row}
             if step.last:
                 self._network.end_layer(step.layer, step.rounds, step.kept.predictor, step.kept.ridge)
@@ -106,6 +103,11 @@ class LayeredMachine(Machine):
         predictor, stage = self.predictor, self.layers[self.best_layer]
         return predictor(stage.scale(self._before(X, self.best_layer)), self.stack[0].solver.memory)
 
+    def _known_layer(self, layer: int) -> int:
+        if not 0 <= layer < len(self.layers):
+            raise NfaError(f"expected a layer from 0 to {len(self.layers) - 1}, got {layer}")
+        return layer
+
     @torch.no_grad()
     def _before(self, X: Tensor, layer: int) -> Tensor:
         X = self._inputs(X, self._shape).to(self.predictor.centers)
@@ -130,11 +132,12 @@ class LayeredMachine(Machine):
 
     def save(self, path: Any) -> None:
         """Write the fitted machine to a safetensors file, whole or not at all."""
+        stack = self._stack_of(len(self.layers))
         layers = {
             f"layer{index}.{name}": tensor
             for index, layer in enumerate(self.layers)
             for name, tensor in layer.state_dict().items()
-            if self._stack_of(len(self.layers))[index].lift is not None or not name.startswith("random.")
+            if stack[index].lift is not None or not name.startswith("random.")
         }
         state = {
             "options": self._options(),

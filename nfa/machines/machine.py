@@ -36,7 +36,7 @@ class Machine(ABC):
 
     Attributes:
         defaults: its options, in their order; of them ``positional`` may be given by position.
-        layer_options: `Layer` objects made of the options.
+        stack: the layers made of the options.
         history: one dictionary a round.
         best_round: the round that is kept: the best on validation data, without these the last.
 

@@ -66,18 +66,14 @@ class KernelNetwork(SizedOnLoad):
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs (n, outputs)."""
-        return self.kernel.run(self._maps, self.tail, x)
+        return self.kernel.run(self._maps, self.tail, self.kernel.arranged(x))
 
     def _maps(self, x: Tensor) -> Tensor:
-        return self.feature_map(x if self.offset is None else x.flatten(1) - self.offset)
+        return self.feature_map(x if self.offset is None else x - self.offset)
 
     def take_over(self, predictor: Predictor, ridge: float = 0.0) -> None:
         """Hold a fit, found with a ridge."""
-        predictor = predictor.settled()
-        if predictor.offset is not None:
-            self.set_tensor("offset", predictor.offset)
-        self.feature_map.set_tensor("weight", predictor.weight.contiguous())
-        self.tail.take_over(predictor, ridge)
+        _show(self, self.feature_map, predictor, ridge)
 
     def take(self, found: Round) -> None:
         """Hold what a step of a machine found, unless it failed."""
@@ -170,7 +166,7 @@ class DeepNetwork(SizedOnLoad):
         self, layer: int, index: int, predictor: Predictor, ridge: float = 0.0, error: float = 0.0
     ) -> None:
         """Hold the fit of a round, found with a ridge; it is the best one if its error is lowest."""
-        self._show(layer, predictor, ridge)
+        _show(self, self.layers[layer].feature_map, predictor, ridge)
         self.position.copy_(torch.tensor([layer, index]))
         if self.keeps_best and (index == 0 or error < float(self.best_error)):
             self.best_round.fill_(index)
@@ -202,7 +198,7 @@ class DeepNetwork(SizedOnLoad):
 
     def end_layer(self, layer: int, rounds: int, predictor: Predictor, ridge: float) -> None:
         """Hold the fit that a layer ends with, after which no round of it comes."""
-        self._show(layer, predictor, ridge)
+        _show(self, self.layers[layer].feature_map, predictor, ridge)
         self.position.copy_(torch.tensor([layer, rounds]))
 
     def predictor(self) -> Predictor | None:
@@ -216,9 +212,13 @@ class DeepNetwork(SizedOnLoad):
         self.tail.kernel = self.kernels[layer]
         return self.tail
 
-    def _show(self, layer: int, predictor: Predictor, ridge: float) -> None:
-        predictor = predictor.settled()
-        self.layers[layer].feature_map.set_tensor("weight", predictor.weight.contiguous())
-        if predictor.offset is not None:
-            self.set_tensor("offset", predictor.offset)
-        self.tail.take_over(predictor, ridge)
+
+def _show(
+    network: KernelNetwork | DeepNetwork, feature_map: SizedOnLoad, predictor: Predictor, ridge: float
+) -> None:
+    """Let a network predict by a fit, found with a ridge, through one of its feature maps."""
+    predictor = predictor.settled()
+    feature_map.set_tensor("weight", predictor.weight.contiguous())
+    if predictor.offset is not None:
+        network.set_tensor("offset", predictor.offset)
+    network.tail.take_over(predictor, ridge)

@@ -60,6 +60,14 @@ class Round:
     failed: Exception | None = None
 
     @property
+    def end_in_words(self) -> str:
+        """Of a layer that ended early."""
+        return (
+            f"round {self.index + 1} of layer {self.layer} failed ({self.failed}); the layer is that "
+            f"of round {self.index}"
+        )
+
+    @property
     def last(self) -> bool:
         """Whether no round of this layer comes after it."""
         return self.failed is not None or self.index == self.rounds

@@ -50,6 +50,7 @@ class Steps:
     resumable: bool = False
     report: Callable[[int], Callable[..., None] | None] = lambda index: None
     _inputs: list[Tensor] = field(default_factory=list)  # what comes into the layer after the last one
+    _scaled: list[Tensor] = field(default_factory=list)  # what came into the last one
 
     def after(self, reached: Reached | None = None) -> Iterator[Round]:
         """Rounds after one that was reached, of its layer and of all that come behind it.
@@ -92,7 +93,6 @@ class Steps:
             except FAILURES as error:
                 if index == 0:
                     raise
-                kept = kept or Kept(index - 1, predictor, 0.0, 0.0)
                 kept = self._finished(layer, kept, H)
                 found = Round(number, index - 1, None, row, update, kept, layer.rounds, error)
                 yield from self._last(number, layer, found)

@@ -28,6 +28,10 @@ class PointContract(KernelContract):
         """By an audit of the network."""
         return agop(KernelNetwork.of(predictor, self.shape), [X])["feature_map"].to(DEVICE, D)
 
+    def test_its_network_flattens_inputs(self, fitted):
+        X, network = self.others(), fitted.network()
+        assert torch.equal(network(X.view(len(X), 1, 5)), network(X))
+
 
 class RadialContract(PointContract):
     """A function of the distance."""
