@@ -123,9 +123,7 @@ class InnerSum(KernelSum):
 
     def forward(self, u: Tensor) -> Tensor:
         """(n, k) to (n, c)."""
-        if not len(self.centers):
-            return u.new_zeros(len(u), len(self.intercept))
-        sums = self.kernel.value(u @ self.centers.mT) @ self.coefficients.to(u)
+        sums = self.kernel.value(u @ self.centers.to(u).mT) @ self.coefficients.to(u)
         return sums + self.intercept.to(sums)
 
 

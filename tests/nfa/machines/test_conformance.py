@@ -28,6 +28,12 @@ class PointContract(KernelContract):
         """By an audit of the network."""
         return agop(KernelNetwork.of(predictor, self.shape), [X])["feature_map"].to(DEVICE, D)
 
+    def test_an_unfitted_network_is_zero_and_is_measured(self):
+        network = KernelNetwork(self.make().stack[0].kernel, self.shape, 2)
+        X = self.others().float()
+        assert not network(X).any()
+        assert not agop(network, [X])["feature_map"].any()
+
     def test_its_network_flattens_inputs(self, fitted):
         X, network = self.others(), fitted.network()
         assert torch.equal(network(X.view(len(X), 1, 5)), network(X))
