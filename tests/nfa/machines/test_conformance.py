@@ -29,7 +29,7 @@ class PointContract(KernelContract):
         return agop(KernelNetwork.of(predictor, self.shape), [X])["feature_map"].to(DEVICE, D)
 
     def test_an_unfitted_network_is_zero_and_is_measured(self):
-        network = KernelNetwork(self.make().stack[0].kernel, self.shape, 2)
+        network = KernelNetwork(self.make().stack[0].kernel, self.shape, 2).to(DEVICE)
         X = self.others().float()
         assert not network(X).any()
         assert not agop(network, [X])["feature_map"].any()
