@@ -35,10 +35,10 @@ def train(cfg: DictConfig, job: Job) -> dict[str, Any]:
     from lab.build import build_callbacks, build_data, build_logger, build_trainer
     from lab.describe import describe, plain
     from lab.ending import ending_well, say_finished_before, show
+    from lab.multirun.jobs import as_single_run, checkpoint_of_job, summary_of_finished
     from lab.resume.beginning import find_start
     from lab.resume.restoring import restoring
     from lab.resume.whole_epochs import train_by_epochs
-    from lab.sweep.jobs import as_single_run, checkpoint_of_job, summary_of_finished
     from models import build_model
 
     let_interrupt()

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nfa import NfaError
-from nfa.wandb_sink import first_line, has_account
+from nfa.integrations.wandb_sink import first_line, has_account
 
 TITLE = "Nets and kernel machines"
 _WHAT_IS_WHAT = (

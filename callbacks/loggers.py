@@ -11,11 +11,12 @@ from typing import Any
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from nfa import AnsatzRow, NfaError, wandb_sink
+from nfa import AnsatzRow, NfaError
 from nfa.ansatz.pictures import LayerPicture
 from nfa.ansatz.words import abbreviate
+from nfa.integrations import wandb_sink
+from nfa.integrations.wandb_sink import first_line
 from nfa.terminal import typed
-from nfa.wandb_sink import first_line
 
 MODES = ("auto", "online", "offline", "disabled")
 _LONGEST_NAME = 128  # that W&B stores

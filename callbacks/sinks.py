@@ -7,8 +7,9 @@ from typing import Any, Protocol, runtime_checkable
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
 
-from nfa import AnsatzRow, wandb_sink
+from nfa import AnsatzRow
 from nfa.ansatz.pictures import LayerPicture
+from nfa.integrations import wandb_sink
 
 
 @runtime_checkable

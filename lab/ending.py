@@ -17,8 +17,8 @@ from callbacks.run_folder import find_monitor
 from callbacks.sinks import sink_of
 from lab.command_line.words import typed_override
 from lab.job import Job
+from lab.multirun.end import resume_command
 from lab.resume.beginning import LAST
-from lab.sweep.end import resume_command
 from nfa.ansatz.words import format_table, summary_sentence
 from nfa.terminal import say, typed
 

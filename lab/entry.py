@@ -16,7 +16,7 @@ from lab.checkout import CONFIGS, ROOT
 from lab.command_line.flags import check_flags, version_line
 from lab.job import Train, run
 from lab.mistakes.told import stop, told_in_one_line
-from lab.sweep.unfinished import LAST_SWEEP
+from lab.multirun.unfinished import LAST_SWEEP
 
 _ASKING = {"-h", "--help", "--hydra-help", "--cfg", "-c", "--info", "-i"}  # and running nothing
 

@@ -121,7 +121,7 @@ def _fail(job: Job, error: Exception) -> None:
     """End a run with its mistake in one line; a job of a sweep alone, so that the others go on."""
     if not job.sweep:
         stop(str(error))
-    from lab.sweep.failed import note_failure
+    from lab.multirun.failed import note_failure
     from nfa.terminal import say
 
     say(f"error in {job.folder.name}: {note_failure(job.folder, error)}", stream=sys.stderr)

@@ -31,13 +31,12 @@ from nfa.checks import known_options
 from nfa.machines.fitted_sizes import make_room
 from nfa.machines.layer import Layer
 from nfa.machines.layered import LayeredMachine
+from nfa.machines.loop import FAILURES, Steps
 from nfa.machines.machine import Machine
 from nfa.machines.named import described
 from nfa.machines.network import DeepNetwork, KernelNetwork
-from nfa.machines.reached import Round
-from nfa.machines.rounds import RoundFailedWarning
-from nfa.machines.steps import FAILURES, Steps
-from nfa.machines.targets import TargetCode
+from nfa.machines.reached import Round, RoundFailedWarning
+from nfa.machines.target_code import TargetCode
 from nfa.nets.checks import image_shape
 from nfa.nets.registry import canonical
 

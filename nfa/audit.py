@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from nfa.ansatz.duration import draws_for
 from nfa.ansatz.feature_matrices import weight_cosine
+from nfa.ansatz.fill_row import fill_row
 from nfa.ansatz.pair import FeaturePair
 from nfa.ansatz.report import AnsatzReport
 from nfa.ansatz.row import AnsatzRow
-from nfa.ansatz.row_numbers import row_numbers
 from nfa.ansatz.sensitivity import Sensitivity
 from nfa.checks import known_options, network_of
 from nfa.errors import NfaError
@@ -280,7 +280,7 @@ def _row(
         return _with_initial(_trivial_row(row, sensitivity, report), report, initial, entry.arbitrary_rows)
     pair = sensitivity.pair(report.weights[entry.name])
     draws = report.null_draws[entry.name] = null_draws(pair, nulls)
-    columns, report.precision[entry.name] = row_numbers(
+    columns, report.precision[entry.name] = fill_row(
         pair, sensitivity, power, draws, seed, halves=halves, corrected=corrected
     )
     row = AnsatzRow(*shape, **columns)

@@ -192,3 +192,20 @@ def _float(value: float) -> float:
         return float(value)
     except OverflowError:  # a whole number beyond all floats
         return math.inf
+
+
+def one_or_several(value: Any, check: Callable[[Any], Any]) -> Any:
+    """A value, or a tuple of what can be gone through (but no text), each as a check returns it.
+
+    Raises:
+        NfaError: there is none at all, or one is refused.
+    """
+    value = plain(value)
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping):
+        return tuple(check(entry) for entry in value)
+    return check(value)
+
+
+def as_tuple(value: Any) -> tuple:
+    """A tuple as it is, anything else as its only entry."""
+    return value if isinstance(value, tuple) else (value,)

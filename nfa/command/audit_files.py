@@ -123,7 +123,7 @@ def show(result: Result) -> None:
 
 def log(project: str, group: str | None, out: Path, result: Result) -> None:
     """Log to Weights & Biases."""
-    from nfa.wandb_sink import log_audit
+    from nfa.integrations.wandb_sink import log_audit
 
     files = [file for kind in KINDS if (file := out / f"audit.{kind}").is_file()]
     name = f"audit {result.title}"

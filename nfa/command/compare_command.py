@@ -132,7 +132,7 @@ def log_to_wandb(
     written: Written, out: str | os.PathLike, project: str, group: str | None, mode: str = "auto"
 ) -> str:
     """Log what `compare_folders` wrote to W&B; returns its address or, offline, how to upload it."""
-    from nfa.wandb_sink import log_comparison
+    from nfa.integrations.wandb_sink import log_comparison
 
     out, folder = Path(out), written.folder
     files = [folder / name for name in (*TABLES, PAGE)]

@@ -4,7 +4,7 @@ from nfa.kernels.distances import distances
 from nfa.kernels.metric import Metric
 from nfa.kernels.operator import KernelOperator, kernel_product
 from nfa.kernels.precision import exact_products
-from nfa.kernels.radial import (
+from nfa.kernels.profiles import (
     KERNELS,
     Exponential,
     Gaussian,

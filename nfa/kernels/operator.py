@@ -9,7 +9,7 @@ from torch import Tensor
 from nfa.errors import NfaError
 from nfa.kernels.distances import Pairs, fill, tile_entries
 from nfa.kernels.precision import exact_products
-from nfa.kernels.radial import RadialKernel
+from nfa.kernels.profiles import RadialKernel
 from nfa.kernels.spans import spans
 
 

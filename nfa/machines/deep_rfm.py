@@ -13,7 +13,7 @@ from nfa.machines.options import checked, chosen, kernel_of, update_of
 from nfa.machines.points import Points
 from nfa.machines.random_features import RandomFeatures
 from nfa.machines.system import Solver
-from nfa.machines.targets import TargetCode
+from nfa.machines.target_code import TargetCode
 
 LABELS = ("signed", "one_hot")
 

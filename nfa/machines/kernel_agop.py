@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from nfa.errors import NfaError
-from nfa.kernels.radial import RadialKernel
+from nfa.kernels.profiles import RadialKernel
 from nfa.kernels.spans import spans
 from nfa.solvers.semidefinite import root, times_root
 

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nfa.checks import choice, flag, not_negative, settle, whole
+from nfa.checks import as_tuple, choice, flag, not_negative, one_or_several, settle, whole
 from nfa.errors import NfaError
 from nfa.kernels import Metric, exact_products
 from nfa.machines.criteria import CRITERIA
 from nfa.machines.kernel import Kernel
 from nfa.machines.offset import OFFSETS, with_offset, without_offset
 from nfa.machines.predictor import Predictor
+from nfa.machines.progress import Clock
 from nfa.machines.radial import Radial
-from nfa.machines.rounds import Clock, one_or_several, several
 from nfa.machines.system import Solver, System
 from nfa.machines.update import Agop, Update
 from nfa.solvers import Solution
@@ -114,7 +114,7 @@ class Layer:
     @property
     def ridges(self) -> tuple[float, ...]:
         """The ridges to choose from."""
-        return several(self.ridge)
+        return as_tuple(self.ridge)
 
     @property
     def chooses(self) -> bool:

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from nfa.checks import choice, whole
 from nfa.errors import NfaError
 from nfa.machines.layer import Layer
+from nfa.machines.loop import FAILURES, Steps
 from nfa.machines.machine import Machine, _warn
 from nfa.machines.network import DeepNetwork
+from nfa.machines.progress import layer_line
 from nfa.machines.reached import Kept
-from nfa.machines.rounds import told
 from nfa.machines.saved import expect, expect_room, index_in, save_machine
-from nfa.machines.steps import FAILURES, Steps
 from nfa.status import StatusLine
 
 SELECTIONS = ("last", "best")
@@ -73,7 +73,7 @@ class LayeredMachine(Machine):
                 self._add_layer(rows, step.kept)
                 rows = []
                 if line is not None:
-                    line.say(told(self.history[-1], len(self.stack)))
+                    line.say(layer_line(self.history[-1], len(self.stack)))
 
     def _add_layer(self, rows: list[dict[str, Any]], kept: Kept) -> None:
         """Keep what a finished layer leaves behind."""

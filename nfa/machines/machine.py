@@ -15,14 +15,14 @@ from nfa.checks import device_of_name, flag, whole_or_none
 from nfa.errors import NfaError
 from nfa.kernels import exact_products
 from nfa.machines.layer import Layer, Pair
+from nfa.machines.loop import FAILURES, Steps
 from nfa.machines.network import KernelNetwork
 from nfa.machines.options import bound, signature_of
 from nfa.machines.predictor import Predictor
-from nfa.machines.reached import Round
-from nfa.machines.rounds import Progress, RoundFailedWarning
+from nfa.machines.progress import Progress
+from nfa.machines.reached import Round, RoundFailedWarning
 from nfa.machines.saved import expect, history_of, index_in, opened_machine, save_machine
-from nfa.machines.steps import FAILURES, Steps
-from nfa.machines.targets import Label, TargetCode
+from nfa.machines.target_code import Label, TargetCode
 
 
 class Machine(ABC):

@@ -17,7 +17,7 @@ from nfa.machines.fitted_sizes import SizedOnLoad
 from nfa.machines.kernel import Kernel
 from nfa.machines.predictor import Predictor
 from nfa.machines.reached import Kept, Reached, Round
-from nfa.machines.rounds import stream
+from nfa.machines.system import seed_for
 from nfa.machines.tails import KernelSum
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class DeepNetwork(SizedOnLoad):
         shape = first = tuple(shape)
         for index, layer in enumerate(layers):
             layer.kernel.check_shape(shape, index)
-            seed = stream(layer.solver.seed * _STREAM, index)
+            seed = seed_for(layer.solver.seed * _STREAM, index)
             self.add_module(f"layer{index}", layer.kernel.stage(shape, layer.lift, layer.unit_norm, seed))
             if index < len(layers) - 1:
                 shape = layer.kernel.shape_behind(shape, layer.lift)

@@ -12,7 +12,7 @@ from nfa.machines.maps import FeatureMap
 from nfa.machines.predictor import Predictor, copies
 from nfa.machines.saved import expect
 from nfa.machines.stages import PointStage
-from nfa.machines.targets import check_points
+from nfa.machines.target_code import check_points
 
 _KINDS = {None: ("identity",), 1: ("diagonal",), 2: ("full", "factored")}  # by the dimensions of a root
 

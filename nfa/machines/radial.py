@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from nfa.checks import plain, settle
+from nfa.checks import as_tuple, one_or_several, plain, settle
 from nfa.errors import NfaError
 from nfa.kernels import (
     KernelOperator,
@@ -21,7 +21,6 @@ from nfa.kernels import (
 from nfa.machines.kernel_agop import KernelAgop, blockwise_agop, kernel_agop, without_self
 from nfa.machines.points import Points
 from nfa.machines.predictor import Predictor
-from nfa.machines.rounds import one_or_several, several
 from nfa.machines.saved import expect
 from nfa.machines.system import RadialSystem, Solver
 from nfa.machines.tails import RadialSum
@@ -66,7 +65,7 @@ class Radial(Points):
     @property
     def bandwidths(self) -> tuple[float | str, ...]:
         """The bandwidths to choose from."""
-        return several(self.bandwidth)
+        return as_tuple(self.bandwidth)
 
     @property
     def chooses(self) -> bool:

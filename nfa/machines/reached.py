@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from nfa.machines.layer import Fit
 
 
+class RoundFailedWarning(UserWarning):
+    """A round could not be finished; the machine is that of an earlier round."""
+
+
 @dataclass(frozen=True)
 class Kept:
     """The round that a layer would end with now.

@@ -48,6 +48,11 @@ class Solver:
         return room(device, self.memory)
 
 
+def seed_for(seed: int, index: int) -> int:
+    """A seed for the draws of one round or layer, of any seed."""
+    return (seed * 1_000_003 + index) % 2**63
+
+
 @dataclass
 class System(ABC):
     """``(K/scale + ridge I) A = Y`` for the training data of a round.

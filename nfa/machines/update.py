@@ -15,8 +15,8 @@ from nfa.kernels import Metric, exact_products
 from nfa.machines.kernel_agop import CENTERINGS
 from nfa.machines.normalization import NORMALIZATIONS, cosine_of_metrics, diagonal_root
 from nfa.machines.predictor import Predictor
-from nfa.machines.rounds import Clock, stream
-from nfa.machines.system import Solver
+from nfa.machines.progress import Clock
+from nfa.machines.system import Solver, seed_for
 
 DRAWS = ("random", "first")
 METRICS = ("full", "diagonal")
@@ -132,7 +132,7 @@ class Agop(Update):
             return None
         if self.agop_draw == "first":
             return torch.arange(self.agop_samples, device=device)
-        generator = torch.Generator().manual_seed(stream(seed, index))
+        generator = torch.Generator().manual_seed(seed_for(seed, index))
         return torch.randperm(n, generator=generator)[: self.agop_samples].sort().values.to(device)
 
 

@@ -10,7 +10,7 @@ from nfa.ansatz.feature_matrices import effective_rank
 from nfa.ansatz.pictures import LayerPicture
 from nfa.ansatz.row import AnsatzRow
 from nfa.ansatz.words import alignment_words, finite, show
-from nfa.page import images, svg
+from nfa.page import raster, svg
 from nfa.page.svg import Series, line_chart
 from nfa.page.text import escape
 
@@ -36,7 +36,7 @@ def pictures_section(pictures: Sequence[LayerPicture], rows: Sequence[AnsatzRow]
     places = anchors(pictures)
     matrices = [m for p in pictures for m in (p.nfm, p.agop) if m is not None]
     grids = [g for p in pictures for g in _grids(p) if g is not None]
-    coloured = partial(images.heatmap, max_size=_side_within(_HEATMAP_BUDGET, matrices))
+    coloured = partial(raster.heatmap, max_size=_side_within(_HEATMAP_BUDGET, matrices))
     tiled = partial(_tiled, max_size=_side_within(_TILE_BUDGET, grids))
     layers = [_layer(p, known.get(p.layer), places[p.layer], coloured, tiled) for p in pictures]
     return (
@@ -126,14 +126,14 @@ def _picture(pixels: Tensor | None, draw: Drawing, what: str, layer: str, size: 
     if pixels is None:
         return ""
     of_layer = escape(f" of {layer}")
-    image = f'<img src="{images.data_uri(images.png(draw(pixels)))}" alt="{what}{of_layer}">'
+    image = f'<img src="{raster.data_uri(raster.png(draw(pixels)))}" alt="{what}{of_layer}">'
     caption = f'<figcaption>{what}<span class="unseen">{of_layer}</span></figcaption>'
     return f'<figure class="{size}">{image}{caption}</figure>'
 
 
 def _tiled(pixels: Tensor, max_size: int) -> Tensor:
-    shown = images.shrink(pixels[:_MOST_TILES], max_size)
-    return images.tile(shown, scale=math.ceil(_LEAST_TILE_SIZE / max(shown.shape[2:])))
+    shown = raster.shrink(pixels[:_MOST_TILES], max_size)
+    return raster.tile(shown, scale=math.ceil(_LEAST_TILE_SIZE / max(shown.shape[2:])))
 
 
 def _matched(picture: LayerPicture) -> Tensor | None:

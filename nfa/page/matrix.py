@@ -10,7 +10,7 @@ from torch import Tensor
 from nfa.ansatz.row import CHANCE
 from nfa.ansatz.words import UNDEFINED
 from nfa.compare.similarity import COVARIANCE, FeatureSpace, Member
-from nfa.page import images
+from nfa.page import raster
 from nfa.page.table import region, shown
 from nfa.page.text import escape
 
@@ -123,9 +123,9 @@ def eigenvectors_section(spaces: Sequence[FeatureSpace]) -> str:
 
 
 def _strip(member: Member, space: str, side: int) -> str:
-    vectors = images.shrink(signed(member.eigenvectors), side)
-    tiles = (images.tile(vector[None], scale=1) for vector in vectors)
-    pictures = "".join(f'<img src="{images.data_uri(images.png(tile))}" alt="">' for tile in tiles)
+    vectors = raster.shrink(signed(member.eigenvectors), side)
+    tiles = (raster.tile(vector[None], scale=1) for vector in vectors)
+    pictures = "".join(f'<img src="{raster.data_uri(raster.png(tile))}" alt="">' for tile in tiles)
     name = _named(member.label)
     label = f"Leading eigenvectors of {name}: {escape(space)}"
     strip = f'<div role="img" aria-label="{label}">{pictures}</div>'

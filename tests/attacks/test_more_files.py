@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 import nfa
-from nfa import wandb_sink
 from nfa.inputs import load_inputs
 from nfa.inputs.image_files import read_header
+from nfa.integrations import wandb_sink
 from nfa.zoo.hf_folder import check_folder
 
 SERVER = "https://api.wandb.ai"

@@ -10,8 +10,8 @@ import pytest
 
 from callbacks import dashboard
 from callbacks.dashboard import main
-from nfa import wandb_sink
 from nfa.ansatz.row import AnsatzRow
+from nfa.integrations import wandb_sink
 
 pytestmark = pytest.mark.usefixtures("no_account")
 

@@ -14,7 +14,7 @@ from nfa.ansatz.row import NAN, VERDICTS, AnsatzRow, read_csv, write_csv
 from nfa.ansatz.words import abbreviate, format_table, short_names, summary_sentence, write_json
 from nfa.layers.parts import common_start, find_parts, split_name
 from nfa.page import write_html
-from nfa.page.images import color_table, heatmap, png, tile
+from nfa.page.raster import color_table, heatmap, png, tile
 from nfa.page.svg import Band, Series, line_chart, ramp
 from tests.nfa.example_rows import MEASURED, SKIPPED, TRIVIAL, UNDEFINED, transformer
 

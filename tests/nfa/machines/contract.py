@@ -14,10 +14,10 @@ from torch import nn
 from nfa import agop, audit
 from nfa.kernels import Metric
 from nfa.machines.layered import LayeredMachine
+from nfa.machines.loop import Steps
 from nfa.machines.network import DeepNetwork, KernelNetwork
-from nfa.machines.steps import Steps
 from nfa.machines.system import Solver
-from nfa.machines.targets import TargetCode
+from nfa.machines.target_code import TargetCode
 
 D = torch.float64
 DEVICE = os.environ.get("NFA_TEST_DEVICE", "cpu")  # tests.elsewhere runs these tests on another

@@ -11,7 +11,7 @@ from nfa.ansatz.pictures import LayerPicture
 from nfa.ansatz.row import TRAIN_COLUMNS
 from nfa.page import write_html
 from nfa.page.assets import NUMBER_COLUMNS, TEXT_COLUMNS
-from nfa.page.images import data_uri
+from nfa.page.raster import data_uri
 from tests.nfa.example_rows import MEASURED, SKIPPED, TRIVIAL, UNDEFINED, network, transformer
 
 

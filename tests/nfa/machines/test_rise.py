@@ -6,7 +6,7 @@ import torch
 from nfa import RFM, ConvRFM, DeepConvRFM, DeepRFM
 from nfa.kernels import Metric
 from nfa.machines.patches import metric_of
-from nfa.machines.rounds import RoundFailedWarning
+from nfa.machines.reached import RoundFailedWarning
 from nfa.machines.update import Agop
 
 D = torch.float64

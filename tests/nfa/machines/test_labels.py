@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nfa import RFM, ConvRFM, DeepConvRFM, DeepRFM, NfaError
-from nfa.machines.targets import TargetCode
+from nfa.machines.target_code import TargetCode
 
 D = torch.float64
 INDEX = torch.tensor([0, 1, 2, 1, 0, 2, 2, 1, 0, 0, 1, 2])

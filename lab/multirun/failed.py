@@ -4,7 +4,7 @@ import contextlib
 import traceback
 from pathlib import Path
 
-from lab.sweep.unfinished import LAST_SWEEP
+from lab.multirun.unfinished import LAST_SWEEP
 from nfa import NfaError
 from nfa.compare.together import SUMMARY
 from nfa.files import write_whole

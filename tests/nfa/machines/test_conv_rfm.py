@@ -14,7 +14,7 @@ from nfa.machines.conv_rfm import ConvRFM
 from nfa.machines.named import conv_network
 from nfa.machines.patch_agop import patch_agop
 from nfa.machines.patches import gradients_at, transform_of
-from nfa.machines.rounds import RoundFailedWarning
+from nfa.machines.reached import RoundFailedWarning
 from nfa.machines.system import Solver
 from nfa.machines.tails import beside, matches
 from nfa.machines.update import Agop

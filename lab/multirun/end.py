@@ -8,8 +8,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from lab.command_line.words import typed_override
-from lab.sweep.failed import FAILED
-from lab.sweep.unfinished import LAST_SWEEP
+from lab.multirun.failed import FAILED
+from lab.multirun.unfinished import LAST_SWEEP
 from lab.trust.signature import sign
 from nfa import NfaError
 from nfa.command.compare_command import compare_folders, log_to_wandb

@@ -7,7 +7,7 @@ from nfa.ansatz.precision import Precision, without
 from nfa.ansatz.sensitivity import Sensitivity
 
 
-def row_numbers(
+def fill_row(
     pair: FeaturePair,
     sensitivity: Sensitivity,
     power: float,

@@ -304,7 +304,7 @@ def test_torchvision_sets(name, sets):
 
 def test_names_are_those_of_the_configs():
     assert set(TORCHVISION_SETS.values()) == set(SOURCES)
-    configs = Path(__file__).parents[2] / "configs" / "data"
+    configs = Path(__file__).parents[3] / "configs" / "data"
     assert all((configs / f"{name}.yaml").is_file() for name in TORCHVISION_SETS)
 
 

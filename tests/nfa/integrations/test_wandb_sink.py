@@ -15,7 +15,7 @@ from nfa.ansatz.row import AnsatzRow
 from nfa.compare import Comparison, Run
 from nfa.compare.comparison import Group
 from nfa.compare.similarity import FeatureSpace, Member
-from nfa.wandb_sink import has_account, log_audit, log_comparison, metrics_of
+from nfa.integrations.wandb_sink import has_account, log_audit, log_comparison, metrics_of
 from tests.callbacks.offline_runs import read
 
 ROW = AnsatzRow("conv1", "conv2d", 27, 16, alignment=0.5, z=9.0, cosine=0.9)

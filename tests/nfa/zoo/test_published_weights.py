@@ -12,7 +12,7 @@ import torch
 from nfa.ansatz.row import read_csv
 from nfa.command.cli import main
 
-SHARED = Path(__file__).parents[2] / ".." / "shared"
+SHARED = Path(__file__).parents[3] / ".." / "shared"
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_resnet20_of_cifar10(tmp_path, monkeypatch):
             if seen[label] <= 20:
                 (tmp_path / "first" / label).mkdir(parents=True, exist_ok=True)
                 (tmp_path / "first" / label / Path(name).name).write_bytes(images.read(name))
-    monkeypatch.chdir(Path(__file__).parents[2])
+    monkeypatch.chdir(Path(__file__).parents[3])
     code = main(
         ["audit", "tests.resnet20:ResNet20", "--weights", str(weights), "--data", str(tmp_path / "first"),
          "--mean", ".485,.456,.406", "--std", ".229,.224,.225", "--exact", "--power", "1", "--pictures", "0",

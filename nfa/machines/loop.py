@@ -18,7 +18,7 @@ from nfa.machines.normalization import symmetric
 from nfa.machines.random_features import check_rows
 from nfa.machines.reached import Kept, Reached, Round
 from nfa.machines.rise import Rise
-from nfa.machines.targets import TargetCode
+from nfa.machines.target_code import TargetCode
 
 FAILURES = (NfaError, torch.OutOfMemoryError)
 

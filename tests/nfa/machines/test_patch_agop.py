@@ -13,7 +13,7 @@ from nfa.kernels.conv import ConvKernel
 from nfa.kernels.conv_gradient import patch_gradients
 from nfa.machines.patch_agop import patch_agop
 from tests.nfa import conv_reference as ref
-from tests.nfa.test_conv_kernel import CASES, problem, randn, relative
+from tests.nfa.kernels.test_conv_kernel import CASES, problem, randn, relative
 
 f32, f64 = torch.float32, torch.float64
 SAME = torch.tensor([1, -1, 0])  # of the points of `machine`

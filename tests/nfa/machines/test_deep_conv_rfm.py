@@ -10,11 +10,11 @@ from nfa.machines.deep_conv_rfm import DeepConvRFM
 from nfa.machines.layer import Layer
 from nfa.machines.patches import gradients_at
 from nfa.machines.random_filters import ConvFeatures
-from nfa.machines.rounds import RoundFailedWarning
+from nfa.machines.reached import RoundFailedWarning
 from nfa.machines.update import Agop
 from tests.nfa import conv_rfm_oracle as oracle
-from tests.nfa.test_conv_rfm import far, images, slow_kernel
-from tests.nfa.test_deep_rfm import stepped, stepwise
+from tests.nfa.machines.test_conv_rfm import far, images, slow_kernel
+from tests.nfa.machines.test_deep_rfm import stepped, stepwise
 
 D = torch.float64
 

@@ -9,8 +9,8 @@ from nfa.machines.kernel_agop import kernel_agop
 from nfa.machines.layer import Layer
 from nfa.machines.network import KernelNetwork
 from nfa.machines.radial import Radial
+from nfa.machines.reached import RoundFailedWarning
 from nfa.machines.rfm import RFM
-from nfa.machines.rounds import RoundFailedWarning
 from nfa.machines.system import Solver
 from nfa.machines.update import Agop
 from tests.nfa import rfm_oracle as oracle

@@ -25,7 +25,7 @@ from nfa.ansatz.pictures import LayerPicture
 from nfa.ansatz.row import AUDIT_COLUMNS, TRAIN_COLUMNS, AnsatzRow
 from nfa.ansatz.words import plain
 from nfa.errors import NfaError
-from nfa.page.images import heatmap, tile
+from nfa.page.raster import heatmap, tile
 from nfa.terminal import typed
 
 if TYPE_CHECKING:

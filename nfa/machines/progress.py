@@ -1,17 +1,12 @@
-"""What the machines share beside their recursions: phases timed, rounds told, failures named."""
+"""Seconds of a fit by phase, and its rounds on the terminal."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from nfa.checks import plain
 from nfa.status import StatusLine
-
-
-class RoundFailedWarning(UserWarning):
-    """A round could not be finished; the machine is that of an earlier round."""
 
 
 class Clock:
@@ -51,37 +46,15 @@ class Progress:
     def fitted(self, row: dict[str, Any]) -> None:
         """A round is fitted."""
         names = ("train_mse", "val_mse", "val_accuracy")
-        told = "  ".join(f"{name} {row[name]:.4g}" for name in names if name in row)
+        numbers = "  ".join(f"{name} {row[name]:.4g}" for name in names if name in row)
         self._line.say(
-            f"round {row['round']}/{self._rounds}  {told}  ({time.monotonic() - self._start:.1f} s)"
+            f"round {row['round']}/{self._rounds}  {numbers}  ({time.monotonic() - self._start:.1f} s)"
         )
 
 
-def told(row: dict[str, Any], depth: int) -> str:
+def layer_line(row: dict[str, Any], depth: int) -> str:
     """One line on a fitted layer."""
     names = ("train_mse", "val_mse", "val_accuracy", "nc1_features")
-    told = "  ".join(f"{name} {row[name]:.4g}" for name in names if name in row)
+    numbers = "  ".join(f"{name} {row[name]:.4g}" for name in names if name in row)
     seconds = sum(value for name, value in row.items() if name.endswith("_seconds"))
-    return f"layer {row['layer'] + 1}/{depth}  {told}  ({seconds:.1f} s)"
-
-
-def stream(seed: int, index: int) -> int:
-    """A seed for the draws of a round, of any seed."""
-    return (seed * 1_000_003 + index) % 2**63
-
-
-def one_or_several(value: Any, check: Callable[[Any], Any]) -> Any:
-    """A value, or a tuple of what can be gone through (but no text), each as a check returns it.
-
-    Raises:
-        NfaError: there is none at all, or one is refused.
-    """
-    value = plain(value)
-    if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping):
-        return tuple(check(entry) for entry in value)
-    return check(value)
-
-
-def several(value: Any) -> tuple:
-    """A tuple as it is, anything else as its only entry."""
-    return value if isinstance(value, tuple) else (value,)
+    return f"layer {row['layer'] + 1}/{depth}  {numbers}  ({seconds:.1f} s)"

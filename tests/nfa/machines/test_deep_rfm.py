@@ -11,14 +11,14 @@ from nfa import NfaError, agop, audit, input_agop
 from nfa.kernels import Metric
 from nfa.machines.deep_rfm import DeepRFM
 from nfa.machines.layer import Layer
+from nfa.machines.loop import Steps
 from nfa.machines.network import DeepNetwork
 from nfa.machines.normalization import symmetric
 from nfa.machines.random_features import RandomFeatures, UnitRows, ZeroRowsWarning
+from nfa.machines.reached import RoundFailedWarning
 from nfa.machines.rfm import RFM
-from nfa.machines.rounds import RoundFailedWarning
-from nfa.machines.steps import Steps
 from nfa.machines.system import Solver
-from nfa.machines.targets import TargetCode
+from nfa.machines.target_code import TargetCode
 from nfa.machines.update import Agop
 from tests.nfa import rfm_oracle as oracle
 
