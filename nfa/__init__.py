@@ -17,7 +17,7 @@ from nfa.machines.deep_conv_rfm import DeepConvRFM
 from nfa.machines.deep_rfm import DeepRFM
 from nfa.machines.rfm import RFM
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "RFM",

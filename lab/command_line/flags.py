@@ -13,9 +13,11 @@ _REFUSED = ("--experimental-rerun",)  # it reads a pickle
 
 
 def version_line() -> str:
-    """``nfa 0.1.0, torch 2.14.1, pytorch-lightning 2.6.6``."""
-    found = []
-    for name in ("nfa", "torch", "pytorch-lightning"):
+    """``nfa 0.2.0, torch 2.14.1, pytorch-lightning 2.6.6``."""
+    import nfa  # seconds, for this line alone
+
+    found = [f"nfa {nfa.__version__}"]
+    for name in ("torch", "pytorch-lightning"):
         try:
             found.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:

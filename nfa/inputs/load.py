@@ -174,5 +174,5 @@ def _optional_packages(data: str) -> Iterator[None]:
         name = (error.name or "").partition(".")[0]
         if name not in _PACKAGES:
             raise
-        package = "scikit-learn" if name == "sklearn" else '"nfa[zoo]"'
+        package = "scikit-learn" if name == "sklearn" else '"neural-feature-ansatz[zoo]"'
         raise NfaError(f"{data} needs {_PACKAGES[name]}: pip install {package}") from None

@@ -172,7 +172,7 @@ def _zoo(package: str, path: str | os.PathLike) -> Any:
         line = (str(error).splitlines() or [type(error).__name__])[0]
         raise NfaError(
             f"{path} names a network that needs {package}, which cannot be imported ({line}): "
-            'pip install "nfa[zoo]"'
+            'pip install "neural-feature-ansatz[zoo]"'
         ) from None
 
 

@@ -152,7 +152,9 @@ def zoo_package(name: str, spec: str) -> Any:
     except Exception as error:  # a torchvision built for another torch raises a RuntimeError
         package = name.split(".")[0]
         if isinstance(error, ModuleNotFoundError) and error.name == package:
-            raise NfaError(f'{spec} needs the package {package}: pip install "nfa[zoo]"') from None
+            raise NfaError(
+                f'{spec} needs the package {package}: pip install "neural-feature-ansatz[zoo]"'
+            ) from None
         line = (str(error).splitlines() or [type(error).__name__])[0]
         raise NfaError(
             f"{spec} needs the package {package}, which is installed but cannot be imported ({line}): "

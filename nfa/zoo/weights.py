@@ -106,7 +106,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         safetensors = importlib.import_module("safetensors.torch")
     except ImportError:
-        raise NfaError(f'{path} needs the package safetensors: pip install "nfa[zoo]"') from None
+        raise NfaError(
+            f'{path} needs the package safetensors: pip install "neural-feature-ansatz[zoo]"'
+        ) from None
     try:
         return safetensors.load_file(path)
     except Exception as error:

@@ -25,7 +25,7 @@ def make_run(folder, model="mlp", seed=0, accuracy=0.9, *, features=True, facts=
         "model": model, "data": "digits", "seed": seed, "options": [], "run": secrets.token_hex(4),
         "test/accuracy": accuracy, "test_split": "f" * 16, "normalize": "channel", "n_train": 90, "n_val": 10,
         "n_test": 100, "epochs": 2, "fit_seconds": 1.5, "fit_memory_mb": 300.0, "kind": "net",
-        "num_parameters": 1000, "nfa": "0.1.0", "torch": "2.15.0",
+        "num_parameters": 1000, "nfa": "0.2.0", "torch": "2.15.0",
     }  # fmt: skip
     known = {k: v for k, v in (known | summary).items() if v is not None}
     (folder / "summary.json").write_text(json.dumps(known))

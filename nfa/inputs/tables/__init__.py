@@ -16,7 +16,7 @@ try:
     from nfa.inputs.tables.numerals import SIGNS, Notation, is_like_na, is_numeral
     from nfa.inputs.tables.table import PLAIN, About, Table, as_text, is_number, missing, objects
 except ModuleNotFoundError as error:  # of numpy, which PyTorch does without
-    raise NfaError(f'tables need {error.name}: pip install "nfa[tables]"') from None
+    raise NfaError(f'tables need {error.name}: pip install "neural-feature-ansatz[tables]"') from None
 
 __all__ = [
     "ENDINGS",

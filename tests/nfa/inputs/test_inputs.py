@@ -335,4 +335,4 @@ def test_importing_needs_torch_alone():
         "except nfa.NfaError as error:\n    print(error)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == '. needs pillow: pip install "nfa[zoo]"'
+    assert result.stdout.strip() == '. needs pillow: pip install "neural-feature-ansatz[zoo]"'

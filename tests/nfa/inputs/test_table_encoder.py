@@ -326,7 +326,7 @@ def test_without_the_packages(tmp_path):
         "    print(error)\n"
     )
     for modules, said in (
-        ("numpy=None", 'tables need numpy: pip install "nfa[tables]"'),
+        ("numpy=None", 'tables need numpy: pip install "neural-feature-ansatz[tables]"'),
         ("pandas=None, sklearn=None", "encoding tables needs scikit-learn: install it (pip install"),
     ):
         asked = [sys.executable, "-c", code.replace("{MODULES}", modules)]

@@ -354,7 +354,7 @@ def test_a_missing_zoo_names_the_extra(monkeypatch):
                 raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
     monkeypatch.setattr(sys, "meta_path", [Missing(), *sys.meta_path])
-    with pytest.raises(NfaError, match=r'needs the package timm: pip install "nfa\[zoo\]"'):
+    with pytest.raises(NfaError, match=r'needs the package timm: pip install "neural-feature-ansatz\[zoo\]"'):
         zoo.load("timm:resnet18")
     pytest.importorskip("torchvision")
     assert zoo.list_models("resnet18") == ["torchvision:resnet18@IMAGENET1K_V1"]
