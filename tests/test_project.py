@@ -64,3 +64,19 @@ def test_a_wheel_holds_the_library_alone(tmp_path):
     own = f"{PROJECT['name'].replace('-', '_')}-{nfa.__version__}.dist-info/"
     assert {name.partition("/")[0] for name in held} == {"nfa", own.rstrip("/")}
     assert f"{own}licenses/LICENSE" in held
+
+
+def test_all_files_tell_the_same_version():
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.findall(r"^## \[(\d+\.\d+\.\d+)\]", changes, re.MULTILINE)[0] == nfa.__version__
+    assert re.findall(r"^version: (.*)$", citation, re.MULTILINE) == [nfa.__version__]
+    released = re.search(rf"^## \[{re.escape(nfa.__version__)}\] - (\S+)$", changes, re.MULTILINE)
+    assert re.findall(r"^date-released: (.*)$", citation, re.MULTILINE) == [released[1]]
+
+
+def test_every_paper_that_the_source_names_is_credited():
+    named = re.compile(r"(?:arXiv[ :]*|abs/)(\d{4}\.\d{5})")
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "nfa").rglob("*.py"))
+    credited = named.findall((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert set(named.findall(sources)) <= set(credited)
