@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
+export NO_MKDOCS_2_WARNING := 1  # of the theme, which MkDocs 2 will not take
 
 .PHONY: demo test test-all lint bench clean
 

@@ -108,6 +108,14 @@ def audit(
 
     Raises:
         NfaError: bad arguments, data or outputs; the message says what to do.
+
+    Example:
+        >>> import torch, nfa
+        >>> _ = torch.manual_seed(0)
+        >>> net = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+        >>> report = nfa.audit(net, torch.randn(32, 6))
+        >>> [(row.layer, row.verdict) for row in report.rows]  # of random weights, and of the last map
+        [('0', 'within null'), ('2', 'trivial')]
     """
     known_options(sweep_options, audit, _SWEEP_OPTIONS)
     model, batches = measurable(model), batches_of(batches)
@@ -203,6 +211,16 @@ def agop(
     Returns:
         Layer name -> ``G = WᵀCW``, float64 (in, in), or (groups, in, in) for a grouped convolution; for a
         convolution ``in`` is a patch, ordered (channel, *kernel).
+
+    Raises:
+        NfaError: as in `audit`.
+
+    Example:
+        >>> import torch, nfa
+        >>> net = torch.nn.Sequential(torch.nn.Conv2d(2, 4, 3), torch.nn.Flatten(), torch.nn.Linear(36, 1))
+        >>> found = nfa.agop(net, torch.randn(10, 2, 5, 5))
+        >>> {name: tuple(G.shape) for name, G in found.items()}  # of patches: 2 channels of 3 x 3
+        {'0': (18, 18), '2': (36, 36)}
     """
     sweep_options = _checked_sweep(sweep_options, agop)
     model, batches = measurable(model), batches_of(batches)
@@ -219,7 +237,26 @@ def agop(
 
 
 def neural_feature_matrix(module: nn.Module) -> Tensor:
-    """Dense ``WᵀW`` of one linear map, float64: (in, in), or (groups, in, in) for a grouped convolution."""
+    """Dense ``WᵀW`` of one linear map.
+
+    Args:
+        module: a linear layer or a convolution.
+
+    Returns:
+        N, float64: (in, in), or (groups, in, in) for a grouped convolution; for a convolution ``in`` is a
+        patch, ordered (channel, *kernel).
+
+    Raises:
+        NfaError: a module without such a weight.
+
+    Example:
+        >>> import torch, nfa
+        >>> layer = torch.nn.Linear(2, 1)
+        >>> layer.weight.data = torch.tensor([[1.0, 2.0]])
+        >>> nfa.neural_feature_matrix(layer)
+        tensor([[1., 2.],
+                [2., 4.]], dtype=torch.float64)
+    """
     W = weight_blocks(network_of(module)).double()
     N = W.mT @ W
     return N if W.shape[0] > 1 else N[0]
@@ -227,12 +264,25 @@ def neural_feature_matrix(module: nn.Module) -> Tensor:
 
 @with_batch_dim
 def input_agop(model: nn.Module, batches: Iterable[Batch] | Tensor, **sweep_options: Any) -> Tensor:
-    """AGOP of a network with respect to its whole (flattened) input, float64 (d, d).
+    """AGOP of a network with respect to its whole input, flattened to d numbers.
 
     Args:
         model: a module of one tensor argument.
         batches: tensors or pairs (x, target).
         **sweep_options: ``batch_dim`` as in `audit`, or any keyword of `measure_sensitivities`.
+
+    Returns:
+        ``E Σ_k (∂f_k/∂x)(∂f_k/∂x)ᵀ``, float64 (d, d).
+
+    Raises:
+        NfaError: as in `audit`, or inputs that are no floating tensor.
+
+    Example:
+        >>> import torch, nfa
+        >>> net = torch.nn.Linear(3, 2)
+        >>> W = net.weight.detach().double()
+        >>> torch.allclose(nfa.input_agop(net, torch.randn(5, 3)), W.T @ W)
+        True
     """
     sweep_options = _checked_sweep(sweep_options, input_agop)
     model, batches = measurable(model), batches_of(batches)

@@ -6,4 +6,10 @@ class NfaError(ValueError):
 
     ``train.py`` and the ``nfa`` command print the message as one line and exit with a non-zero status;
     every other exception is a defect and keeps its traceback.
+
+    Example:
+        >>> import nfa
+        >>> nfa.RFM(rounds=-1)
+        Traceback (most recent call last):
+        nfa.errors.NfaError: rounds must be a whole number of 0 or more, got -1
     """

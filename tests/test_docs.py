@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import itertools
 import math
+import os
 import re
 import shlex
 import subprocess
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import nfa
 from tests.docs_place import ROOT, Stock, small, train_py
 from tests.set_files import switch_off_checksums
 from tests.waiting import HANGS
@@ -348,16 +350,21 @@ def test_benchmarks_tell_no_number_of_their_own():
     assert numbers(ROOT / "docs" / "benchmarks.md") - numbers(ROOT / "benchmarks" / "README.md") == set()
 
 
+@pytest.mark.long
 def test_site(tmp_path):
-    """It builds without a warning, and loads nothing from elsewhere when it is viewed."""
-    pytest.importorskip("mkdocs")
+    """It builds without a warning, loads nothing from elsewhere, and is searched without a server."""
+    pytest.importorskip("material")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr + done.stdout
     assert done.stderr + done.stdout == ""
     pages = list(tmp_path.rglob("*.html"))
     assert {page.stem for page in pages} >= {page.stem for page in PAGES[1:]}
     loaded = re.compile(r"<(?:script|link|img|iframe)\b[^>]*?(?:src|href)=[\"']?((?:https?:)?//[^\"' >]+)")
     assert [url for page in pages for url in loaded.findall(page.read_text(encoding="utf-8"))] == []
+    index = (tmp_path / "search" / "search_index.js").read_text(encoding="utf-8")  # which needs no server
+    assert [name for name in nfa.__all__ if f'"api/{name}.html' not in index] == []
+    assert '<script src="assets/iframe-worker.js">' in (tmp_path / "index.html").read_text(encoding="utf-8")
     styles = "".join(path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.css"))
     assert re.findall(r"(?:@import|url\()[\s\"']*(?:https?:)?//[^\s\"')]+", styles) == []

@@ -77,6 +77,14 @@ class FeaturePair:
 
     Raises:
         NfaError: shapes that do not belong together, or values that are not finite.
+
+    Example:
+        >>> import torch
+        >>> from nfa import FeaturePair
+        >>> W = torch.randn(5, 8, dtype=torch.float64)
+        >>> pair = FeaturePair(W, W @ W.T)  # N ∝ G^½ exactly
+        >>> f"{pair.alignment:.3f} {pair.cosine(power=0.5):.3f} {pair.alpha_fit()[0]:.3f}"
+        '1.000 1.000 0.500'
     """
 
     def __init__(

@@ -24,6 +24,15 @@ class AnsatzReport:
         null_draws: for each measured layer how many random rotations its null was drawn from.
         precision: for each measured layer how well the samples pin its statistics down.
         meta: samples, outputs, probes, seconds of the sweep and of the statistics, seed.
+
+    Example:
+        >>> import torch, nfa
+        >>> net = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+        >>> report = nfa.audit(net, torch.randn(32, 6))
+        >>> report
+        AnsatzReport(1 of 2 layers measured on 32 samples)
+        >>> report.row("0").out_features, tuple(report.pair("0").agop().shape)
+        (8, (6, 6))
     """
 
     rows: list[AnsatzRow] = field(default_factory=list)

@@ -50,6 +50,12 @@ class AnsatzRow:
         status: ``ok``, or ``ok: note`` with what a reader should know; ``trivial`` where C is the identity
             by construction, as at the last linear map of raw logits; or ``skipped: reason``.
         epoch: epochs trained when measured; NaN outside training.
+
+    Example:
+        >>> from nfa import AnsatzRow
+        >>> row = AnsatzRow("conv1", "conv2d", 27, 64, alignment=0.43, z=19.5)
+        >>> row.verdict, row.cosine
+        ('above null', nan)
     """
 
     layer: str

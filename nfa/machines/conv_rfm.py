@@ -58,6 +58,13 @@ class ConvRFM(Machine):
 
     Raises:
         NfaError: an option is out of range.
+
+    Example:
+        >>> import torch, nfa
+        >>> X = torch.randn(12, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+        >>> machine = nfa.ConvRFM(patch_size=3, depth=2, rounds=1).fit(X, X[:, 0, 2, 2])
+        >>> machine.M.shape, f"{machine.M.trace():.3f}"  # of patches of 1 channel, 3 x 3
+        (torch.Size([9, 9]), '1.000')
     """
 
     format = "nfa.ConvRFM 1"

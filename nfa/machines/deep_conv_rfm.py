@@ -64,6 +64,13 @@ class DeepConvRFM(LayeredMachine):
 
     Raises:
         NfaError: an option is out of range.
+
+    Example:
+        >>> import torch, nfa
+        >>> X = torch.randn(12, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+        >>> machine = nfa.DeepConvRFM(patch_size=3, depth=2, width=4, rounds=1).fit(X, X[:, 0, 2, 2])
+        >>> [tuple(layer.M.shape) for layer in machine.layers]  # of 1 channel, and of 4 filters
+        [(9, 9), (36, 36)]
     """
 
     format = "nfa.DeepConvRFM 1"

@@ -67,6 +67,15 @@ class DeepRFM(LayeredMachine):
 
     Raises:
         NfaError: an option is out of range.
+
+    Example:
+        >>> import torch, nfa
+        >>> X = torch.randn(40, 5, generator=torch.Generator().manual_seed(0))
+        >>> machine = nfa.DeepRFM(depth=2, width=16, ridge=1e-3).fit(X, (X[:, 0] > 0).long())
+        >>> [tuple(layer.M.shape) for layer in machine.layers]  # of the inputs, and of 16 features
+        [(5, 5), (16, 16)]
+        >>> machine.predict(X[:7]).shape
+        torch.Size([7])
     """
 
     format = "nfa.DeepRFM 1"

@@ -49,6 +49,16 @@ class RFM(Machine):
 
     Raises:
         NfaError: an option is out of range.
+
+    Example:
+        >>> import torch, nfa
+        >>> X = torch.randn(100, 5, generator=torch.Generator().manual_seed(0))
+        >>> y = X[:, 0] * X[:, 1]  # of five coordinates, two count
+        >>> machine = nfa.RFM(bandwidth=3.0, rounds=3).fit(X, y)
+        >>> machine.M.diagonal().topk(2).indices.sort().values
+        tensor([0, 1])
+        >>> machine.predict(X[:7]).shape
+        torch.Size([7])
     """
 
     format = "nfa.RFM 1"
