@@ -2,7 +2,7 @@
 
 from nfa.kernels.distances import distances
 from nfa.kernels.metric import Metric
-from nfa.kernels.operator import KernelOperator, kernel_product
+from nfa.kernels.operator import KernelOperator, ScaledOperator, kernel_product
 from nfa.kernels.precision import exact_products
 from nfa.kernels.profiles import (
     KERNELS,
@@ -25,6 +25,7 @@ __all__ = [
     "Matern",
     "Metric",
     "RadialKernel",
+    "ScaledOperator",
     "distances",
     "exact_products",
     "kernel_product",

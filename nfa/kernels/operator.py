@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -94,6 +95,60 @@ class KernelOperator:
         else:
             tile = scratch[: shape[0], : shape[1]]
         return self.kernel.value_(self._pairs.distances(rows, columns, tile))
+
+
+@dataclass(frozen=True)
+class ScaledOperator:
+    """``V -> D K D V`` for an operator of K and a diagonal D (n,), with what solvers ask of one."""
+
+    operator: KernelOperator
+    D: Tensor
+
+    @property
+    def size(self) -> int:
+        """N."""
+        return self.operator.size
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of K."""
+        return self.operator.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Of K."""
+        return self.operator.device
+
+    @property
+    def tile_bytes(self) -> int:
+        """What a product holds beside its vectors."""
+        return self.operator.tile_bytes
+
+    def with_cache(self, cache_bytes: float) -> "ScaledOperator":
+        """The same operator with room to keep tiles of K."""
+        return ScaledOperator(self.operator.with_cache(cache_bytes), self.D)
+
+    def __call__(self, V: Tensor) -> Tensor:
+        """``D K D V``, (n, c) in the dtype of V."""
+        D = self.D[:, None].to(V)
+        return D * self.operator(D * V)
+
+    def columns(self, index: Tensor) -> Tensor:
+        """Columns of ``D K D``, (n, p)."""
+        K = self.operator.columns(index)
+        D = self.D.to(K)
+        return D[:, None] * K * D[index]
+
+    def diagonal(self) -> Tensor:
+        """The diagonal of ``D K D``, (n,)."""
+        K = self.operator.diagonal()
+        return K * self.D.to(K).square()
+
+    def matrix(self) -> Tensor:
+        """``D K D`` itself, (n, n)."""
+        K = self.operator.matrix()
+        D = self.D.to(K)
+        return K.mul_(D[:, None]).mul_(D)
 
 
 def kernel_product(kernel: RadialKernel, X: Tensor, Z: Tensor, V: Tensor) -> Tensor:

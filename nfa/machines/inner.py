@@ -16,7 +16,7 @@ from nfa.checks import choice, settle
 from nfa.errors import NfaError
 from nfa.kernels import Metric, exact_products
 from nfa.kernels.operator import wide_product
-from nfa.machines.kernel_agop import KernelAgop, mean_to_remove
+from nfa.machines.kernel_agop import KernelAgop, mean_to_remove, root_weights
 from nfa.machines.points import Points
 from nfa.machines.predictor import Predictor
 from nfa.machines.saved import expect
@@ -68,6 +68,10 @@ class InnerProduct(Points):
         """K (n, m) of points in coordinates of the metric."""
         return self.value(U @ Z.mT)
 
+    def gram(self, U: Tensor) -> Tensor:
+        """Of all inner products."""
+        return self.matrix(U, U)
+
     # ---- fits ----------------------------------------------------------------------------------------------
 
     def systems(
@@ -100,11 +104,16 @@ class InnerProduct(Points):
         solver: Solver,
         distances: Tensor | None = None,
     ) -> KernelAgop:
-        """``G = Zᵀ [(SᵀS) ∘ (a aᵀ)] Z / m`` with ``S = φ'(U Zᵀ)`` for the points U among the centers Z."""
+        """``G = Zᵀ [(SᵀS) ∘ (a aᵀ)] Z / m`` with ``S = φ'(U Zᵀ)`` for the points U among the centers Z.
+
+        Where points are weighted, S is times the root of their weights.
+        """
         Z, a = predictor.centers, predictor.coefficients.to(predictor.centers)
-        S = self.slope((Z if points is None else Z[points]) @ Z.mT)
+        S, weights = self.slope((Z if points is None else Z[points]) @ Z.mT), predictor.weights_at(points)
+        D = S.new_ones(len(S)) if weights is None else root_weights(weights, float(weights.mean()), S)
+        S = S * D[:, None]
         P = (S.mT @ S).mul_(a @ a.mT) / len(S)
-        V = mean_to_remove(S.mean(0)[:, None] * a, centering)
+        V = mean_to_remove((D @ S / len(S))[:, None] * a, centering)
         if V is not None:
             P.addmm_(V, V.mT, alpha=-1)
         G = Z.mT @ P @ Z

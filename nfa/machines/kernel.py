@@ -24,12 +24,14 @@ class Kernel(ABC):
         noun: what inputs are called in messages.
         tail_name: of the module behind the feature map.
         symmetric: whether roots of M are square: those of patches, whose shape they keep.
+        weighs: whether training data may count more or less than others.
         tells: what a progress line tells within a round: ``solving`` or ``kernel``.
     """
 
     noun: ClassVar[str] = "points"
     tail_name: ClassVar[str] = "tail"
     symmetric: ClassVar[bool] = False
+    weighs: ClassVar[bool] = False
     tells: ClassVar[str] = "solving"
 
     @property

@@ -63,6 +63,7 @@ def kernel_agop(
     coefficients: Tensor,
     *,
     points: Tensor | None = None,
+    weights: Tensor | None = None,
     centering: str = "none",
     route: str = "auto",
 ) -> KernelAgop:
@@ -76,6 +77,7 @@ def kernel_agop(
             of these, and an offset only costs digits.
         coefficients: a, (n, c).
         points: indices (m,) of the centers at which gradients are taken, None for all.
+        weights: (m,) of these points, for a weighted mean; None where all count the same.
         centering: ``none``; ``output`` removes the mean gradient of each output over the points; ``pooled``
             removes one mean over outputs and points.
         route: ``classes``, ``dual``, ``factored``, or ``auto`` for the one with the fewest operations.
@@ -86,12 +88,13 @@ def kernel_agop(
     _check("centering", centering, CENTERINGS)
     _check("route", route, ROUTES)
     m, n = slope.shape
+    slope, D = _weighted(slope, weights, 1.0 if weights is None else float(weights.sum()) / m)
     Z, s = centers, slope @ coefficients
     if route == "auto":
         route = _cheapest(m, n, centers.shape[1], coefficients.shape[1])
         if route != "classes" and not _squares_fit(slope, coefficients, s):
             route = "classes"
-    problem = _Problem(slope, Z, coefficients, s, points, centering)
+    problem = _Problem(slope, Z, coefficients, s, points, centering, D)
     if route == "classes":
         G = _centered(_finite(_by_classes(problem)), Z, problem.weights_of_mean() / m**0.5, centering)
         return KernelAgop(route, matrix=G / m)
@@ -107,6 +110,7 @@ def blockwise_agop(
     coefficients: Tensor,
     *,
     points: Tensor | None = None,
+    weights: Tensor | None = None,
     centering: str = "none",
     rows: int,
 ) -> KernelAgop:
@@ -116,10 +120,13 @@ def blockwise_agop(
     Z, a = centers, coefficients
     index = torch.arange(n, device=Z.device) if points is None else points
     G, V = Z.new_zeros(k, k), torch.zeros_like(a)
-    for part in index.split(rows):
+    mean = 1.0 if weights is None else float(weights.mean())
+    for own in spans(len(index), rows):
+        part = index[own]
         slope = kernel.slope_matrix(centers[part], centers)
         without_self(slope, part)
-        p = _Problem(slope, Z, a, slope @ a, part, "none")
+        slope, D = _weighted(slope, None if weights is None else weights[own], mean)
+        p = _Problem(slope, Z, a, slope @ a, part, "none", D)
         G += _by_classes(p)
         V += p.weights_of_mean()
     G = _centered(_finite(G), Z, V / len(index) ** 0.5, centering)
@@ -132,9 +139,25 @@ def without_self(slope: Tensor, points: Tensor | None) -> None:
     slope[rows, rows if points is None else points] = 0.0
 
 
+def root_weights(weights: Tensor, mean: float, like: Tensor) -> Tensor:
+    """D (m,) with ``D_i² = w_i / mean``: a mean of ``D_i² g_i g_iᵀ`` is the weighted one of ``g_i g_iᵀ``."""
+    return (weights / mean).sqrt().to(like)
+
+
+def _weighted(slope: Tensor, weights: Tensor | None, mean: float) -> tuple[Tensor, Tensor | None]:
+    """K' with each row times the D of its point, with which every gradient is times that; and D."""
+    if weights is None:
+        return slope, None
+    D = root_weights(weights, mean, slope)
+    return slope * D[:, None], D
+
+
 @dataclass(frozen=True)
 class _Problem:
-    """What the routes share: K' (m, n), Z (n, k), a (n, c), s (m, c), and which centers are points."""
+    """What the routes share: K' (m, n), Z (n, k), a (n, c), s (m, c), and which centers are points.
+
+    D (m,) is what the rows of K' and s were multiplied with; None for nothing.
+    """
 
     slope: Tensor
     Z: Tensor
@@ -142,6 +165,7 @@ class _Problem:
     s: Tensor
     points: Tensor | None
     centering: str
+    D: Tensor | None = None
 
     @property
     def at(self) -> Tensor | slice:
@@ -149,9 +173,13 @@ class _Problem:
         return slice(None) if self.points is None else self.points
 
     def weights_of_mean(self) -> Tensor:
-        """V (n, c) with ``Zᵀ V`` the sum of each output's gradients over the points."""
-        V = self.slope.sum(0)[:, None] * -self.a
-        V[self.at] += self.s
+        """V (n, c) with ``Zᵀ V`` the sum of each output's gradients over the points, weighted by D²."""
+        if self.D is None:
+            V = self.slope.sum(0)[:, None] * -self.a
+            V[self.at] += self.s
+            return V
+        V = (self.D @ self.slope)[:, None] * -self.a
+        V[self.at] += self.D[:, None] * self.s
         return V
 
     def removed(self) -> Tensor | None:

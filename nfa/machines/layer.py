@@ -14,6 +14,7 @@ from nfa.errors import NfaError
 from nfa.kernels import Metric, exact_products
 from nfa.machines.criteria import CRITERIA
 from nfa.machines.kernel import Kernel
+from nfa.machines.leave_one_out import leave_one_out
 from nfa.machines.offset import OFFSETS, with_offset, without_offset
 from nfa.machines.predictor import Predictor
 from nfa.machines.progress import Clock
@@ -83,6 +84,8 @@ class Layer:
         unit_norm: scale the points that come in to length one.
         keeps: which round a layer ends with: the ``best`` on validation data, without these the last; or the
             ``last``, whose root of M is then the symmetric one.
+        leave_one_out: choose bandwidth and ridge by what each training point is predicted from all others,
+            in the place of validation data.
 
     Raises:
         NfaError: an option is out of range.
@@ -98,6 +101,7 @@ class Layer:
     lift: Any = None
     unit_norm: bool = False
     keeps: str = "best"
+    leave_one_out: bool = False
 
     def __post_init__(self):
         settle(
@@ -121,9 +125,9 @@ class Layer:
         """Whether validation data are needed to choose a bandwidth or a ridge."""
         return self.kernel.chooses or len(self.ridges) > 1
 
-    def error(self, scores: Tensor, Y: Tensor) -> float:
-        """What is lowest for the best outputs (n, c)."""
-        return CRITERIA[self.criterion](scores, Y)
+    def error(self, scores: Tensor, Y: Tensor, weights: Tensor | None = None) -> float:
+        """What is lowest for the best outputs (n, c), for samples with these weights (n,)."""
+        return CRITERIA[self.criterion](scores, Y, weights)
 
     # ---- a fit ---------------------------------------------------------------------------------------------
 
@@ -136,8 +140,9 @@ class Layer:
         validation: Pair | None = None,
         start: Tensor | None = None,
         progress: Callable[..., None] | None = None,
+        weights: Tensor | None = None,
     ) -> Fit:
-        """Kernel ridge regression in a metric.
+        """Kernel ridge regression in a metric: least ``Σ_i w_i ‖f(x_i) - y_i‖² + ridge ‖f‖²``.
 
         Args:
             metric: M.
@@ -147,12 +152,13 @@ class Layer:
             start: coefficients (n, c) from which conjugate gradients start.
             progress: called with the iteration and the residual of conjugate gradients, or with the pairs of
                 images whose kernel is computed, and their total.
+            weights: of the training data (n,) float64, above 0; None where all count the same.
 
         Raises:
             NfaError: several bandwidths or ridges and no validation data, too little memory, or outputs that
                 are not finite.
         """
-        if self.chooses and validation is None:
+        if self.chooses and validation is None and not self.leave_one_out:
             raise NfaError(
                 "choosing among several bandwidths or ridges needs validation data: give X_val and y_val, or "
                 "one bandwidth and one ridge"
@@ -160,7 +166,7 @@ class Layer:
         clock, kernel = Clock(), self.kernel
         offset = kernel.center(X)
         U = kernel.images(metric, X if offset is None else X - offset)
-        Y, intercept = without_offset(self.offset, Y, X.dtype)
+        targets, (Y, intercept) = Y, without_offset(self.offset, Y, X.dtype, weights)
         plain = Predictor(
             kernel,
             metric,
@@ -169,20 +175,29 @@ class Layer:
             offset,
             X if offset is not None and metric.root is not None else None,
             intercept,
+            weights,
         )
         seen = None if validation is None else plain.coordinates(validation[0])
         clock.lap("kernel")
         best, best_error = None, math.inf
         for system in kernel.systems(metric, U, Y.shape[1], self.solver, clock.lap, progress):
+            system.weights = weights
             found = system.solutions(Y, self.ridges, None if start is None else start * system.scale)
             clock.lap("solve")
             together = torch.cat([solution.coefficients for solution in found], 1) / system.scale
             predictor = replace(plain, kernel=system.kernel, coefficients=together)
             outputs = None if seen is None else predictor.at(seen, self.solver.memory)
+            apart = [None] * len(found)
+            if self.chooses and self.leave_one_out:
+                ridges = [ridge * system.scale for ridge in self.ridges]
+                apart = leave_one_out(predictor, targets, ridges, self.solver.memory)
             for index, solution in enumerate(found):
                 own = slice(index * Y.shape[1], (index + 1) * Y.shape[1])
                 val_scores = None if outputs is None else with_offset(outputs[:, own], intercept)
-                error = 0.0 if val_scores is None else self.error(val_scores, validation[1])
+                if apart[index] is not None:
+                    error = self.error(apart[index], targets, weights)
+                else:
+                    error = 0.0 if val_scores is None else self.error(val_scores, validation[1])
                 if best is None or error < best_error:
                     best, best_error = (system, solution, val_scores), error
             clock.lap("predict")
@@ -206,9 +221,13 @@ class Layer:
         """
         exact = solution.method == "cholesky" and not solution.jitter and solution.residual <= EXACT
         if exact and (system.keeps_matrix or not self.chooses):
-            return Y - solution.ridge * solution.coefficients.to(Y)
+            rest = solution.ridge * solution.coefficients.to(Y)
+            return Y - (rest if system.weights is None else rest / system.weights[:, None].to(Y))
         return system.outputs(solution.coefficients).to(Y)
 
-    def refit(self, predictor: Predictor, ridge: float, X: Tensor, Y: Tensor) -> Fit:
+    def refit(
+        self, predictor: Predictor, ridge: float, X: Tensor, Y: Tensor, weights: Tensor | None = None
+    ) -> Fit:
         """The same metric, bandwidth and ridge with other data: training and validation data together."""
-        return replace(self, kernel=predictor.kernel, ridge=ridge).fit(predictor.metric, X, Y)
+        layer = replace(self, kernel=predictor.kernel, ridge=ridge)
+        return layer.fit(predictor.metric, X, Y, weights=weights)

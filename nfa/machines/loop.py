@@ -38,6 +38,7 @@ class Steps:
         resumable: whether a step needs no more than what a network holds: the same numbers where a fit is
             broken off and gone on with.
         report: called with the index of a round, gives what its fit reports to.
+        weights: of the training data (n,) float64; None where all count the same.
     """
 
     layers: Sequence[Layer]
@@ -49,6 +50,7 @@ class Steps:
     judged: bool = False
     resumable: bool = False
     report: Callable[[int], Callable[..., None] | None] = lambda index: None
+    weights: Tensor | None = None
     _inputs: list[Tensor] = field(default_factory=list)  # what comes into the layer after the last one
     _scaled: list[Tensor] = field(default_factory=list)  # what came into the last one
 
@@ -75,7 +77,7 @@ class Steps:
         H, seen = inputs[0], None
         if self.validation is not None:
             seen = inputs[1], self.validation[1]
-        rise = None if seen is not None or self.judged else Rise(layer, H, self.Y)
+        rise = None if seen is not None or self.judged else Rise(layer, H, self.Y, self.weights)
         predictor, kept, distances, row = reached.predictor, reached.kept, None, {}
         for index in range(reached.index + 1, layer.rounds + 1):
             metric, update, start = Metric.identity(), {}, None
@@ -87,9 +89,9 @@ class Steps:
                         metric = symmetric(metric)
                     start = predictor.coefficients
                 distances = None  # makes room for those to come
-                fit = layer.fit(metric, H, self.Y, seen, start, self.report(index))
+                fit = layer.fit(metric, H, self.Y, seen, start, self.report(index), self.weights)
                 if rise is not None:
-                    rise.check(index, metric, mse(fit.train_scores, self.Y))
+                    rise.check(index, metric, mse(fit.train_scores, self.Y, self.weights))
             except FAILURES as error:
                 if index == 0:
                     raise

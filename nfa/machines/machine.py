@@ -23,6 +23,7 @@ from nfa.machines.progress import Progress
 from nfa.machines.reached import Round, RoundFailedWarning
 from nfa.machines.saved import expect, history_of, index_in, opened_machine, save_machine
 from nfa.machines.target_code import Label, TargetCode
+from nfa.machines.weights import weighted
 
 
 class Machine(ABC):
@@ -85,7 +86,14 @@ class Machine(ABC):
     # ---- fit -----------------------------------------------------------------------------------------------
 
     def fit(
-        self, X: Tensor, y: Any, X_val: Tensor | None = None, y_val: Any = None, *, progress: bool = False
+        self,
+        X: Tensor,
+        y: Any,
+        X_val: Tensor | None = None,
+        y_val: Any = None,
+        *,
+        sample_weight: Tensor | None = None,
+        progress: bool = False,
     ) -> Self:
         """Learn M and the coefficients.
 
@@ -97,6 +105,8 @@ class Machine(ABC):
             X_val: validation data, which choose the round (and the layer, where that is asked for), and
                 bandwidth and ridge where there are several; never used for fitting.
             y_val: their targets.
+            sample_weight: how much each training point counts (n,), of which none is negative: a point of
+                weight 2 counts as two, one of weight 0 is not there. Machines on images have none.
             progress: show rounds or layers on standard error.
 
         Raises:
@@ -111,6 +121,9 @@ class Machine(ABC):
             raise NfaError("give both X_val and y_val, or neither")
         self._check_validation(X_val)
         X = self._inputs(X)
+        weights = None
+        if sample_weight is not None:
+            X, y, weights = weighted(X, y, sample_weight, self.stack[0].kernel)
         targets = TargetCode.of(y, y_val)
         criterion = self.stack[0].criterion
         if criterion != "mse" and not targets.classes:
@@ -121,7 +134,8 @@ class Machine(ABC):
             validation = points, self._columns(targets, y_val, points)
         with self._anew():
             self._targets, self._shape = targets, tuple(X.shape[1:])
-            self._run(Steps(self.stack, X, Y, targets, validation), flag("progress", progress))
+            steps = Steps(self.stack, X, Y, targets, validation, weights=weights)
+            self._run(steps, flag("progress", progress))
         return self
 
     def _check_validation(self, X_val: Tensor | None) -> None:
@@ -160,9 +174,11 @@ class Machine(ABC):
     def _fit_again(self, steps: Steps, found: Round) -> None:
         """Fit the best round to training and validation data together."""
         both = (torch.cat(pair) for pair in zip((steps.X, steps.Y), steps.validation, strict=True))
-        layer, kept = self._targets.suited(self.stack[0]), found.kept
+        layer, kept, weights = self._targets.suited(self.stack[0]), found.kept, steps.weights
+        if weights is not None:
+            weights = torch.cat([weights, weights.new_ones(len(steps.validation[0]))])
         try:
-            self._predictor = layer.refit(kept.predictor, kept.ridge, *both).predictor
+            self._predictor = layer.refit(kept.predictor, kept.ridge, *both, weights).predictor
         except FAILURES as error:
             _warn(
                 f"the refit failed ({error}); the machine is that of round {self.best_round}, fitted to the "

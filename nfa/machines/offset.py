@@ -11,7 +11,9 @@ from torch import Tensor
 OFFSETS = ("mean", "none")
 
 
-def without_offset(offset: str, Y: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+def without_offset(
+    offset: str, Y: Tensor, dtype: torch.dtype, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
     """Targets (n, c) in a dtype less their mean, taken off in float64, and this mean (c,) float64.
 
     For ``none`` the targets as they are, and None. Targets that are all equal become zero exactly.
@@ -20,7 +22,7 @@ def without_offset(offset: str, Y: Tensor, dtype: torch.dtype) -> tuple[Tensor, 
         return Y.to(dtype), None
     first = Y[0].double()
     rest = Y.double() - first  # of the size of their spread, whatever their level
-    mean = rest.mean(0)
+    mean = rest.mean(0) if weights is None else weights @ rest / weights.sum()
     return (rest - mean).to(dtype), first + mean
 
 

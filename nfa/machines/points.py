@@ -1,7 +1,8 @@
 """What kernels of points share: inputs (n, d), and the metric as a linear map of them."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -20,6 +21,8 @@ _KINDS = {None: ("identity",), 1: ("diagonal",), 2: ("full", "factored")}  # by 
 class Points(Kernel):
     """A kernel of points (n, d), with ``kernel_options`` beside its name."""
 
+    weighs: ClassVar = True
+
     def checked(self, X: Tensor, shape: Sequence[int] | None = None) -> Tensor:
         """Points (n, d)."""
         return check_points(X, None if shape is None else shape[0])
@@ -31,6 +34,10 @@ class Points(Kernel):
     def input_shape(self, predictor: Predictor) -> tuple[int, ...]:
         """(d,)."""
         return (len(predictor.root()),)
+
+    @abstractmethod
+    def gram(self, U: Tensor) -> Tensor:
+        """K (n, n) of points (n, k) in coordinates of the metric, symmetric."""
 
     def coordinates(self, metric: Metric, X: Tensor) -> Tensor:
         """Points (n, k)."""

@@ -26,6 +26,8 @@ class Predictor:
         offset: o (d,), which distances do not see: without it large means cost digits; None for none.
         points: the training points (n, d), while the centers are their images only up to rounding.
         intercept: b (c,) float64, the mean of the targets; None where that was not taken off.
+        weights: of the training data (n,) float64, which all count the same for None; no part of f, they are
+            what an update goes by.
     """
 
     kernel: "Kernel"
@@ -35,6 +37,7 @@ class Predictor:
     offset: Tensor | None = None
     points: Tensor | None = None
     intercept: Tensor | None = None
+    weights: Tensor | None = None
 
     @exact_products()
     def __call__(self, X: Tensor, memory: float | None = None) -> Tensor:
@@ -54,6 +57,10 @@ class Predictor:
     def at(self, U: Tensor, memory: float | None = None) -> Tensor:
         """Outputs (m, c), without the intercept, at inputs in coordinates of the metric."""
         return self.kernel.product(self, U, memory)
+
+    def weights_at(self, points: Tensor | None) -> Tensor | None:
+        """Weights of some centers (m,), or of all; None where all count the same."""
+        return self.weights if self.weights is None or points is None else self.weights[points]
 
     def settled(self) -> "Predictor":
         """The same with centers that equal the images of the training points to the last bit.

@@ -118,6 +118,10 @@ class Radial(Points):
             bandwidth = median_bandwidth(U, seed)
         return make_kernel(self.kernel, bandwidth, **self.kernel_options)
 
+    def gram(self, U: Tensor) -> Tensor:
+        """Of the distances, which are zero on the diagonal."""
+        return self.function.matrix(U)
+
     def product(self, predictor: Predictor, U: Tensor, memory: float | None) -> Tensor:
         """A strip of the kernel matrix at a time."""
         return kernel_product(self.function, U, predictor.centers, predictor.coefficients.to(U))
@@ -134,15 +138,16 @@ class Radial(Points):
         U, a, n = predictor.centers, predictor.coefficients.to(predictor.centers), len(predictor.centers)
         function, budget = self.function, solver.budget(U.device)
         m = n if points is None else len(points)
+        how = {"points": points, "weights": predictor.weights_at(points), "centering": centering}
         if (m * n + n * n) * U.itemsize > budget:
             rows = max(int(budget / 3 / (n * U.itemsize)), 1)
-            return blockwise_agop(function, U, a, points=points, centering=centering, rows=rows)
+            return blockwise_agop(function, U, a, rows=rows, **how)
         if distances is not None and points is None:
             slope = function.slope_(distances)
         else:
             slope = function.slope_matrix(U if points is None else U[points], U)
         without_self(slope, points)
-        return kernel_agop(slope, U, a, points=points, centering=centering)
+        return kernel_agop(slope, U, a, **how)
 
     def told_of(self, agop: KernelAgop, predictor: Predictor) -> dict[str, Any]:
         """The route, and the number of coordinates."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nfa.errors import NfaError
 from nfa.kernels import Metric
+from nfa.machines.criteria import mse
 from nfa.machines.layer import Layer
 from nfa.machines.offset import without_offset
 
@@ -30,10 +31,11 @@ class Rise:
         layer: what fits.
         X: what comes into it, at the training samples.
         Y: their targets (n, c).
+        weights: of these samples (n,); None where all count the same.
     """
 
-    def __init__(self, layer: Layer, X: Tensor, Y: Tensor):
-        self._layer, self._X, self._Y = layer, X, Y
+    def __init__(self, layer: Layer, X: Tensor, Y: Tensor, weights: Tensor | None = None):
+        self._layer, self._X, self._Y, self._weights = layer, X, Y, weights
         self._first_error: float | None = None
         self._first_halves: Tensor | None = None
 
@@ -71,11 +73,15 @@ class Rise:
     def _rises(self, train_error: float) -> bool:
         if self._first_error is None:  # not known where a fit was gone on with
             return True
-        variance = float(without_offset("mean", self._Y, torch.float64)[0].square().mean())
+        spread, _ = without_offset("mean", self._Y, torch.float64, self._weights)
+        variance = mse(spread, torch.zeros_like(spread), self._weights)
         return train_error > _RISES * self._first_error + _ROUNDING * variance
 
     def _halves(self, metric: Metric) -> Tensor | None:
-        """Squared errors of each point, predicted from the half that it is not in; None where that fails."""
+        """Squared errors of each point, predicted from the half that it is not in; None where that fails.
+
+        In the mean of weighted points each counts with its weight, of which the mean is 1.
+        """
         n, generator = len(self._X), torch.Generator().manual_seed(self._layer.solver.seed)
         chosen = torch.randperm(n, generator=generator)[:_POINTS].to(self._X.device)
         left, right = chosen.tensor_split(2)
@@ -85,8 +91,11 @@ class Rise:
                 warnings.simplefilter("ignore")  # the round itself has given those that count
                 for own, other in ((left, right), (right, left)):
                     held_out = self._X[other], self._Y[other]
-                    fit = self._layer.fit(metric, self._X[own], self._Y[own], held_out)
-                    errors.append((fit.val_scores.double() - held_out[1].double()).square().sum(1))
+                    weights = None if self._weights is None else self._weights[own]
+                    fit = self._layer.fit(metric, self._X[own], self._Y[own], held_out, weights=weights)
+                    error = (fit.val_scores.double() - held_out[1].double()).square().sum(1)
+                    errors.append(error if weights is None else error * self._weights[other])
         except (NfaError, torch.OutOfMemoryError):
             return None
-        return torch.cat(errors)
+        errors = torch.cat(errors)
+        return errors if self._weights is None else errors / self._weights[chosen].mean()

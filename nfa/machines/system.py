@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nfa.checks import choice, memory_of, seed_of, settle
 from nfa.errors import NfaError
-from nfa.kernels import KernelOperator, RadialKernel, kernel_product
+from nfa.kernels import KernelOperator, RadialKernel, ScaledOperator, kernel_product
 from nfa.kernels.operator import wide_product
 from nfa.solvers import METHODS, Solution, cholesky, cholesky_bytes, room, solve
 
@@ -55,13 +55,17 @@ def seed_for(seed: int, index: int) -> int:
 
 @dataclass
 class System(ABC):
-    """``(K/scale + ridge I) A = Y`` for the training data of a round.
+    """``(K/scale + ridge D⁻²) A = Y`` for the training data of a round, ``D² = diag(weights)``.
+
+    With weights w_i this minimises ``Σ_i w_i (f(x_i) - y_i)² + ridge ‖f‖²``, as solved by
+    ``(D K/scale D + ridge I) B = D Y`` and ``A = D B``; without any, D is the identity.
 
     Attributes:
         kernel: of K, with the one bandwidth it has.
         scale: what K is divided by.
         facts: what a history tells of it.
         distances: (n, n) between the centers, where there was room to keep them.
+        weights: (n,) float64; None where all training data count the same.
     """
 
     kernel: Any
@@ -69,12 +73,23 @@ class System(ABC):
     scale: float = 1.0
     facts: dict[str, Any] = field(default_factory=dict)
     distances: Tensor | None = None
+    weights: Tensor | None = None
 
     keeps_matrix: ClassVar[bool]  # else outputs of a chosen ridge are computed anew, from the kernel
 
-    @abstractmethod
     def solutions(self, Y: Tensor, ridges: Sequence[float], start: Tensor | None) -> list[Solution]:
         """One solution for each ridge; conjugate gradients start from that for the ridge before."""
+        if self.weights is None:
+            return self._solved(Y, ridges, start, None)
+        D = self.weights.sqrt().to(Y)
+        found = self._solved(D[:, None] * Y, ridges, None if start is None else start / D[:, None], D)
+        return [replace(s, coefficients=D[:, None].to(s.coefficients) * s.coefficients) for s in found]
+
+    @abstractmethod
+    def _solved(
+        self, Y: Tensor, ridges: Sequence[float], start: Tensor | None, D: Tensor | None
+    ) -> list[Solution]:
+        """The B of these right-hand sides; D (n,) is a diagonal, None the identity."""
 
     @abstractmethod
     def outputs(self, coefficients: Tensor) -> Tensor:
@@ -90,12 +105,14 @@ class DenseSystem(System):
 
     keeps_matrix = True
 
-    def solutions(self, Y: Tensor, ridges: Sequence[float], start: Tensor | None) -> list[Solution]:
+    def _solved(
+        self, Y: Tensor, ridges: Sequence[float], start: Tensor | None, D: Tensor | None
+    ) -> list[Solution]:
         """Each by the method that fits."""
         options = {"method": self.solver.solver, "memory": self.budget, "seed": self.solver.seed}
-        found: list[Solution] = []
+        K, found = self.K if D is None else self.K * D[:, None].to(self.K) * D.to(self.K), []
         for ridge in ridges:
-            found.append(solve(self.K, Y, ridge, start=start, **options))
+            found.append(solve(K, Y, ridge, start=start, **options))
             start = found[-1].coefficients
         return found
 
@@ -134,12 +151,18 @@ class RadialSystem(System):
 
     keeps_matrix = False
 
-    def solutions(self, Y: Tensor, ridges: Sequence[float], start: Tensor | None) -> list[Solution]:
+    def _solved(
+        self, Y: Tensor, ridges: Sequence[float], start: Tensor | None, D: Tensor | None
+    ) -> list[Solution]:
         """The factors of all ridges take the same place, the lower triangle of K."""
         if self.direct:
             K, spare = self._matrix()
+            if D is not None:
+                K.mul_(D[:, None].to(K)).mul_(D.to(K))
             return [cholesky(K, Y, ridge, overwrite=True, memory=spare) for ridge in ridges]
         operator, found = KernelOperator(self.function, self.points), []
+        if D is not None:
+            operator = ScaledOperator(operator, D)
         for ridge in ridges:
             options = {"memory": self.solver.memory, "seed": self.solver.seed, "progress": self.progress}
             found.append(solve(operator, Y, ridge, method="cg", start=start, **options))
