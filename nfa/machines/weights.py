@@ -37,8 +37,10 @@ def weighted(X: Tensor, y: Any, weights: Any, kernel: Kernel) -> tuple[Tensor, A
     if not isinstance(weights, Tensor) or weights.shape != X.shape[:1] or weights.is_complex():
         raise NfaError(f"expected sample_weight as a tensor of numbers ({len(X)},), got {told(weights)}")
     weights = weights.detach().to(X.device, torch.float64)
-    if not bool(torch.isfinite(weights).all()) or bool((weights < 0).any()) or not bool(weights.any()):
-        raise NfaError("sample_weight must be finite numbers of 0 or more, some of them above 0")
+    if not bool(torch.isfinite(weights).all()) or bool((weights < 0).any()):
+        raise NfaError("sample_weight must be finite numbers of 0 or more")
+    if not bool(weights.any()):
+        raise NfaError("sample_weight is zero for all points: give some of them a weight above 0")
     kept = weights > 0
     if bool(kept.all()):
         return X, y, weights

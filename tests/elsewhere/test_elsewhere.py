@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 SUITES = {
     "machines": ("tests/nfa/machines",),
     "audits": ("tests/elsewhere/audits.py",),
+    "estimators": ("tests/nfa/sklearn/test_tensors.py",),
 }
 
 
