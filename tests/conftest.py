@@ -12,7 +12,6 @@ os.environ["OMP_NUM_THREADS"] = "1"  # the tests share two cores; must be set be
 
 import pytest
 
-import train
 from nfa.ansatz.row import read_csv
 
 SMALL = (
@@ -63,6 +62,8 @@ def _state_folder(tmp_path_factory):
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
     """Function ``run(*overrides, folder="run") -> Run``; works in an empty folder, on small digits."""
+    import train  # here: tests of the library run where the lab's packages are not installed
+
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
 

@@ -16,6 +16,7 @@ from torch import nn
 from nfa.ansatz.pictures import layer_pictures
 from nfa.ansatz.report import AnsatzReport
 from nfa.audit import audit
+from nfa.checks import device_of_name
 from nfa.command.audit_files import Result, check_writable, log, missing, show, versions, write
 from nfa.command.audit_notes import notes
 from nfa.command.chosen_output import Choice
@@ -178,7 +179,7 @@ def _first_channels(model: nn.Module) -> int | None:
 
 def _device(name: str | None) -> torch.device:
     try:
-        device = torch.device(name or "cpu")
+        device = device_of_name(name or "cpu")
         torch.zeros(1, device=device).item()
     except Exception as error:  # a device without numbers, without its package, or none at all
         line = (str(error).splitlines() or [type(error).__name__])[0]

@@ -5,6 +5,8 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
+from nfa.full_precision import full_precision
+
 
 @contextmanager
 def exact_products() -> Iterator[None]:
@@ -12,18 +14,9 @@ def exact_products() -> Iterator[None]:
 
     A distance from a TF32 product is off by as much as the distances of neighbours are apart.
     """
-    matmuls = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
-    before = [matmul.fp32_precision for matmul in matmuls]
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         for device_type in ("cpu", "cuda"):
             stack.enter_context(torch.autocast(device_type, enabled=False))
-        try:
-            for matmul, precision in zip(matmuls, before, strict=True):
-                if precision != "ieee":
-                    matmul.fp32_precision = "ieee"
-            yield
-        finally:
-            for matmul, precision in zip(matmuls, before, strict=True):
-                if precision != "ieee":
-                    matmul.fp32_precision = precision
+        stack.enter_context(full_precision())
+        yield

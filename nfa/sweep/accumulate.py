@@ -258,6 +258,8 @@ class Accumulator:
         return rows
 
     def _in_safe_dtype(self, rows: Tensor) -> Tensor:
+        if rows.dtype in (torch.float16, torch.bfloat16):  # of a forward in mixed precision
+            rows = rows.float()
         if self.fresh and rows.dtype == torch.float32:
             largest = float(torch.linalg.vector_norm(rows, torch.inf))
             self.wide = not _SAFE_RANGE[0] < largest < _SAFE_RANGE[1]

@@ -254,7 +254,7 @@ def output_mask(out: Tensor, output: str, inputs: Any) -> Tensor | None:
     by_token = out.dim() >= 3 and isinstance(mask, Tensor) and mask.shape == out.shape[:2]
     if not by_token or output in ("softmax", "log_softmax") or bool(mask.all()):
         return None
-    each = mask.to(out.dtype)
+    each = mask.to(out.device, out.dtype)
     if output == "loss":
         return each
     return each.reshape(*mask.shape, *[1] * (out.dim() - 2)).expand_as(out).reshape(len(out), -1)
@@ -284,7 +284,7 @@ def _loss(out: Tensor, target: Any) -> Tensor:
     """Loss of each sample (n, …): cross-entropy for integer targets, else the mean squared error."""
     if not isinstance(target, Tensor):
         raise NfaError("output='loss' needs batches of pairs (inputs, target)")
-    target = target.clone()  # it may be an inference tensor
+    target = target.to(out.device, copy=True)  # it may be an inference tensor
     if target.is_floating_point():
         return (out - target.reshape(out.shape)).square().flatten(1).mean(1)
     if target.shape == out.shape[:-1] and out.shape[-1] > 1:  # classes last, as in language models

@@ -7,6 +7,7 @@ their arguments is known, the linear map is computed apart and tapped.
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -99,7 +100,8 @@ class FunctionalTaps(TorchFunctionMode):
         watched = self._watched(args, kwargs)
         if watched and recurrent.follows(func, args, kwargs):
             return recurrent.unrolled(func, args, self._linear)
-        result = func(*args, **kwargs)
+        with recurrent.differentiable() if recurrent.is_fused(func) else nullcontext():
+            result = func(*args, **kwargs)
         if watched and func not in _HARMLESS and _has_tensor(result):
             for site in watched:
                 self._unfollowed(site, f"its weight also goes into {getattr(func, '__name__', func)}")

@@ -37,6 +37,10 @@ from nfa.sweep.through_head import Head, find_head
 from nfa.sweep.under_way import Backward, Forward
 
 FORWARD_FAILED = "raised by the network in its forward pass, while it was measured"
+_NO_MEMORY = (
+    "can't allocate memory", "CUDA error: out of memory", "HIP error: out of memory", "STATUS_ALLOC_FAILED",
+    "HOST_ALLOCATION_FAILED",
+)  # fmt: skip
 _QUICK = 16  # backwards worth finishing when asked to stop
 _PAIRS = ((0,), (1,)), ((0, 1), (2, 3)), ((0, 0), (1, 1))  # samples to compare, at best one by one
 
@@ -416,8 +420,11 @@ def leaves_of(root: Tensor) -> list[Tensor]:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed: on a GPU, or on the CPU, whose allocator raises a plain RuntimeError."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """Whether an allocation failed: PyTorch's own, one of a library of the card, or one on a CPU.
+
+    Only the first has a type; the others are a plain RuntimeError.
+    """
+    return isinstance(error, torch.OutOfMemoryError) or any(said in str(error) for said in _NO_MEMORY)
 
 
 def _check_finite(out: Tensor, index: int) -> None:

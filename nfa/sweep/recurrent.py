@@ -4,7 +4,8 @@ Each step applies an input matrix ``W_ih`` and a recurrent matrix ``W_hh``; PyTo
 call. The same numbers come out here, with one visible product for each step and matrix.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -25,6 +26,22 @@ def follows(func: Callable, args: tuple, kwargs: dict[str, Any]) -> bool:
     name = getattr(func, "__name__", "")
     layers = name in _LAYERS and len(args) == 9 and not isinstance(args[3], Sequence)
     return not kwargs and (layers or name in _CELLS)
+
+
+def is_fused(func: Callable) -> bool:
+    """Whether a torch function is a recurrent layer in one call."""
+    return getattr(func, "__name__", "") in _LAYERS
+
+
+@contextmanager
+def differentiable() -> Iterator[None]:
+    """Context in which fused recurrent layers have gradients in eval mode: those of cuDNN have none."""
+    before = torch.backends.cudnn.enabled
+    torch.backends.cudnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = before
 
 
 def unrolled(func: Callable, args: tuple, linear: Linear) -> Any:

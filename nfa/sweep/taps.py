@@ -42,6 +42,12 @@ class _Member:
         backward.count(accumulator.name)
 
 
+def _device_of(lmap: LinearMap, device: torch.device) -> torch.device:
+    """Where a map acts: a network may lie on several devices."""
+    places = (p.device for p in lmap.module.parameters() if p.device.type != "meta")
+    return next(places, device)
+
+
 class Recorder:
     """Hooks where the maps act, and one accumulator a map.
 
@@ -69,7 +75,8 @@ class Recorder:
                 "float64 weights among the layers chosen"
             )
         self.accumulators = {
-            m.name: Accumulator(m, bases.get(m.name), replicates, centered, device) for m in maps
+            m.name: Accumulator(m, bases.get(m.name), replicates, centered, _device_of(m, device))
+            for m in maps
         }
         self.maps, self.device, self.centered = maps, device, centered
         self._modules = frozenset(model.modules())

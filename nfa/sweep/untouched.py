@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from nfa.full_precision import full_precision, one_order
 from nfa.layers.turns import turn
 
 
@@ -61,11 +62,12 @@ def untouched(model: nn.Module) -> Iterator[None]:
     """Context in which ``model`` is in eval mode, frozen and deterministic; all of it is undone after.
 
     Inside, gradients are enabled (also when the caller is under ``no_grad`` or ``inference_mode``),
-    autocast is off, matrix products keep full float32 precision, and attention modules take no fused
-    path. Restored on leaving, also by an exception: train / eval flag of every module, ``requires_grad``
-    of every parameter, every buffer bit for bit, and the random states of torch (CPU and CUDA), NumPy
-    and Python. ``.grad`` is never written. Parameters and buffers made under ``inference_mode``, of which
-    autograd keeps nothing, have copies in their places meanwhile. Other threads wait.
+    autocast is off, products and convolutions keep full float32 precision and add in one order, and attention
+    modules take no fused path. Restored on leaving, also by an exception: train / eval flag of every module,
+    ``requires_grad`` of every parameter, every buffer bit for bit, and the random states of torch (CPU and
+    CUDA), NumPy and Python. ``.grad`` is never written. Parameters and buffers made under
+    ``inference_mode``, of which autograd keeps nothing, have copies in their places meanwhile. Other threads
+    wait.
     """
     with undoing() as undo:
         undo.enter(turn())
@@ -77,6 +79,8 @@ def untouched(model: nn.Module) -> Iterator[None]:
         if any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in model.modules()):
             undo.enter(torch.compiler.set_stance("force_eager"))  # hooks stay out of compiled code
         _plain_switches(undo)
+        undo.enter(full_precision())
+        undo.enter(one_order())
         _keep_state(model, undo)
         model.eval()
         for parameter in model.parameters():

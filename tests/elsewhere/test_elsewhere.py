@@ -18,6 +18,7 @@ SUITES = {
     "machines": ("tests/nfa/machines",),
     "audits": ("tests/elsewhere/audits.py",),
     "estimators": ("tests/nfa/sklearn/test_tensors.py",),
+    "card": ("tests/gpu",),
 }
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import ClassVar
 
 import pytest
 import torch
@@ -22,17 +23,19 @@ def relative(A, B):
 class Greedy(torch.autograd.Function):
     """Runs out of memory with more than ``limit`` samples, forward or backward."""
 
+    error: ClassVar[Exception] = torch.OutOfMemoryError("CUDA out of memory.")
+
     @staticmethod
     def forward(ctx, x, limit, where):
         if where == "forward" and len(x) > limit:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
+            raise Greedy.error
         ctx.limit, ctx.where = limit, where
         return x.clone()
 
     @staticmethod
     def backward(ctx, grad):
         if ctx.where == "backward" and len(grad) > ctx.limit:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
+            raise Greedy.error
         return grad, None, None
 
 
@@ -62,6 +65,24 @@ def test_pieces_halve_when_memory_runs_out_and_nothing_counts_twice(where, limit
     for name, G in nfa.agop(net, X).items():
         assert relative(G, whole[name]) < 1e-12, name
     assert max(net.forwards[-2:]) <= limit
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes.",
+        "CUDA error: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
+        "cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnCreate(handle)`",
+    ],
+)
+def test_libraries_of_a_card_run_out_of_memory_by_other_errors(monkeypatch, said):
+    monkeypatch.setattr(Greedy, "error", RuntimeError(said))
+    net, whole = Net(limit=3).double(), nfa.agop(Net().double(), X)
+    for name, G in nfa.agop(net, X).items():
+        assert relative(G, whole[name]) < 1e-12, name
+    assert max(net.forwards[-2:]) <= 3
 
 
 def test_later_batches_begin_with_the_size_that_fitted():

@@ -1,6 +1,7 @@
 """An audit leaves the model and the random states as they were, also when the model raises."""
 
 import random
+from contextlib import contextmanager
 
 import numpy
 import pytest
@@ -8,7 +9,13 @@ import torch
 from torch import nn
 
 import nfa
+from nfa.sweep import recurrent
 from nfa.sweep.untouched import undoing
+
+PRECISIONS = [
+    torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn,
+    torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv, torch.backends.mkldnn.rnn,
+]  # fmt: skip
 
 
 class Explosive(nn.Module):
@@ -48,6 +55,8 @@ def snapshot(net):
         "python": random.getstate(),
         "numpy": numpy.random.get_state()[1].tolist(),
         "switches": (torch.backends.mha.get_fastpath_enabled(), torch.get_float32_matmul_precision()),
+        "precision": [setting.fp32_precision for setting in PRECISIONS],
+        "cudnn": [getattr(torch.backends.cudnn, name) for name in ("enabled", "benchmark", "deterministic")],
         "grad mode": torch.is_grad_enabled(),
     }
 
@@ -334,3 +343,64 @@ def test_every_step_back_is_taken_and_the_first_error_told(failing, error):
     with pytest.raises(error, match=f"step {max(failing)}"):
         all_steps()
     assert taken == [3, 2, 1, 0]
+
+
+class Settings(nn.Module):
+    """Notes the settings under which it is called."""
+
+    def __init__(self):
+        super().__init__()
+        self.last, self.seen = nn.Linear(4, 3), set()
+
+    def forward(self, x):
+        cudnn = torch.backends.cudnn
+        self.seen |= {setting.fp32_precision for setting in PRECISIONS}
+        self.seen |= {("deterministic", cudnn.deterministic), ("benchmark", cudnn.benchmark)}
+        return self.last(x).tanh()
+
+
+def test_no_setting_takes_digits_from_what_is_measured():
+    """However they were asked for: convolutions take TF32 by default."""
+    before = [setting.fp32_precision for setting in PRECISIONS]
+    benchmark = torch.backends.cudnn.benchmark
+    try:
+        for setting in PRECISIONS[:3]:
+            setting.fp32_precision = "tf32"
+        torch.backends.cudnn.benchmark = True
+        net = Settings()
+        nfa.audit(net, torch.randn(4, 4))
+        assert net.seen == {"ieee", ("deterministic", True), ("benchmark", False)}
+        assert [setting.fp32_precision for setting in PRECISIONS[:3]] == ["tf32"] * 3
+        assert torch.backends.cudnn.benchmark
+    finally:
+        torch.backends.cudnn.benchmark = benchmark
+        for setting, precision in zip(PRECISIONS, before, strict=True):
+            setting.fp32_precision = precision
+
+
+@pytest.mark.parametrize("layer", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_layers_that_are_not_measured_have_gradients_in_eval_mode(monkeypatch, layer):
+    """Those of cuDNN have none: they are not called."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.read, self.last = nn.Linear(4, 4), layer(4, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            packed = nn.utils.rnn.pack_padded_sequence(self.first(x), [3] * len(x), True)
+            return self.last(self.read(packed)[1][0].reshape(len(x), 4)).tanh()
+
+    real, enabled = recurrent.differentiable, []
+
+    @contextmanager
+    def noting():
+        with real():
+            enabled.append(torch.backends.cudnn.enabled)
+            yield
+
+    monkeypatch.setattr(recurrent, "differentiable", noting)
+    G = nfa.agop(Net(), torch.randn(5, 3, 4), layers="first")["first"]
+    assert G.abs().sum() > 0
+    assert set(enabled) == {False}
+    assert torch.backends.cudnn.enabled
