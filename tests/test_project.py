@@ -77,6 +77,7 @@ def test_all_files_tell_the_same_version():
 
 def test_every_paper_that_the_source_names_is_credited():
     named = re.compile(r"(?:arXiv[ :]*|abs/)(\d{4}\.\d{5})")
-    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "nfa").rglob("*.py"))
+    files = chain(*((ROOT / "nfa").rglob(f"*.{ending}") for ending in ("py", "html")))
+    sources = "".join(path.read_text(encoding="utf-8") for path in files)
     credited = named.findall((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert set(named.findall(sources)) <= set(credited)

@@ -1,5 +1,5 @@
 """A measurement as one self-contained HTML page."""
 
-from nfa.page.document import write_html
+from nfa.page.measurement import write_html
 
 __all__ = ["write_html"]

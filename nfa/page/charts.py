@@ -3,21 +3,25 @@
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
+
+from markupsafe import Markup
 
 from nfa.ansatz.row import VERDICTS, AnsatzRow
 from nfa.ansatz.words import UNDEFINED, finite, show
 from nfa.layers.parts import OTHER, Parts, find_parts, shown_part
 from nfa.page import svg
 from nfa.page.axes import Axis, range_of
-from nfa.page.svg import Band, Series, figure, line_chart
-from nfa.page.text import escape
+from nfa.page.svg import Band, Figure, Series, figure, line_chart
+from nfa.page.table import minus
 
 Curves = Mapping[str, Sequence[tuple[float, float]]]
 
 _PUBLISHED_ALPHAS = (0.5, 1.0)
 _MOST_JOINED = 40  # layers of a part that a line joins: that of the heads of all blocks would be a thicket
+_MEDIANS = {"alignment": "+.3f", "alpha_fit": ".2f", "cosine": ".3f", "null_mean": ".3f"}
 _MOST_REFERENCES = 200  # layers beyond which rings, but those of the alignment, would hide the points
 
 
@@ -28,17 +32,28 @@ def _column(rows: Iterable[AnsatzRow], name: str) -> list[float]:
 # -- by depth --------------------------------------------------------------------------------------
 
 
-def depth_section(rows: Sequence[AnsatzRow]) -> str:
-    """Draw alignment, cosine and exponent of measured layers by depth, coloured by part where parts recur."""
+@dataclass(frozen=True)
+class DepthCharts:
+    """Statistics of measured layers by depth, coloured by part where parts recur."""
+
+    alignment: Figure
+    cosine: Figure
+    alpha: Figure
+    powers: Sequence[float]  # of the AGOP in the cosine
+    parts: "PartTable | None"
+
+
+def depth_charts(rows: Sequence[AnsatzRow]) -> DepthCharts:
+    """Draw alignment, cosine and exponent of measured layers."""
     parts = find_parts([row.layer for row in rows])
-    charts = [draw(rows, parts) for draw in (_alignment_chart, _cosine_chart, _alpha_chart)]
-    by_part = [_part_section(rows, parts)] if parts else []
-    return "\n".join(["<h2>By depth</h2>", *charts, *by_part])
+    charts = [figure(draw(rows, parts)) for draw in (_alignment_chart, _cosine_chart, _alpha_chart)]
+    powers = sorted(set(finite(_column(rows, "power"))))
+    return DepthCharts(*charts, powers, _part_table(rows, parts) if parts else None)
 
 
 def _depth_chart(
     rows: Sequence[AnsatzRow], parts: Parts | None, series: Sequence[Series], **options: Any
-) -> Callable[..., str]:
+) -> Callable[..., Markup]:
     return partial(
         line_chart,
         series,
@@ -82,7 +97,7 @@ def _chance_sd(row: AnsatzRow) -> float:
     return abs(row.alignment / row.z) if row.z else math.nan
 
 
-def _alignment_chart(rows: Sequence[AnsatzRow], parts: Parts | None) -> str:
+def _alignment_chart(rows: Sequence[AnsatzRow], parts: Parts | None) -> Callable[..., Markup]:
     depth = range(len(rows))
     sds = [_chance_sd(row) for row in rows]
     series = [
@@ -92,15 +107,10 @@ def _alignment_chart(rows: Sequence[AnsatzRow], parts: Parts | None) -> str:
     bands = [Band("chance, ± 2 sd", depth, [-2 * sd for sd in sds], [2 * sd for sd in sds])]
     title = "Alignment of weights and sensitivity"
     chart = _depth_chart(rows, parts, series, title=title, y_label="alignment", bands=bands, rules=[0.0])
-    return figure(
-        partial(chart, plot_height=280),
-        "Zero is what chance gives on average, and the band, two standard deviations (sd) of what chance "
-        "gives to either side, is where 19 of 20 layers would lie by chance. A layer above its "
-        "band bears out the ansatz by more than chance.",
-    )
+    return partial(chart, plot_height=280)
 
 
-def _cosine_chart(rows: Sequence[AnsatzRow], parts: Parts | None) -> str:
+def _cosine_chart(rows: Sequence[AnsatzRow], parts: Parts | None) -> Callable[..., Markup]:
     depth = range(len(rows))
     series = _points("cosine", rows, "cosine", parts)
     if len(rows) <= _MOST_REFERENCES:
@@ -112,24 +122,16 @@ def _cosine_chart(rows: Sequence[AnsatzRow], parts: Parts | None) -> str:
     high = [mean + 2 * sd for mean, sd in zip(means, sds, strict=True)]
     bands = [Band("null, mean ± 2 sd", depth, low, high)]
     title = "Cosine of NFM and AGOP"
-    chart = _depth_chart(rows, parts, series, title=title, y_label="cosine", bands=bands)
-    powers = sorted(set(finite(_column(rows, "power"))))
-    compared = f"AGOP to the power {', '.join(f'{power:g}' for power in powers)}" if powers else "AGOP"
-    return figure(
-        chart,
-        f"The published NFA and CNFA correlation, with {compared}. It is high for almost any weights; what "
-        "counts is its distance from the null. The band is the mean of the null and two of its standard "
-        "deviations (sd) over random rotations to either side.",
-    )
+    return _depth_chart(rows, parts, series, title=title, y_label="cosine", bands=bands)
 
 
-def _alpha_chart(rows: Sequence[AnsatzRow], parts: Parts | None) -> str:
+def _alpha_chart(rows: Sequence[AnsatzRow], parts: Parts | None) -> Callable[..., Markup]:
     series = _points("fitted α", rows, "alpha_fit", parts)
     if len(rows) <= _MOST_REFERENCES:
         series.append(_rings("r, correlation of the fit", rows, "alpha_r", svg.ORANGE, parts))
     known = [v for s in series for v in finite(s.y)] + [0.0, 1.0]
     limits = max(min(known), -1.1) - 0.05, min(max(known), 1.6) + 0.1
-    chart = _depth_chart(
+    return _depth_chart(
         rows,
         parts,
         series,
@@ -138,75 +140,54 @@ def _alpha_chart(rows: Sequence[AnsatzRow], parts: Parts | None) -> str:
         rules=_PUBLISHED_ALPHAS,
         y_range=limits,
     )
-    return figure(
-        chart,
-        "Dashed: the published choices, ½ and 1. An exponent beyond the axis is drawn at its edge.",
-    )
 
 
 # -- by part ---------------------------------------------------------------------------------------
 
-_PART_HEADS = (
-    ("part", "text name"),
-    ("layers", "number"),
-    ("above null", "number"),
-    ("within", "number"),
-    ("below", "number"),
-    ("not settled", "number"),
-    ("alignment of each layer", "text"),
-    ("median", "number"),
-    ("α fit", "number"),
-    ("cosine", "number"),
-    ("null", "number"),
-)
+
+@dataclass(frozen=True)
+class PartLine:
+    """The layers of a part: how many, how many of the first four verdicts, their alignments, and medians."""
+
+    name: str
+    color: str
+    layers: int
+    verdicts: Sequence[int]
+    strip: Markup
+    medians: Sequence[str]
 
 
-def _part_section(rows: Sequence[AnsatzRow], parts: Parts) -> str:
+@dataclass(frozen=True)
+class PartTable:
+    """A line a part; the strips of all run over the same limits."""
+
+    lines: Sequence[PartLine]
+    limits: Sequence[str]
+
+
+def _part_table(rows: Sequence[AnsatzRow], parts: Parts) -> PartTable:
     known = [*finite(_column(rows, "alignment")), 0.0]
     limits = min(known), max(known)
-    heads = "".join(f'<th scope="col" class="{kind}">{head}</th>' for head, kind in _PART_HEADS)
     lines = [
         _part_line(part, [rows[i] for i in parts.layers(part)], part_color(parts, part), limits)
         for part in parts.names
     ]
-    scale = f"{show(limits[0], '.2f')} to {show(limits[1], '.2f')}".replace("-", "\u2212")
-    return (
-        "<h2>By part</h2>\n"
-        '<p class="note">Layers whose names end alike, in the colours of the charts above. Numbers on the '
-        f"right are medians over the layers of a part. The strips run from {scale}; the upright line is "
-        "zero, the mean by chance.</p>\n"
-        '<div class="scroll parts" tabindex="0" role="region" aria-label="By part">'
-        f"<table><thead><tr>{heads}</tr></thead>\n<tbody>{''.join(lines)}</tbody></table></div>"
-    )
+    return PartTable(lines, [minus(limit, ".2f") for limit in limits])
 
 
-def _part_line(part: str, rows: Sequence[AnsatzRow], color: str, limits: tuple[float, float]) -> str:
-    verdicts = [row.verdict for row in rows]
-    counts = [
-        len(rows),
-        *(verdicts.count(verdict) for verdict in VERDICTS[:4]),
-    ]
-    medians = {
-        "alignment": "+.3f",
-        "alpha_fit": ".2f",
-        "cosine": ".3f",
-        "null_mean": ".3f",
-    }
-    cells = [_median(_column(rows, column), spec) for column, spec in medians.items()]
-    dot = f'<span class="dot" style="background:{color}"></span>'
-    numbers = "".join(f"<td>{count or UNDEFINED}</td>" for count in counts)
+def _part_line(part: str, rows: Sequence[AnsatzRow], color: str, limits: tuple[float, float]) -> PartLine:
+    found = [row.verdict for row in rows]
+    verdicts = [found.count(verdict) for verdict in VERDICTS[:4]]
+    medians = [_median(_column(rows, column), spec) for column, spec in _MEDIANS.items()]
     strip = _strip(_column(rows, "alignment"), limits, color)
-    return (
-        f'<tr><th scope="row" class="text name">{dot}{escape(shown_part(part))}</th>{numbers}'
-        f'<td class="text">{strip}</td>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
-    )
+    return PartLine(shown_part(part), color, len(rows), verdicts, strip, medians)
 
 
-def _strip(values: Iterable[float], limits: tuple[float, float], color: str, *, width: int = 180) -> str:
+def _strip(values: Iterable[float], limits: tuple[float, float], color: str, *, width: int = 180) -> Markup:
     """Draw values as translucent dots on a line, with an upright mark at zero; for a cell of a table."""
     axis = Axis(*range_of(limits, False, 0.0), 6, width - 6)
     dots = "".join(f'<circle cx="{axis(v):.1f}" cy="11" r="3.5"/>' for v in finite(values))
-    return (
+    return Markup(
         f'<svg class="strip" viewBox="0 0 {width} 22" aria-hidden="true">'
         f'<path d="M{axis.start} 11H{axis.stop}" stroke="currentColor" opacity=".2"/>'
         f'<path d="M{axis(0.0):.1f} 2V20" stroke="currentColor" opacity=".55"/>'
@@ -222,16 +203,15 @@ def _median(values: Iterable[float], spec: str) -> str:
 # -- by epoch --------------------------------------------------------------------------------------
 
 
-def history_section(history: Sequence[AnsatzRow]) -> str:
+def history_charts(history: Sequence[AnsatzRow]) -> list[Figure]:
     """Draw alignment and cosine of all layers over the epochs of a training."""
-    charts = [
+    return [
         figure(_epoch_chart(history, "alignment", "Alignment while training"), width=svg.HALF),
         figure(_epoch_chart(history, "cosine", "Cosine while training"), width=svg.HALF),
     ]
-    return f'<h2>By epoch</h2>\n<div class="pair">{"".join(charts)}</div>'
 
 
-def _epoch_chart(history: Sequence[AnsatzRow], column: str, title: str) -> Callable[..., str]:
+def _epoch_chart(history: Sequence[AnsatzRow], column: str, title: str) -> Callable[..., Markup]:
     layers: dict[str, list[AnsatzRow]] = {}
     for row in history:
         if row.measured and math.isfinite(row.epoch) and math.isfinite(getattr(row, column)):
@@ -247,7 +227,7 @@ def _epoch_chart(history: Sequence[AnsatzRow], column: str, title: str) -> Calla
     return partial(line_chart, series, title=title, x_label="epoch", y_label=column, rules=rules)
 
 
-def curves_section(curves: Curves) -> str:
+def curve_charts(curves: Curves) -> list[Figure]:
     """Draw a chart a metric; what comes before the last ``/``, like ``train``, keeps its colour in all."""
     stages = list(dict.fromkeys(name.rpartition("/")[0] for name in curves))
     charts: dict[str, list[Series]] = {}
@@ -256,11 +236,10 @@ def curves_section(curves: Curves) -> str:
         color = svg.PALETTE[stages.index(stage) % len(svg.PALETTE)]
         series = Series(name, [x for x, _ in points], [y for _, y in points], color, hollow=len(points) == 1)
         charts.setdefault(metric, []).append(series)
-    drawn = [figure(_metric_chart(metric, series), width=svg.HALF) for metric, series in charts.items()]
-    return f'<h2>Training</h2>\n<div class="pair">{"".join(drawn)}</div>'
+    return [figure(_metric_chart(metric, series), width=svg.HALF) for metric, series in charts.items()]
 
 
-def _metric_chart(metric: str, series: Sequence[Series]) -> Callable[..., str]:
+def _metric_chart(metric: str, series: Sequence[Series]) -> Callable[..., Markup]:
     values = finite(y for s in series for y in s.y)
     wide_range = bool(values) and min(values) > 0 and max(values) > 100 * min(values)
     series = sorted(series, key=lambda s: len(s.x))  # a single point, a test result, lies on top

@@ -5,21 +5,22 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from markupsafe import Markup
+
+from nfa.ansatz.row import CHANCE
 from nfa.ansatz.words import UNDEFINED
 from nfa.compare import Comparison
 from nfa.compare.comparison import Difference, Group
 from nfa.compare.words import FEW, above_null_words, score_words
 from nfa.files import write_whole
 from nfa.page import svg
-from nfa.page.assets import COMPARISON_GUIDE
-from nfa.page.comparison_charts import ansatz_section, cost_section, learning_section, looks
-from nfa.page.document import document, meta_section, notes_list
-from nfa.page.matrix import eigenvectors_section, similarity_section
+from nfa.page.comparison_charts import ansatz_charts, cost_charts, learning_chart, looks
+from nfa.page.lists import entries, notes_of
+from nfa.page.matrix import eigenvector_strips, similarity_matrix
 from nfa.page.svg import Series
-from nfa.page.table import head, number, region, shown
-from nfa.page.text import escape, unbroken
-
-_MOST_NOTES, _MOST_LEFT_OUT = 8, 4  # beyond, they are folded
+from nfa.page.table import Heading, Number, minus
+from nfa.page.template import render
+from nfa.page.text import unbroken
 
 
 def write_comparison(
@@ -37,23 +38,26 @@ def write_comparison(
         sentence: who won, under the heading.
         meta: versions, command, folders, …, listed at the end; may hold mappings.
     """
-    title = _title(comparison)
-    sections = [
-        f"<h1>{escape(title)}</h1>",
-        f'<p class="lede">{escape(unbroken(sentence))}</p>',
-        _notes(comparison.notes, "notes", _MOST_NOTES),
-        _notes(comparison.left_out, "folders or runs left out", _MOST_LEFT_OUT),
-        '<p class="note"><a href="#guide">How to read this page</a></p>',
-        _models_section(comparison),
-        cost_section(comparison),
-        learning_section(comparison),
-        similarity_section(comparison.spaces) if comparison.spaces else "",
-        eigenvectors_section(comparison.spaces),
-        ansatz_section(comparison),
-        COMPARISON_GUIDE,
-        meta_section(meta) if meta else "",
-    ]
-    write_whole(path, document(title, "\n".join(filter(None, sections))))
+    page = render(
+        "comparison.html",
+        title=_title(comparison),
+        sentence=unbroken(sentence),
+        notes=notes_of(comparison.notes),
+        left_out=notes_of(comparison.left_out),
+        metric=comparison.metric,
+        models=_models(comparison),
+        runs=_runs(comparison),
+        keys=_keys(comparison),
+        costs=cost_charts(comparison),
+        learning=learning_chart(comparison),
+        similarity=[similarity_matrix(space) for space in comparison.spaces],
+        chance=CHANCE,
+        undefined=UNDEFINED,
+        eigenvectors=eigenvector_strips(comparison.spaces),
+        ansatz=ansatz_charts(comparison),
+        meta=entries(meta or {}),
+    )
+    write_whole(path, page)
 
 
 def _title(comparison: Comparison) -> str:
@@ -63,13 +67,15 @@ def _title(comparison: Comparison) -> str:
     return f"{len(groups)} models on {comparison.data}"
 
 
-def _notes(notes: Sequence[str], what: str, most: int) -> str:
-    if len(notes) <= most:
-        return notes_list(notes) if notes else ""
-    return f'<details class="fold"><summary>{len(notes)} {what}</summary>{notes_list(notes)}</details>'
-
-
 # -- tables ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A row for each of some models, beside their names."""
+
+    headings: Sequence[Heading]
+    rows: Sequence[tuple[str, Sequence[str | int | Number]]]
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,7 @@ _COSTS = (
     _Column("centers", "training points that it stores", lambda g: g.number("num_centers"), ",.0f"),
     _Column("epochs", "of a kernel machine rounds", lambda g: _first(g, "rounds", "epochs"), ",.0f"),
 )
+_MODEL = Heading("model", kind="text name")
 _BEST = _Column("best round", "0 is the plain kernel", lambda g: g.number("best_round"), ",.0f")
 _ANSATZ = (
     _Column("ansatz align", "mean over layers; 0 by chance", lambda g: g.ansatz("alignment"), "+z.3f"),
@@ -109,51 +116,41 @@ def _first(group: Group, *names: str) -> float:
     return next((v for v in map(group.number, names) if math.isfinite(v)), math.nan)
 
 
-def _models_section(comparison: Comparison) -> str:
+def _models(comparison: Comparison) -> _Table:
     columns = _told((*_COSTS, *_ANSATZ), comparison.groups)
-    heads = [
-        head("#", "best first"),
-        head("model", kind="text name"),
-        head(comparison.metric, "mean ± standard deviation over runs"),
-        head("from best", "with half the 95 % interval, on the seeds that both have"),
-        head("runs", "seeds and folds"),
-        head("kind", kind="text"),
-        *(head(column.label, column.explanation) for column in columns),
+    headings = [
+        Heading("#", "best first"),
+        _MODEL,
+        Heading(comparison.metric, "mean ± standard deviation over runs"),
+        Heading("from best", "with half the 95 % interval, on the seeds that both have"),
+        Heading("runs", "seeds and folds"),
+        Heading("kind", kind="text"),
+        *(Heading(column.label, column.explanation) for column in columns),
     ]
     gaps = {difference.other: difference for difference in comparison.differences}
-    names = _names(comparison)
-    rows = [
-        f"<tr><td>{i}</td>{names[group.label]}"
-        f"{number(group.score, _score(group, comparison.metric))}"
-        f"{_gap(gaps.get(group.label), comparison.metric)}<td>{len(group.runs)}</td>"
-        f'<td class="text">{_kind(group)}</td>{_numbers(group, columns)}</tr>'
-        for i, group in enumerate(comparison.groups, start=1)
+    cells = [
+        (
+            Number(group.score, _score(group, comparison.metric)),
+            _gap(gaps.get(group.label), comparison.metric),
+            len(group.runs),
+            "kernel" if group.is_kernel else "net",
+            *_numbers(group, columns),
+        )
+        for group in comparison.groups
     ]
-    table = region("Models", "".join(heads), "\n".join(rows), kind="tight")
-    return (
-        '<h2>Models</h2>\n<p class="note">A heading sorts by its column. Means over runs; behind a score ± '
-        "is the standard deviation over its runs, behind a difference from the best half its 95 % confidence "
-        "interval. The marker is that of the charts, filled for nets and hollow for kernel machines.</p>\n"
-        f"{table}{_runs(comparison)}"
-    )
+    return _Table(headings, list(zip([group.label for group in comparison.groups], cells, strict=True)))
 
 
-def _names(comparison: Comparison) -> dict[str, str]:
-    """Label to the cell that names it, with its marker in the charts."""
+def _keys(comparison: Comparison) -> dict[str, Markup]:
+    """Label to its marker in the charts."""
     return {
-        label: f'<th scope="row" class="text name" title="{escape(label)}">'
-        f"{svg.key(Series(label, (), (), **style))}{escape(label)}</th>"
-        for label, style in looks(comparison.groups).items()
+        label: svg.key(Series(label, (), (), **style)) for label, style in looks(comparison.groups).items()
     }
 
 
 def _told(columns: Sequence[_Column], groups: Sequence[Group]) -> list[_Column]:
     """The columns in which there is a number."""
     return [column for column in columns if any(math.isfinite(column.value(g)) for g in groups)]
-
-
-def _kind(group: Group) -> str:
-    return "kernel" if group.is_kernel else "net"
 
 
 def _score(group: Group, metric: str) -> str:
@@ -163,60 +160,69 @@ def _score(group: Group, metric: str) -> str:
     return score_words(group.score, metric) + spread
 
 
-def _gap(difference: Difference | None, metric: str) -> str:
-    """A cell: how far a group is from the best, and whether by more than seeds bring about."""
+def _gap(difference: Difference | None, metric: str) -> Number:
+    """How far a group is from the best, and whether by more than seeds bring about."""
     if difference is None:
-        return number(0.0, "best")
+        return Number(0.0, "best")
     if not difference.count:
-        return number(math.nan, f'{UNDEFINED}<small class="chance">no seed in common</small>')
+        return Number(math.nan, UNDEFINED, remark="no seed in common", remark_kind="chance")
     gap = -difference.mean if metric == "test/accuracy" else difference.mean
     words = ("+" if gap > 0 else "") + score_words(gap + 0.0, metric).replace("-", "\u2212")
+    if difference.count > 1:
+        words += f"\u00a0±\u00a0{score_words(difference.margin, metric, spread=True)}"
+    kind = "clear" if difference.is_clear else "chance"
+    return Number(gap, words, remark=_noise_words(difference), remark_kind=kind)
+
+
+def _noise_words(difference: Difference) -> str:
     if difference.count == 1:
-        return number(gap, f'{words}<small class="chance">one seed: noise unknown</small>')
-    words += f"\u00a0±\u00a0{score_words(difference.margin, metric, spread=True)}"
+        return "one seed: noise unknown"
     if difference.is_constant:
-        return number(gap, f'{words}<small class="chance">same for all seeds</small>')
+        return "same for all seeds"
     if difference.is_clear:
-        return number(gap, f'{words}<small class="clear">beyond seed noise</small>')
+        return "beyond seed noise"
     if difference.count <= FEW:
-        return number(gap, f'{words}<small class="chance">not settled, {difference.count} seeds</small>')
-    return number(gap, f'{words}<small class="chance">within seed noise</small>')
+        return f"not settled, {difference.count} seeds"
+    return "within seed noise"
 
 
-def _numbers(group: Group, columns: Sequence[_Column]) -> str:
+def _numbers(group: Group, columns: Sequence[_Column]) -> list[Number]:
     values = [(column.value(group), column.spec) for column in columns]
-    return "".join(number(value, _words(group, value, spec)) for value, spec in values)
+    return [Number(value, _words(group, value, spec)) for value, spec in values]
 
 
 def _words(group: Group, value: float, spec: str) -> str:
     if spec == "layers":
         return above_null_words(group)
-    return _time(value) if spec == "time" else shown(value, spec)
+    return _time(value) if spec == "time" else minus(value, spec)
 
 
 def _time(seconds: float) -> str:
-    return shown(seconds, ",.0f" if seconds >= 100 else ".3g")
+    return minus(seconds, ",.0f" if seconds >= 100 else ".3g")
 
 
-def _runs(comparison: Comparison) -> str:
-    """Fold the same numbers run by run below the table."""
+def _runs(comparison: Comparison) -> _Table:
+    """The same numbers run by run."""
     single = [(run, Group(comparison.label_of(run), (run,))) for run in comparison.runs]
     columns = _told((*_COSTS, _BEST, *_ANSATZ), [group for _, group in single])
-    heads = [
-        head("#", "in the order of the models"),
-        head("model", kind="text name"),
-        head("seed, fold", kind="text"),
-        head(comparison.metric, "on the test samples"),
-        *(head(column.label, column.explanation) for column in columns),
-        head("folder", kind="text"),
+    headings = [
+        Heading("#", "in the order of the models"),
+        _MODEL,
+        Heading("seed, fold", kind="text"),
+        Heading(comparison.metric, "on the test samples"),
+        *(Heading(column.label, column.explanation) for column in columns),
+        Heading("folder", kind="text"),
     ]
-    names = _names(comparison)
-    rows = (
-        f'<tr><td>{i}</td>{names[group.label]}<td class="text">{escape(run.replicate)}</td>'
-        f"{number(run.score, score_words(run.score, comparison.metric))}"
-        f'{_numbers(group, columns)}<td class="text">{escape(str(run.path))}</td></tr>'
-        for i, (run, group) in enumerate(single, start=1)
-    )
-    kind = "tight long" if len(single) > 20 else "tight"
-    table = region("Runs", "".join(heads), "\n".join(rows), kind=kind)
-    return f'<details class="fold"><summary>All {len(single)} runs</summary>{table}</details>'
+    rows = [
+        (
+            group.label,
+            [
+                run.replicate,
+                Number(run.score, score_words(run.score, comparison.metric)),
+                *_numbers(group, columns),
+                str(run.path),
+            ],
+        )
+        for run, group in single
+    ]
+    return _Table(headings, rows)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,15 +12,13 @@ from nfa.compare.comparison import Group
 from nfa.compare.runs import mean
 from nfa.page import svg
 from nfa.page.marks import SHAPES
-from nfa.page.svg import Series, figure, line_chart
-from nfa.page.text import escape
+from nfa.page.svg import Figure, Series, figure, line_chart
 
 Point = tuple[float, float]
 
 _CURVES = ("val/accuracy", "val/mse", "val/loss")
 _MOST_NAMED = 16  # groups beyond which names beside points would cover them, and a legend takes their place
 _WIDE_RANGE = 20  # factor beyond which an axis is logarithmic
-_KEY = "Filled and solid: nets; hollow and dashed: kernel machines."
 
 
 def looks(groups: Sequence[Group]) -> dict[str, dict[str, Any]]:
@@ -49,15 +48,11 @@ def _series(
     ]
 
 
-def _pair(*figures: str) -> str:
-    return f'<div class="pair">{"".join(figures)}</div>'
-
-
 # -- score and cost --------------------------------------------------------------------------------
 
 
-def cost_section(comparison: Comparison) -> str:
-    """Draw scores against seconds and against memory, a point a run; empty where no run tells of them."""
+def cost_charts(comparison: Comparison) -> list[Figure]:
+    """Draw scores against seconds and against memory, a point a run; nothing of what no run tells."""
     costs = (
         ("fit_seconds", "Score against time", "seconds of fitting", True),
         ("fit_memory_mb", "Score against memory", "memory of fitting, MB", False),
@@ -72,11 +67,7 @@ def cost_section(comparison: Comparison) -> str:
             named = len(series) <= _MOST_NAMED
             chart = partial(line_chart, series, named=named, plot_height=300, **options)
             charts.append(figure(chart, width=svg.HALF))
-    if not charts:
-        return ""
-    better = "Up" if comparison.metric == "test/accuracy" else "Down"
-    note = f"A point a run. {better} and to the left is better. {_KEY}"
-    return f'<h2>Score and cost</h2>\n<p class="note">{note}</p>{_pair(*charts)}'
+    return charts
 
 
 def _costs(group: Group, name: str) -> list[Point]:
@@ -87,28 +78,32 @@ def _costs(group: Group, name: str) -> list[Point]:
 # -- learning --------------------------------------------------------------------------------------
 
 
-def learning_section(comparison: Comparison) -> str:
-    """Draw the validation curve of each group, mean over runs; empty where no run has one."""
+@dataclass(frozen=True)
+class Learning:
+    """The validation curves, and the groups that have none."""
+
+    chart: Figure
+    absent: Sequence[str]
+
+
+def learning_chart(comparison: Comparison) -> Learning | None:
+    """Draw the validation curve of each group, mean over runs; None where no run has one."""
     name = next((n for n in _CURVES if any(run.curve(n) for run in comparison.runs)), None)
     if name is None:
-        return ""
+        return None
     series = _series(comparison, lambda group: mean_curve([run.curve(name) for run in group.runs]))
     values = finite(y for s in series for y in s.y)
-    log = min(values, default=0.0) > 0 and max(values) > _WIDE_RANGE * min(values)
     drawn = {s.label for s in series}
-    absent = [group.label for group in comparison.groups if group.label not in drawn]
-    words = f" Without validation data: {escape(', '.join(absent))}." if absent else ""
     chart = partial(
         line_chart,
         series,
         title="Validation by epoch and by round",
         x_label="epoch or round",
         y_label=name,
-        y_log=log,
+        y_log=min(values, default=0.0) > 0 and max(values) > _WIDE_RANGE * min(values),
         plot_height=300,
     )
-    caption = f"Mean over runs. {_KEY} Epoch 1 of a kernel machine is round 0, the plain kernel.{words}"
-    return f"<h2>Learning</h2>\n{figure(chart, caption)}"
+    return Learning(figure(chart), [group.label for group in comparison.groups if group.label not in drawn])
 
 
 def mean_curve(curves: Iterable[Sequence[Point]]) -> list[Point]:
@@ -122,37 +117,20 @@ def mean_curve(curves: Iterable[Sequence[Point]]) -> list[Point]:
 # -- ansatz ----------------------------------------------------------------------------------------
 
 
-def ansatz_section(comparison: Comparison) -> str:
+def ansatz_charts(comparison: Comparison) -> list[Figure]:
     """Draw alignment by relative depth, and its mean by epoch; empty where nothing was measured."""
     by_depth = _series(comparison, lambda group: depth_curve(group.runs))
     by_epoch = _series(comparison, lambda group: mean_curve(map(_epochs, group.runs)))
-    if not by_depth:
-        return ""
-    depth = partial(
-        line_chart,
-        by_depth,
-        title="Alignment by depth",
-        x_label="relative depth, 0 input, 1 output",
-        y_label="alignment",
-        rules=[0.0],
-        plot_height=280,
+    charts = (
+        (by_depth, "Alignment by depth", "relative depth, 0 input, 1 output", "alignment"),
+        (by_epoch, "Mean alignment by epoch and by round", "epoch or round", "mean alignment"),
     )
-    epoch = partial(
-        line_chart,
-        by_epoch,
-        title="Mean alignment by epoch and by round",
-        x_label="epoch or round",
-        y_label="mean alignment",
-        rules=[0.0],
-        plot_height=280,
-    )
-    note = (
-        "Alignment of weights and sensitivity in each layer: 0 by chance, 1 where the ansatz with "
-        f"α\u00a0=\u00a0½ holds. Means over runs. {_KEY} Layers of which it is undefined, like the last map "
-        "of raw logits, count for the depth but have no point."
-    )
-    charts = [figure(depth, width=svg.HALF), *([figure(epoch, width=svg.HALF)] if by_epoch else [])]
-    return f'<h2>Ansatz by depth</h2>\n<p class="note">{note}</p>{_pair(*charts)}'
+    return [
+        figure(partial(line_chart, series, rules=[0.0], plot_height=280, **labels), width=svg.HALF)
+        for series, title, x_label, y_label in charts
+        if by_depth and series
+        for labels in [{"title": title, "x_label": x_label, "y_label": y_label}]
+    ]
 
 
 def depth_curve(runs: Iterable[Run]) -> list[Point]:

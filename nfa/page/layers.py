@@ -1,9 +1,11 @@
 """The pictures of a page, layer by layer: matrices, spectra, filters and eigenvectors."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
+from markupsafe import Markup
 from torch import Tensor
 
 from nfa.ansatz.feature_matrices import effective_rank
@@ -12,7 +14,6 @@ from nfa.ansatz.row import AnsatzRow
 from nfa.ansatz.words import alignment_words, finite, show
 from nfa.page import raster, svg
 from nfa.page.svg import Series, line_chart
-from nfa.page.text import escape
 
 Drawing = Callable[[Tensor], Tensor]
 
@@ -25,37 +26,37 @@ _WIDTH = 360  # px of a chart of spectra
 _FRACTIONS = {0.5: "½", 0.25: "¼"}
 
 
+@dataclass(frozen=True)
+class Picture:
+    """An image of a layer: what it shows, its address, and the class of its size."""
+
+    what: str
+    uri: str
+    size: str
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What a page shows of a layer: its numbers in words, its pictures and the chart of its spectra."""
+
+    name: str
+    words: Sequence[str]
+    figures: Sequence[Picture | Markup]
+
+
 def anchors(pictures: Sequence[LayerPicture]) -> dict[str, str]:
     """For each layer with pictures the name of its place in the page."""
     return {picture.layer: f"layer-{i}" for i, picture in enumerate(pictures, start=1)}
 
 
-def pictures_section(pictures: Sequence[LayerPicture], rows: Sequence[AnsatzRow]) -> str:
+def layers_of(pictures: Sequence[LayerPicture], rows: Sequence[AnsatzRow]) -> list[Layer]:
     """Draw all pictures, the smaller the more there are."""
     known = {row.layer: row for row in rows}
-    places = anchors(pictures)
     matrices = [m for p in pictures for m in (p.nfm, p.agop) if m is not None]
     grids = [g for p in pictures for g in _grids(p) if g is not None]
     coloured = partial(raster.heatmap, max_size=_side_within(_HEATMAP_BUDGET, matrices))
     tiled = partial(_tiled, max_size=_side_within(_TILE_BUDGET, grids))
-    layers = [_layer(p, known.get(p.layer), places[p.layer], coloured, tiled) for p in pictures]
-    return (
-        "<h2>Layer by layer</h2>\n"
-        '<p class="note">Matrices are coloured from their 1st percentile, dark, to their 99th, bright. '
-        "Spectra begin at 1. Filters and eigenvectors are each shown at full contrast. The effective rank is "
-        "the exponential of the entropy of a spectrum scaled to sum one: so many directions of equal weight "
-        "would be as spread out.</p>\n" + _index(places, known) + "\n".join(layers)
-    )
-
-
-def _index(places: Mapping[str, str], known: Mapping[str, AnsatzRow]) -> str:
-    """List the layers, to jump to, where there are more than a few."""
-    if len(places) < 5:
-        return ""
-    links = (f'<a href="#{place}">{escape(layer)}</a>' for layer, place in places.items())
-    drawn = sum(row.measured for row in known.values())
-    which = f"{len(places)} of {drawn} measured layers: " if drawn > len(places) else ""
-    return f'<p class="index note">{which}{" ".join(links)}</p>\n'
+    return [_layer(p, known.get(p.layer), coloured, tiled) for p in pictures]
 
 
 def _side_within(budget: int, pictures: Sequence[Tensor]) -> int:
@@ -76,27 +77,21 @@ def _drawn(pixels: Tensor, side: int) -> tuple[int, ...]:
     return (side, side) if pixels.ndim == 2 else (_MOST_TILES, 3 if pixels.shape[1] == 3 else 1, side, side)
 
 
-def _layer(
-    picture: LayerPicture, row: AnsatzRow | None, place: str, coloured: Drawing, tiled: Drawing
-) -> str:
+def _layer(picture: LayerPicture, row: AnsatzRow | None, coloured: Drawing, tiled: Drawing) -> Layer:
     power = row.power if row else math.nan
     plain = power == 1 or not math.isfinite(power)
     agop = "AGOP" if plain else f"AGOP to the power {power:g}"
     short = "AGOP" if plain else f"AGOP<sup>{_FRACTIONS.get(power, f'{power:g}')}</sup>"
     figures = [
-        _picture(picture.nfm, coloured, "NFM", picture.layer),
-        _picture(picture.agop, coloured, agop, picture.layer),
+        _picture(picture.nfm, coloured, "NFM"),
+        _picture(picture.agop, coloured, agop),
         _spectra(picture, agop),
-        _picture(picture.filters, tiled, "Filters", picture.layer, "whole"),
-        _picture(picture.nfm_eigenvectors, tiled, "Leading eigenvectors of the NFM", picture.layer),
-        _picture(_matched(picture), tiled, "Leading eigenvectors of the AGOP", picture.layer),
+        _picture(picture.filters, tiled, "Filters", "whole"),
+        _picture(picture.nfm_eigenvectors, tiled, "Leading eigenvectors of the NFM"),
+        _picture(_matched(picture), tiled, "Leading eigenvectors of the AGOP"),
     ]
-    words = " · ".join([*(_numbers(row) if row else []), *_ranks(picture, short)])
-    note = f'<p class="note">{words}</p>' if words else ""
-    return (
-        f'<section class="layer" id="{place}"><h3>{escape(picture.layer)}</h3>{note}'
-        f'<div class="gallery">{"".join(figures)}</div></section>'
-    )
+    words = [*(_numbers(row) if row else []), *_ranks(picture, short)]
+    return Layer(picture.layer, words, [figure for figure in figures if figure is not None])
 
 
 def _numbers(row: AnsatzRow) -> list[str]:
@@ -107,10 +102,10 @@ def _numbers(row: AnsatzRow) -> list[str]:
         f"α {show(row.alpha_fit, '.2f')}",
         f"cosine {show(row.cosine)}, null {show(row.null_mean)}",
     )
-    return [escape(number.replace(" ", "\u00a0")) for number in numbers]
+    return [number.replace(" ", "\u00a0") for number in numbers]
 
 
-def _ranks(picture: LayerPicture, agop: str) -> list[str]:
+def _ranks(picture: LayerPicture, agop: str) -> list[Markup]:
     """Effective ranks of what is drawn."""
     spectra = (("NFM", picture.nfm_spectrum), (agop, picture.agop_spectrum))
     ranks = [
@@ -118,17 +113,11 @@ def _ranks(picture: LayerPicture, agop: str) -> list[str]:
         for label, values in spectra
         if values is not None and values.numel()
     ]
-    return [f"effective\u00a0rank {', '.join(ranks)}"] if ranks else []
+    return [Markup(f"effective\u00a0rank {', '.join(ranks)}")] if ranks else []
 
 
-def _picture(pixels: Tensor | None, draw: Drawing, what: str, layer: str, size: str = "part") -> str:
-    """A picture; its layer, told by the heading to whoever sees that, is in its caption too."""
-    if pixels is None:
-        return ""
-    of_layer = escape(f" of {layer}")
-    image = f'<img src="{raster.data_uri(raster.png(draw(pixels)))}" alt="{what}{of_layer}">'
-    caption = f'<figcaption>{what}<span class="unseen">{of_layer}</span></figcaption>'
-    return f'<figure class="{size}">{image}{caption}</figure>'
+def _picture(pixels: Tensor | None, draw: Drawing, what: str, size: str = "part") -> Picture | None:
+    return None if pixels is None else Picture(what, raster.data_uri(raster.png(draw(pixels))), size)
 
 
 def _tiled(pixels: Tensor, max_size: int) -> Tensor:
@@ -145,12 +134,12 @@ def _matched(picture: LayerPicture) -> Tensor | None:
     return ours * (1 - 2 * (agreement < 0).to(ours.dtype))
 
 
-def _spectra(picture: LayerPicture, agop: str) -> str:
+def _spectra(picture: LayerPicture, agop: str) -> Markup | None:
     given = (("NFM", picture.nfm_spectrum, svg.BLUE), (agop, picture.agop_spectrum, svg.VERMILLION))
     series = [_spectrum(label, values, color) for label, values, color in given if values is not None]
     if not series:
-        return ""
-    chart = line_chart(
+        return None
+    return line_chart(
         series,
         title="Spectra",
         name=f"Spectra of {picture.layer}",
@@ -161,7 +150,6 @@ def _spectra(picture: LayerPicture, agop: str) -> str:
         width=_WIDTH,
         plot_height=230,
     )
-    return f'<figure class="whole">{chart}</figure>'
 
 
 def _spectrum(label: str, eigenvalues: Tensor, color: str) -> Series:

@@ -8,6 +8,9 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
+from typing import NamedTuple
+
+from markupsafe import Markup
 
 from nfa.ansatz.words import abbreviate, finite
 from nfa.page.axes import Axis, range_of, tick_text
@@ -93,26 +96,23 @@ def _ramp_color(position: float) -> str:
     return "#" + "".join(f"{channel:02x}" for channel in mixed)
 
 
-def figure(chart: Callable[..., str], caption: str = "", *, width: int = WIDE) -> str:
-    """Draw a chart at two widths, of which the style sheet of a page shows the one that fits the screen.
+class Figure(NamedTuple):
+    """A chart at two widths, of which the style sheet of a page shows the one that fits the screen."""
 
-    Args:
-        chart: takes a ``width``.
-        caption: HTML below it.
-        width: for screens that are no phones.
-    """
-    words = f"<figcaption>{caption}</figcaption>" if caption else ""
-    return (
-        f'<figure class="chart"><div class="wide">{chart(width=width)}</div>'
-        f'<div class="narrow">{chart(width=PHONE)}</div>{words}</figure>'
-    )
+    wide: Markup
+    narrow: Markup
 
 
-def key(series: Series) -> str:
+def figure(chart: Callable[..., Markup], *, width: int = WIDE) -> Figure:
+    """Draw a chart, which takes a ``width``, for phones and for wider screens."""
+    return Figure(chart(width=width), chart(width=PHONE))
+
+
+def key(series: Series) -> Markup:
     """Draw the marker of a series alone, for a table beside the charts."""
     drawn = _markers([marker(series.shape, 8, 8, _SHAPE_RADIUS)], series)
     looks = f'class="key" style="color:{series.color}"'
-    return f'<svg {looks} viewBox="0 0 16 16" aria-hidden="true">{drawn}</svg>'
+    return Markup(f'<svg {looks} viewBox="0 0 16 16" aria-hidden="true">{drawn}</svg>')
 
 
 # -- layout ----------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ def line_chart(
     named: bool = False,
     width: int = WIDE,
     plot_height: int = 240,
-) -> str:
+) -> Markup:
     """Draw lines over shaded bands, with a legend, ticks, and a tooltip on every point.
 
     Series without a single value to draw are left out; a chart without any says so.
@@ -207,7 +207,7 @@ def line_chart(
     if not drawn:
         middle = (plot.x.start + plot.x.stop) / 2
         body.append(_text(middle, top + plot_height / 2, "nothing to draw", anchor="middle", muted=True))
-    return (
+    return Markup(
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {bottom + 24:.0f}" role="img" '
         f'aria-label="{escape(name or title)}" font-family="system-ui, sans-serif" font-size="{_FONT}" '
         f'fill="currentColor">{"".join(body)}</svg>'

@@ -1,73 +1,110 @@
-"""The table of all numbers of a page, which sorts and filters."""
+"""The tables of a page: their cells, and the one of all numbers, which sorts and filters."""
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from nfa.ansatz.row import CHANCE, CLEAR, TRAIN_COLUMNS, VERDICTS, AnsatzRow
 from nfa.ansatz.words import alignment_words, finite, show
-from nfa.page.assets import NUMBER_COLUMNS, TEXT_COLUMNS
-from nfa.page.text import escape
 
 _LONG = 12  # rows beyond which there is something to filter
 _ALWAYS = ("in_features", "out_features", "alignment", "z", "cosine")
+TEXT_COLUMNS = ("layer", "kind", "verdict")
+# column of the table: heading, format, explanation
+NUMBER_COLUMNS = {
+    "epoch": ("epoch", "g", "epochs trained when measured"),
+    "in_features": ("in", "d", "length of the vectors the map acts on, per group"),
+    "out_features": ("out", "d", "outputs of the map, all groups together"),
+    "groups": ("groups", "d", "independent blocks of the map"),
+    "power": ("power", "g", "exponent of the AGOP in cosine, pearson, offdiag and the nulls"),
+    "alignment": ("alignment", "+.3f", "cosine of the traceless parts of C and WWᵀ, ± its standard error"),
+    "z": ("z", ".1f", "alignment over its standard deviation by chance"),
+    "alpha_fit": ("α fit", ".2f", "fitted exponent of the ansatz"),
+    "alpha_r": ("α r", "+.2f", "correlation of that fit"),
+    "cosine": ("cosine", ".3f", "cosine of NFM and AGOP to the power"),
+    "null_mean": ("null", ".3f", "mean cosine with C rotated at random"),
+    "null_std": ("null sd", ".3f", "its standard deviation"),
+    "null_isotropic": ("isotropic", ".3f", "cosine with C the identity"),
+    "pearson": ("pearson", ".3f", "Pearson correlation of the entries"),
+    "offdiag": ("off-diag", ".3f", "Pearson correlation of the off-diagonal entries"),
+    "cnfc": ("C-NFC", ".3f", "cosine of ΔWᵀΔW with ΔWᵀCΔW, ΔW the change since initialisation"),
+    "alignment_stderr": ("align. error", ".2g", "standard error of the alignment"),
+    "drift": ("drift", ".2g", "change of the cosine when the samples are halved"),
+    "init_nfm_cosine": ("NFM vs init", ".3f", "cosine of the NFM with the one at initialisation"),
+    "init_cosine": ("init cosine", ".3f", "cosine at initialisation"),
+    "init_alignment": ("init alignment", "+.3f", "alignment at initialisation"),
+    "stderr": ("std. error", ".2g", "standard error of the cosine"),
+}
 
 
-def table_section(rows: Sequence[AnsatzRow], places: Mapping[str, str]) -> str:
-    """Lay out all numbers, a row a layer.
+@dataclass(frozen=True)
+class Number:
+    """A cell that shows ``text`` and is sorted by ``value``.
 
-    Args:
-        rows: one a layer.
-        places: for layers with pictures the anchor of these in the page.
+    Attributes:
+        value: NaN comes last.
+        text: what is shown.
+        kind: class of the cell.
+        remark: a second line.
+        remark_kind: its class.
     """
+
+    value: float
+    text: str
+    kind: str = ""
+    remark: str = ""
+    remark_kind: str = ""
+
+    @property
+    def exact(self) -> str:
+        """The value to be sorted by, empty where it is undefined."""
+        return f"{self.value:.7g}" if math.isfinite(self.value) else ""
+
+
+@dataclass(frozen=True)
+class Heading:
+    """The heading of a column, with its explanation and its class."""
+
+    label: str
+    explanation: str = ""
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """All numbers.
+
+    Attributes:
+        headings: after the one that counts the layers.
+        rows: with their cells behind the name of the layer.
+        left_out: headings of columns that would hold nothing.
+        verdicts: how many layers have each, where the table is long enough to filter it.
+    """
+
+    headings: Sequence[Heading]
+    rows: Sequence[tuple[AnsatzRow, Sequence[str | Number]]]
+    left_out: Sequence[str]
+    verdicts: dict[str, int]
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether a standard error is behind some alignment."""
+        return any(math.isfinite(row.alignment_stderr) for row, _ in self.rows)
+
+
+def table_of(rows: Sequence[AnsatzRow]) -> Table:
+    """Lay out all numbers, a row a layer."""
     columns, left_out = _columns(rows)
-    heads = head("#", "order of depth") + "".join(map(_head, columns))
-    body = "\n".join(_row(i, row, columns, places) for i, row in enumerate(rows, start=1))
-    long = len(rows) > _LONG
-    errors = any(math.isfinite(row.alignment_stderr) for row in rows)
-    spread = " Behind an alignment, ± is its standard error." if errors else ""
-    omitted = f" Not measured here: {', '.join(left_out)}." if left_out and rows else ""
-    return (
-        "<h2>All numbers</h2>\n"
-        f'<p class="note">A heading sorts by its column. Bold z: beyond {CLEAR:g}; grey: within chance, '
-        f"trivial, or skipped.{spread}{omitted}</p>\n{_filter(rows) if long else ''}"
-        + region("All numbers", heads, body, kind="long" if long else "")
-    )
+    cells = [(row, [_cell(row, column) for column in columns[1:]]) for row in rows]
+    counts = Counter(row.verdict for row in rows) if len(rows) > _LONG else {}
+    verdicts = {verdict: counts[verdict] for verdict in VERDICTS if verdict in counts}
+    return Table(list(map(_heading, columns)), cells, left_out if rows else [], verdicts)
 
 
-def region(label: str, heads: str, body: str, *, kind: str = "") -> str:
-    """A table that scrolls on its own, by touch and by keyboard.
-
-    Args:
-        label: its name for screen readers.
-        heads: ``<th>`` elements.
-        body: ``<tr>`` elements.
-        kind: further classes.
-    """
-    return (
-        f'<div class="scroll{" " + kind if kind else ""}" tabindex="0" role="region" '
-        f'aria-label="{escape(label)}"><table class="sortable"><thead><tr>{heads}</tr></thead>\n'
-        f"<tbody>{body}</tbody></table></div>"
-    )
-
-
-def head(label: str, explanation: str = "", *, kind: str = "") -> str:
-    """The heading of a column, which sorts by it; of the kinds ``text`` and ``name``, or of numbers."""
-    looks = f' class="{kind}"' if kind else ""
-    title = f' title="{escape(explanation)}"' if explanation else ""
-    return f'<th scope="col"{looks}><button type="button"{title}>{escape(label)}</button></th>'
-
-
-def shown(value: float, spec: str = ".3f") -> str:
+def minus(value: float, spec: str = ".3f") -> str:
     """Format a number, with the sign that typography has for minus; an undefined one is a dash."""
     return show(value, spec).replace("-", "\u2212")
-
-
-def number(value: float, text: str, kind: str = "") -> str:
-    """A cell that shows ``text`` and is sorted by ``value``; last where that is undefined."""
-    exact = f"{value:.7g}" if math.isfinite(value) else ""
-    looks = f' class="{kind}"' if kind else ""
-    return f'<td{looks} data-v="{exact}">{text}</td>'
 
 
 def _columns(rows: Sequence[AnsatzRow]) -> tuple[list[str], list[str]]:
@@ -86,47 +123,21 @@ def _columns(rows: Sequence[AnsatzRow]) -> tuple[list[str], list[str]]:
     return columns, left_out
 
 
-def _filter(rows: Sequence[AnsatzRow]) -> str:
-    counts = Counter(row.verdict for row in rows)
-    options = "".join(
-        f'<option value="{verdict}">{verdict} ({counts[verdict]})</option>'
-        for verdict in VERDICTS
-        if counts[verdict]
-    )
-    return (  # shown by the script, without which it would do nothing
-        '<div class="filter" role="search" hidden><input type="search" aria-label="Filter by layer or kind" '
-        'placeholder="Filter: words of layer, kind, reason" spellcheck="false" autocomplete="off">'
-        f'<select aria-label="Filter by verdict"><option value="">all verdicts</option>{options}</select>'
-        f"<output>{len(rows)} of {len(rows)}</output></div>\n"
-    )
-
-
-def _head(column: str) -> str:
+def _heading(column: str) -> Heading:
     if column in TEXT_COLUMNS:
-        return head(column, kind="text name" if column == "layer" else "text")
+        return Heading(column, kind="text name" if column == "layer" else "text")
     label, _, explanation = NUMBER_COLUMNS[column]
-    return head(label, explanation)
+    return Heading(label, explanation)
 
 
-def _row(number: int, row: AnsatzRow, columns: Iterable[str], places: Mapping[str, str]) -> str:
-    kind = "" if row.measured else f' class="{row.verdict}"'
-    cells = "".join(_cell(row, column, places) for column in columns)
-    return f"<tr{kind}><td>{number}</td>{cells}</tr>"
-
-
-def _cell(row: AnsatzRow, column: str, places: Mapping[str, str]) -> str:
+def _cell(row: AnsatzRow, column: str) -> str | Number:
     value = getattr(row, column)
-    if column == "layer":
-        name = escape(value)
-        linked = f'<a href="#{places[value]}" title="its pictures">{name}</a>' if value in places else name
-        reason = f"<small>{escape(row.status)}</small>" if row.skipped else ""
-        return f'<th scope="row" class="text name">{linked}{reason}</th>'
     if column in TEXT_COLUMNS:
-        return f'<td class="text">{escape(value)}</td>'
+        return value
     if column == "alignment":
-        return number(value, alignment_words(row))
+        return Number(value, alignment_words(row))
     emphasis = _emphasis(value) if column == "z" and math.isfinite(value) else ""
-    return number(value, show(value, NUMBER_COLUMNS[column][1]), emphasis)
+    return Number(value, show(value, NUMBER_COLUMNS[column][1]), emphasis)
 
 
 def _emphasis(z: float) -> str:

@@ -14,10 +14,15 @@ def unbroken(text: str) -> str:
     return text
 
 
-def escape(text: str) -> str:
-    """Text for the inside of an element or a quoted attribute.
+def shown(text: str) -> str:
+    """Text in which all is to be seen.
 
     What a browser would not show, or would act on like a mark of direction, is written out; newlines and
     spaces that do not break stay.
     """
-    return html.escape(one_line(text, keep="\n\u00a0"))
+    return text if text.isprintable() else one_line(text, keep="\n\u00a0")
+
+
+def escape(text: str) -> str:
+    """Text, all of it to be seen, for the inside of an element or a quoted attribute."""
+    return html.escape(shown(text))

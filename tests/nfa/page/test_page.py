@@ -6,12 +6,14 @@ from html.parser import HTMLParser
 
 import pytest
 import torch
+from jinja2 import UndefinedError
 
 from nfa.ansatz.pictures import LayerPicture
 from nfa.ansatz.row import TRAIN_COLUMNS
 from nfa.page import write_html
-from nfa.page.assets import NUMBER_COLUMNS, TEXT_COLUMNS
 from nfa.page.raster import data_uri
+from nfa.page.table import NUMBER_COLUMNS, TEXT_COLUMNS
+from nfa.page.template import render
 from tests.nfa.example_rows import MEASURED, SKIPPED, TRIVIAL, UNDEFINED, network, transformer
 
 
@@ -208,6 +210,30 @@ def test_page_escapes_everything(tmp_path, evil):
     assert evil in parsed.words
 
 
+def test_page_writes_out_what_would_not_show(tmp_path):
+    hidden = "a\u202eb\x1bc\u200bd"
+    row = replace(MEASURED, layer=hidden, kind=hidden, epoch=1.0)
+    parsed = page(
+        tmp_path / "a.html",
+        title=hidden,
+        rows=[row, replace(SKIPPED, status="skipped: " + hidden), *transformer(2)],
+        history=[row, replace(row, epoch=2.0)],
+        curves={hidden: [(0, 1.0)]},
+        pictures=[picture(hidden, 4)],
+        meta={hidden: {hidden: {hidden: [hidden]}}},
+        notes=[f"{hidden}: {hidden}", hidden],
+    )
+    text = (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert not set("\u202e\x1b\u200b") & set(text)
+    assert sum(r"a\u202eb\x1bc\u200bd" in words for words in parsed.words) > 10
+    assert sum(r"a\u202eb\x1bc\u200bd" in str(value) for _, a in parsed.tags for value in a.values()) > 5
+
+
+def test_template_asks_for_all_it_shows():
+    with pytest.raises(UndefinedError, match="'sentence' is undefined"):
+        render("measurement.html", title="T", partial=False)
+
+
 @pytest.mark.parametrize(
     "rows", [[], [SKIPPED], [UNDEFINED], [MEASURED]], ids=["none", "skipped", "nan", "one"]
 )
@@ -254,7 +280,7 @@ def test_names_on_a_page_are_each_of_one_thing(tmp_path):
     for part in ("*.conv1", "*.conv2", "(other)"):
         assert part in legends  # a part is not called like a layer
         assert f"{part}</th>" in text
-    captions = [re.sub("<.*?>", "", c) for c in re.findall(r"<figcaption>(.*?)</figcaption>", text)]
+    captions = [re.sub("<.*?>", "", c) for c in re.findall(r"<figcaption>(.*?)</figcaption>", text, re.S)]
     shown = re.sub(
         r'<div class="narrow">.*?</svg></div>', "", text, flags=re.S
     )  # each chart is there at two widths
