@@ -173,6 +173,7 @@ class RunFolder(FinalNetwork):
             "fit_seconds": round(self.fit_seconds, 3),
             **self._memory(monitor),
             **pl_module.facts,
+            **_importances(trainer, pl_module),
             **_ansatz_summary(monitor),
             **versions(),
         }
@@ -208,6 +209,7 @@ class RunFolder(FinalNetwork):
             history=monitor.history if measured else (),
             curves=curves,
             pictures=monitor.drawn if measured else (),
+            notes=self._notes(),
             meta={
                 "command": self.command,
                 **self.summary,
@@ -216,6 +218,14 @@ class RunFolder(FinalNetwork):
                 "data": trainer.datamodule.summary(),
             },
         )
+
+    def _notes(self) -> list[str]:
+        found = self.summary.get("importances")
+        if found is None:
+            return []
+        from nfa.inputs.tables.importances import importances_sentence
+
+        return [importances_sentence(found)]
 
     def _write_metrics(self, trainer: pl.Trainer) -> None:
         if not trainer.is_global_zero:
@@ -261,6 +271,16 @@ def versions() -> dict[str, str]:
 def _measuring_seconds(trainer: pl.Trainer) -> float:
     monitor = find_monitor(trainer)
     return monitor.seconds if monitor else 0.0
+
+
+def _importances(trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+    """Of the columns of a table, for a kernel machine."""
+    if getattr(trainer.datamodule, "table_encoder", None) is None:
+        return {}
+    from nfa.inputs.tables.importances import importances
+
+    found = importances(pl_module.network, trainer.datamodule.table_encoder)
+    return {} if found is None else {"importances": {k: round(v, 6) for k, v in found.items()}}
 
 
 def _ansatz_summary(monitor: AnsatzMonitor | None) -> dict[str, Any]:

@@ -158,7 +158,9 @@ def run_nfa(arguments, capsys):
     captured = capsys.readouterr()
     if not check_end(arguments, code, captured.err):
         return
-    if "--out" in arguments:
+    if arguments[0] == "predict":
+        assert Path(arguments[arguments.index("--out") + 1]).read_text().count("\n") > 1
+    elif "--out" in arguments:
         written = {path.suffix for path in Path(arguments[arguments.index("--out") + 1]).iterdir()}
         assert written >= {".csv", ".html"}
     else:

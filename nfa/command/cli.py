@@ -94,6 +94,16 @@ def _parser() -> argparse.ArgumentParser:
         epilog="examples:\n  nfa compare runs/* --out comparison\n  nfa compare runs/my_sweep --out compared",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ))  # fmt: skip
+    _add_predict(commands.add_parser(
+        "predict",
+        help="predict the rows of a new table with a finished run of train.py on a table",
+        description="Predict the rows of a new table with a finished run of train.py on a table. Writes a "
+        "CSV file with a row each, and for classes a column of probabilities each. Columns come in any "
+        "order; a text that the training rows did not have is none of theirs, and gaps are filled as in "
+        "training.",
+        epilog="example:\n  nfa predict runs/my_run --data new.csv --out predictions.csv",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ))  # fmt: skip
     listing = commands.add_parser("list", help="list the networks that the installed zoos offer")
     listing.add_argument("pattern", nargs="?", default="*", help='glob or word, such as "resnet*"')
     listing.set_defaults(run=_list)
@@ -185,6 +195,21 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--wandb", metavar="PROJECT", help="also log to Weights & Biases")
     parser.add_argument("--group", metavar="NAME", help="W&B group of the comparison, like that of the runs")
     parser.set_defaults(run=_compare)
+
+
+def _add_predict(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_dir", metavar="RUN", help="folder of a run, or its checkpoint")
+    parser.add_argument(
+        "--data", required=True, help="table: CSV and its kin, Parquet or Excel, with a row each"
+    )
+    parser.add_argument("--out", required=True, metavar="FILE", help="CSV file for the predictions")
+    parser.set_defaults(run=_predict)
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from nfa.command.predict_command import run
+
+    return run(options)
 
 
 def _compare(options: argparse.Namespace) -> int:

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nfa.machines.leave_one_out import leave_one_out
+from nfa.machines.network import DeepNetwork, KernelNetwork
+
 _HALVINGS = 100
 _DOUBLINGS = 200
 
@@ -46,6 +49,22 @@ class Calibration:
         beta = _root(slope)
         distances = ((S * beta).softmax(1) - own).square().sum(1) / (2 if S.shape[1] == 2 else 1)
         return cls(beta, float(distances @ w / w.sum()), source)
+
+    @classmethod
+    def of_network(cls, network: KernelNetwork | DeepNetwork) -> "Calibration":
+        """Fit to the scores that the points a machine on points was fitted to have without themselves.
+
+        Their classes are known from the fit: ``K a + ridge a`` are its targets.
+
+        Raises:
+            NfaError: there is no room for these scores.
+        """
+        p, ridge = network.predictor(), float(network.tail.ridge)
+        with torch.no_grad():
+            Y = p.at(p.centers) + ridge * p.coefficients.to(p.centers)
+            Y = Y if p.intercept is None else Y.double() + p.intercept
+        (scores,) = leave_one_out(p, Y, [ridge])
+        return cls.of(scores, Y.argmax(1), "leave-one-out scores")
 
     def probabilities(self, scores: Tensor) -> Tensor:
         """(n, c), each row of the sum 1."""

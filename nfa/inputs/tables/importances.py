@@ -1,9 +1,12 @@
-"""What is known of each input of a network, added up by the column of the table that it was made of."""
+"""How much a kernel machine looks at each column of a table: the diagonal of M, added up by column."""
 
 from collections.abc import Sequence
 
+from torch import nn
+
 from nfa.errors import NfaError
 from nfa.inputs.tables.encoder import TableEncoder
+from nfa.machines.network import DeepNetwork, KernelNetwork
 
 
 def by_column(encoder: TableEncoder, values: Sequence[float]) -> dict[str, float]:
@@ -24,3 +27,25 @@ def by_column(encoder: TableEncoder, values: Sequence[float]) -> dict[str, float
         sums[column.name] = float(sum(values[start:end]))
         start = end
     return sums | dict.fromkeys(encoder.dropped, 0.0)
+
+
+def importances(network: nn.Module, encoder: TableEncoder) -> dict[str, float] | None:
+    """Columns and their importances, the largest first, of the network of a machine on encoded rows.
+
+    Of a deep one it is the M of the first layer, which the inputs come into. None for any other network.
+    """
+    if isinstance(network, DeepNetwork):
+        weight = network.layers[0].feature_map.weight
+    elif isinstance(network, KernelNetwork):
+        weight = network.feature_map.weight
+    else:
+        return None
+    sums = by_column(encoder, weight.detach().double().square().sum(0).tolist())
+    return dict(sorted(sums.items(), key=lambda item: -item[1]))
+
+
+def importances_sentence(found: dict[str, float], most: int = 8) -> str:
+    """The largest ones, for the reader of a report."""
+    shown = ", ".join(f"{name} {value:.3g}" for name, value in list(found.items())[:most])
+    more = f", … ({len(found)} columns)" if len(found) > most else ""
+    return f"Importances: by column, the diagonal of M, one-hot inputs added up: {shown}{more}"

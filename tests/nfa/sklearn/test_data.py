@@ -1,5 +1,7 @@
 """What people have their data in: arrays, lists, DataFrames, texts, tensors; and what is refused."""
 
+import subprocess
+import sys
 from datetime import date
 
 import numpy as np
@@ -185,3 +187,17 @@ def test_sums_by_column():
     assert sums == {"size": 2.0, "colour": 3.0, "shop": 2.0, "open": 2.0, "same": 0.0}
     with pytest.raises(nfa.NfaError, match="one an input"):
         by_column(encoder, [1.0])
+
+
+def test_without_scikit_learn():
+    code = (
+        "import sys; sys.modules['sklearn'] = None\n"
+        "import nfa\n"
+        "try:\n"
+        "    import nfa.sklearn\n"
+        "except nfa.NfaError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("nfa.sklearn needs scikit-learn 1.6 or later")
+    assert 'pip install "neural-feature-ansatz[sklearn]"' in done.stdout
