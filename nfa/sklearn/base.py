@@ -37,6 +37,7 @@ class RFMEstimator(BaseEstimator):
     """
 
     cv: Any
+    criterion: str
     random_state: Any
     kernel_options: Any
     options: ClassVar[tuple[str, ...]] = tuple(OPTIONS)
@@ -126,6 +127,8 @@ class RFMEstimator(BaseEstimator):
         given |= self.kernel_options or {}
         given |= {"seed": self._seed()} | ({} if rounds is None else {"rounds": rounds})
         machine = RFM(**given)
+        if not self._is_classifier and machine.stack[0].criterion != "mse":
+            raise NfaError(f"criterion={self.criterion!r} needs labels of classes: choose 'mse'")
         if alone:
             machine.stack = tuple(replace(layer, leave_one_out=True) for layer in machine.stack)
         return machine

@@ -112,6 +112,8 @@ def test_options_are_looked_at_when_it_is_fitted():
         RFMRegressor(kernel="lapalce").fit(X, y)
     with pytest.raises(nfa.NfaError, match="both choose the round"):
         RFMRegressor(cv=3).fit(X, y, X_val=X, y_val=y)
+    with pytest.raises(nfa.NfaError, match="needs labels of classes"):
+        RFMRegressor(criterion="accuracy", cv=3).fit(X, y)
     with pytest.raises(nfa.NfaError, match="give both"):
         RFMRegressor().fit(X, y, X_val=X)
 
