@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nfa.checks import choice
 from nfa.errors import NfaError
 from nfa.kernels.spans import spans
 
@@ -57,10 +58,8 @@ class ClassMeans:
 
     def nc1(self, divisor: str = "n") -> float:
         """See `nc1`."""
-        if divisor not in DIVISORS:
-            raise NfaError(f"the divisor must be one of {', '.join(DIVISORS)}, got {divisor!r}")
         C = len(self.centered)
-        within = self.within / (self.samples * (C if divisor == "Cn" else 1))
+        within = self.within / (self.samples * (C if choice("divisor", divisor, DIVISORS) == "Cn" else 1))
         between = float(self.centered.square().sum()) / C
         if between == 0:
             return math.inf if within > 0 else math.nan

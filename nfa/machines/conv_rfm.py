@@ -9,7 +9,7 @@ from nfa.checks import whole_or_none
 from nfa.kernels.conv import ConvKernel
 from nfa.machines.layer import Layer
 from nfa.machines.machine import Machine
-from nfa.machines.options import checked, chosen, update_of
+from nfa.machines.options import chosen, update_of
 from nfa.machines.patches import Patches
 from nfa.machines.system import Solver
 
@@ -86,9 +86,6 @@ class ConvRFM(Machine):
         """T, (D, D) in the dtype of the data."""
         return self.predictor.weight
 
-    def _options(self) -> dict[str, Any]:
-        return conv_options(self.defaults, self.stack[0]) | {"patience": self.patience, "refit": self.refit}
-
 
 def conv_layer(options: Mapping[str, Any]) -> Layer:
     """A layer on patches with these options of a machine."""
@@ -96,9 +93,3 @@ def conv_layer(options: Mapping[str, Any]) -> Layer:
     update = update_of({**options, "agop_samples": images})
     kernel, solver = Patches(chosen(ConvKernel, options)), chosen(Solver, options)
     return chosen(Layer, options, kernel=kernel, update=update, solver=solver)
-
-
-def conv_options(defaults: Mapping[str, Any], layer: Layer) -> dict[str, Any]:
-    """The options of a layer on patches, plain values."""
-    found = checked(defaults, layer, layer.update, layer.solver, layer.kernel.function)
-    return found | {"agop_images": getattr(layer.update, "agop_samples", None), "learn": layer.update.name}

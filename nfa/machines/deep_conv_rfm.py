@@ -7,10 +7,9 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from nfa.checks import whole
-from nfa.machines.conv_rfm import conv_layer, conv_options
+from nfa.machines.conv_rfm import conv_layer
 from nfa.machines.layer import Layer
 from nfa.machines.layered import LayeredMachine
-from nfa.machines.options import checked
 from nfa.machines.patches import Patches
 from nfa.machines.random_filters import ConvFeatures
 
@@ -86,12 +85,10 @@ class DeepConvRFM(LayeredMachine):
     @staticmethod
     def layers_of(options: Mapping[str, Any]) -> tuple[Layer, ...]:
         """Each with a kernel of one convolution less than the one before, but at least one."""
-        layer, count = conv_layer(options), options["layers"]
-        return stacked(layer, filters_of(options), layer.kernel.function.depth if count is None else count)
-
-    def _own(self, options: Mapping[str, Any]) -> None:
-        super()._own(options)
-        self.filters = filters_of(options)
+        layer, o = conv_layer(options), options
+        padding = o["padding"] if o["conv_padding"] is None else o["conv_padding"]
+        lift = ConvFeatures(o["width"], o["activation"], padding, o["conv_stride"], o["pool"])
+        return stacked(layer, lift, layer.kernel.function.depth if o["layers"] is None else o["layers"])
 
     def features(self, X: Tensor, layer: int) -> Tensor:
         """The images that come into a layer, (n, c, h, w).
@@ -101,31 +98,12 @@ class DeepConvRFM(LayeredMachine):
         """
         return self._before(X, self._known_layer(layer))
 
-    def _options(self) -> dict[str, Any]:
-        found = conv_options(self.defaults, self.stack[0]) | checked(_OF_FILTERS, self.filters)
-        own = {
-            "conv_padding": self.filters.padding,
-            "conv_stride": self.filters.stride,
-            "layers": len(self.stack),
-        }
-        return found | own | {"select": self.select}
-
     def _written_shape(self) -> tuple[int, ...]:
         return self._shape
 
     def _read_shape(self, shape: Any) -> tuple[int, ...]:
         c, h, w = (whole("a side of its images", side, 1) for side in shape)
         return c, h, w
-
-
-_OF_FILTERS = ("width", "activation", "pool")
-
-
-def filters_of(options: Mapping[str, Any]) -> ConvFeatures:
-    """What the layers hand on."""
-    o = options
-    padding = o["padding"] if o["conv_padding"] is None else o["conv_padding"]
-    return ConvFeatures(o["width"], o["activation"], padding, o["conv_stride"], o["pool"])
 
 
 def conv_layers(layers: int, kernel: Patches, lift: ConvFeatures, **options: Any) -> tuple[Layer, ...]:

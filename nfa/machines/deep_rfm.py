@@ -9,7 +9,7 @@ from torch import Tensor
 from nfa.checks import choice, whole
 from nfa.machines.layer import Layer
 from nfa.machines.layered import LayeredMachine
-from nfa.machines.options import checked, chosen, kernel_of, update_of
+from nfa.machines.options import chosen, kernel_of, update_of
 from nfa.machines.points import Points
 from nfa.machines.random_features import RandomFeatures
 from nfa.machines.system import Solver
@@ -110,17 +110,6 @@ class DeepRFM(LayeredMachine):
     def _columns(self, targets: TargetCode, y: Any, like: Tensor) -> Tensor:
         Y = super()._columns(targets, y, like)
         return 2 * Y - 1 if targets.classes and self.labels == "signed" else Y
-
-    def _options(self) -> dict[str, Any]:
-        layer = self.stack[0]
-        found = checked(self.defaults, layer, layer.update, layer.solver, layer.lift, layer.kernel)
-        own = {
-            "depth": len(self.stack),
-            "labels": self.labels,
-            "select": self.select,
-            "learn": layer.update.name,
-        }
-        return layer.kernel.kernel_options | found | own
 
     def _written_shape(self) -> int:
         return self._shape[0]

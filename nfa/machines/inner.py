@@ -49,9 +49,9 @@ class InnerProduct(Points):
         settle(self, kernel=choice("kernel", self.kernel, tuple(FUNCTIONS)))
 
     @property
-    def kernel_options(self) -> dict[str, Any]:
-        """None."""
-        return {}
+    def options(self) -> dict[str, Any]:
+        """The name."""
+        return {"kernel": self.kernel}
 
     @property
     def value(self) -> Function:

@@ -35,6 +35,11 @@ class Kernel(ABC):
     tells: ClassVar[str] = "solving"
 
     @property
+    @abstractmethod
+    def options(self) -> dict[str, Any]:
+        """Its own, as a machine takes them: plain values."""
+
+    @property
     def chooses(self) -> bool:
         """Whether validation data are needed to choose among several of these."""
         return False

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nfa.checks import choice
 from nfa.errors import NfaError
 from nfa.kernels.profiles import RadialKernel
 from nfa.kernels.spans import spans
@@ -85,8 +86,8 @@ def kernel_agop(
     Raises:
         NfaError: unknown centering or route, or an AGOP that is not finite.
     """
-    _check("centering", centering, CENTERINGS)
-    _check("route", route, ROUTES)
+    choice("centering", centering, CENTERINGS)
+    choice("route", route, ROUTES)
     m, n = slope.shape
     slope, D = _weighted(slope, weights, 1.0 if weights is None else float(weights.sum()) / m)
     Z, s = centers, slope @ coefficients
@@ -115,7 +116,7 @@ def blockwise_agop(
     rows: int,
 ) -> KernelAgop:
     """`kernel_agop` class by class, with K' of so many ``rows`` at a time: no n × n matrix is held."""
-    _check("centering", centering, CENTERINGS)
+    choice("centering", centering, CENTERINGS)
     n, k = centers.shape
     Z, a = centers, coefficients
     index = torch.arange(n, device=Z.device) if points is None else points
@@ -302,8 +303,3 @@ def _finite(A: Tensor) -> Tensor:
     if not bool(torch.isfinite(A.sum())):
         raise NfaError("the AGOP is not finite: the coefficients are too large, raise the ridge")
     return A
-
-
-def _check(what: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise NfaError(f"{what} must be one of {', '.join(known)}, got {value!r}")

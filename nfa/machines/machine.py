@@ -17,7 +17,7 @@ from nfa.kernels import exact_products
 from nfa.machines.layer import Layer, Pair
 from nfa.machines.loop import FAILURES, Steps
 from nfa.machines.network import KernelNetwork
-from nfa.machines.options import bound, signature_of
+from nfa.machines.options import bound, held, signature_of
 from nfa.machines.predictor import Predictor
 from nfa.machines.progress import Progress
 from nfa.machines.reached import Round, RoundFailedWarning
@@ -56,7 +56,7 @@ class Machine(ABC):
             cls.__signature__ = signature_of(cls.defaults, cls.positional)
 
     def __init__(self, *values: Any, **options: Any):
-        found = bound(type(self), values, options)
+        self._given = found = bound(type(self), values, options)
         self.stack = self.layers_of(found)
         self.device = device_of_name(found["device"])
         self._own(found)
@@ -73,9 +73,9 @@ class Machine(ABC):
             NfaError: one is out of range.
         """
 
-    @abstractmethod
     def _options(self) -> dict[str, Any]:
         """The options that a file keeps, plain values."""
+        return held(self._given, self.stack[0])
 
     def _own(self, options: Mapping[str, Any]) -> None:
         """Take the options that no layer has."""

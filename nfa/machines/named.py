@@ -64,16 +64,16 @@ def deep_conv_network(
 
 def described(layers: Sequence[Layer], shape: Sequence[int], outputs: int, *, deep: bool) -> dict[str, Any]:
     """What builds the network of these layers anew: a name of a function here, and plain arguments."""
-    first, options = layers[0], {}
+    first, options = layers[0], layers[0].kernel.options
     if isinstance(first.kernel, Points):
-        kind, options = "radial", first.kernel.kernel_options
-        found = {"kernel": first.kernel.kernel, "in_features": shape[0], "outputs": outputs}
-        own = {"depth": len(layers), "unit_norm": first.unit_norm}
+        kind, own = "radial", {"depth": len(layers), "unit_norm": first.unit_norm}
+        found = {name: value for name, value in options.items() if name != "bandwidth"}
+        found |= {"in_features": shape[0], "outputs": outputs}
     else:
         kind, own = "conv", {"layers": len(layers)}
-        found = {"kernel": asdict(first.kernel.function), "shape": list(shape), "outputs": outputs}
+        found = {"kernel": options, "shape": list(shape), "outputs": outputs}
     if deep:
         lift = first.lift or ConvFeatures()
         found |= own | {"features": asdict(lift), "seed": first.solver.seed}
     name = f"deep_{kind}_network" if deep else f"{kind}_network"
-    return {"_target_": f"{__name__}.{name}", **found, **options}
+    return {"_target_": f"{__name__}.{name}", **found}

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
 
-from nfa.checks import choice, known_options
+from nfa.checks import choice, known_options, plain
 from nfa.errors import NfaError
 from nfa.kernels import option_names
 from nfa.machines.inner import FUNCTIONS, InnerProduct
+from nfa.machines.layer import Layer
 from nfa.machines.points import Points
 from nfa.machines.radial import Radial
 from nfa.machines.update import UPDATES, Update
@@ -73,13 +74,15 @@ def kernel_of(machine: type, options: Mapping[str, Any]) -> Points:
 
 
 def update_of(options: Mapping[str, Any]) -> Update:
-    """The update of the name ``learn``."""
-    return chosen(UPDATES[choice("learn", options["learn"], tuple(UPDATES))], options)
+    """The update of the name ``learn``; the options of the others are checked as well."""
+    updates = {name: chosen(update, options) for name, update in UPDATES.items()}
+    return updates[choice("learn", options["learn"], updates)]
 
 
-def checked(defaults: Mapping[str, Any], *parts: Any) -> dict[str, Any]:
-    """The options that the parts of a machine hold, as these have checked them: plain values."""
-    found: dict[str, Any] = {}
-    for part in parts:
-        found |= {f.name: getattr(part, f.name) for f in fields(part) if f.name in defaults}
-    return found
+def held(given: Mapping[str, Any], layer: Layer) -> dict[str, Any]:
+    """The options of a machine as plain values: as its first layer holds them, else as they were given."""
+    found = {name: plain(value) for name, value in given.items() if name not in ("device", "kernel_options")}
+    for part in (layer.lift, layer, layer.update, layer.solver):
+        own = () if part is None else fields(part)
+        found |= {f.name: getattr(part, f.name) for f in own if f.name in found}
+    return found | layer.kernel.options

@@ -1,7 +1,7 @@
 """Machines on images: convolutional kernels that see every patch through a metric."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -40,6 +40,11 @@ class Patches(Kernel):
     tail_name: ClassVar = "sum"
     symmetric: ClassVar = True
     tells: ClassVar = "kernel"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Those of the function."""
+        return asdict(self.function)
 
     # ---- inputs --------------------------------------------------------------------------------------------
 

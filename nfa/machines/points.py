@@ -4,28 +4,40 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
-from nfa.checks import choice
+from nfa.checks import choice, floats
+from nfa.errors import NfaError
 from nfa.kernels import Metric
 from nfa.machines.kernel import Kernel
 from nfa.machines.maps import FeatureMap
 from nfa.machines.predictor import Predictor, copies
 from nfa.machines.saved import expect
 from nfa.machines.stages import PointStage
-from nfa.machines.target_code import check_points
 
 _KINDS = {None: ("identity",), 1: ("diagonal",), 2: ("full", "factored")}  # by the dimensions of a root
 
 
 class Points(Kernel):
-    """A kernel of points (n, d), with ``kernel_options`` beside its name."""
+    """A kernel of points (n, d), which has a name."""
 
     weighs: ClassVar = True
 
     def checked(self, X: Tensor, shape: Sequence[int] | None = None) -> Tensor:
         """Points (n, d)."""
-        return check_points(X, None if shape is None else shape[0])
+        X = floats("points", X, "(n, d)")
+        if X.dim() != 2 or not X.numel():
+            hint = ": one sample is x[None]" if X.dim() == 1 and len(X) else ""
+            hint = ": flatten images with X.flatten(1)" if X.dim() > 2 else hint
+            raise NfaError(f"expected points (n, d), at least one of them, got shape {tuple(X.shape)}{hint}")
+        if shape is not None and X.shape[1:] != tuple(shape):
+            raise NfaError(f"expected points with {shape[0]} features, as in the fit, got {X.shape[1]}")
+        if not bool(torch.isfinite(X.sum())) and not bool(torch.isfinite(X).all()):
+            raise NfaError(
+                "the points have values that are not finite (NaN or infinity): remove those points"
+            )
+        return X
 
     def width(self, shape: Sequence[int]) -> int:
         """D."""

@@ -63,6 +63,11 @@ class Radial(Points):
         return value
 
     @property
+    def options(self) -> dict[str, Any]:
+        """The name, the bandwidth and those of this kernel alone."""
+        return {"kernel": self.kernel, "bandwidth": self.bandwidth, **self.kernel_options}
+
+    @property
     def bandwidths(self) -> tuple[float | str, ...]:
         """The bandwidths to choose from."""
         return as_tuple(self.bandwidth)

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from nfa.machines.layer import Layer
 from nfa.machines.machine import Machine
-from nfa.machines.options import checked, chosen, kernel_of, update_of
+from nfa.machines.options import chosen, kernel_of, update_of
 from nfa.machines.system import Solver
 
 
@@ -74,9 +74,3 @@ class RFM(Machine):
         """One."""
         kernel, solver = kernel_of(RFM, options), chosen(Solver, options)
         return (chosen(Layer, options, kernel=kernel, update=update_of(options), solver=solver),)
-
-    def _options(self) -> dict[str, Any]:
-        (layer,) = self.stack
-        found = checked(self.defaults, layer, layer.update, layer.solver, layer.kernel)
-        own = {"patience": self.patience, "refit": self.refit, "learn": layer.update.name}
-        return layer.kernel.kernel_options | found | own

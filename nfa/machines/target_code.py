@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from nfa.checks import flag, floats, settle, told, whole
+from nfa.checks import flag, settle, told, whole
 from nfa.errors import NfaError
 
 if TYPE_CHECKING:
@@ -209,21 +209,3 @@ def _checked(labels: Any, classes: int) -> tuple[Label, ...]:
         if alike and (kinds == {str} or -(2**63) <= min(labels) <= max(labels) < 2**63):
             return tuple(labels)
     raise NfaError(f"labels must be {classes} bools, integers or texts, ascending, got {told(labels)}")
-
-
-def check_points(X: Tensor, width: int | None = None) -> Tensor:
-    """Points (n, d), detached, known to be finite.
-
-    Raises:
-        NfaError: something else.
-    """
-    X = floats("points", X, "(n, d)")
-    if X.dim() != 2 or not X.numel():
-        hint = ": one sample is x[None]" if X.dim() == 1 and len(X) else ""
-        hint = ": flatten images with X.flatten(1)" if X.dim() > 2 else hint
-        raise NfaError(f"expected points (n, d), at least one of them, got shape {tuple(X.shape)}{hint}")
-    if width is not None and X.shape[1] != width:
-        raise NfaError(f"expected points with {width} features, as in the fit, got {X.shape[1]}")
-    if not bool(torch.isfinite(X.sum())) and not bool(torch.isfinite(X).all()):
-        raise NfaError("the points have values that are not finite (NaN or infinity): remove those points")
-    return X
