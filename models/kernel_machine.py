@@ -360,7 +360,7 @@ class KernelMachine(LabModule):
     def _fit_again(self, x: Tensor, y: Tensor) -> None:
         """Fit the coefficients anew with what the predictor in `network` has learned."""
         layer, best = self.targets.suited(self.stack[0]), self.network.predictor()
-        fit = layer.refit(best, float(self.network.ridge), layer.kernel.arranged(x), self.columns(y))
+        fit = layer.refit(best, float(self.network.tail.ridge), layer.kernel.arranged(x), self.columns(y))
         self.network.take_over(fit.predictor, fit.solution.ridge)
 
     def _swap(self) -> None:

@@ -98,13 +98,6 @@ class DeepConvRFM(LayeredMachine):
         """
         return self._before(X, self._known_layer(layer))
 
-    def _written_shape(self) -> tuple[int, ...]:
-        return self._shape
-
-    def _read_shape(self, shape: Any) -> tuple[int, ...]:
-        c, h, w = (whole("a side of its images", side, 1) for side in shape)
-        return c, h, w
-
 
 def conv_layers(layers: int, kernel: Patches, lift: ConvFeatures, **options: Any) -> tuple[Layer, ...]:
     """Layers with random filters; the last one hands nothing on."""

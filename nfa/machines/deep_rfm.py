@@ -111,12 +111,6 @@ class DeepRFM(LayeredMachine):
         Y = super()._columns(targets, y, like)
         return 2 * Y - 1 if targets.classes and self.labels == "signed" else Y
 
-    def _written_shape(self) -> int:
-        return self._shape[0]
-
-    def _read_shape(self, shape: Any) -> tuple[int]:
-        return (whole("in_features", shape, 1),)
-
 
 _OF_A_LAYER = ("ridge", "rounds", "offset", "criterion", "unit_norm")
 

@@ -5,12 +5,12 @@ Beaglehole, Zhu, Radhakrishnan, Pandit and Belkin, arXiv 2407.20199); with the l
 predictors that learn which coordinates count (Radhakrishnan, Belkin and Drusvyatskiy, arXiv 2401.04553).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nfa.checks import choice, settle
 from nfa.errors import NfaError
@@ -43,7 +43,7 @@ class InnerProduct(Points):
 
     kernel: str = "quadratic"
 
-    tail_name: ClassVar = "inner"
+    tail: ClassVar = InnerSum
 
     def __post_init__(self):
         settle(self, kernel=choice("kernel", self.kernel, tuple(FUNCTIONS)))
@@ -122,10 +122,6 @@ class InnerProduct(Points):
         return KernelAgop("dual", (G + G.mT) / 2)
 
     # ---- modules and files ---------------------------------------------------------------------------------
-
-    def tail(self, shape: Sequence[int], outputs: int) -> nn.Module:
-        """φ of inner products with the centers."""
-        return InnerSum(self, self.width(shape), outputs)
 
     def written(self, predictor: Predictor) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The root of M is absent for the identity."""

@@ -15,6 +15,7 @@ from nfa.machines.kernel_agop import KernelAgop
 from nfa.machines.normalization import factored_root
 from nfa.machines.predictor import Predictor
 from nfa.machines.system import Solver, System
+from nfa.machines.tails import KernelSum
 
 
 class Kernel(ABC):
@@ -22,14 +23,14 @@ class Kernel(ABC):
 
     Attributes:
         noun: what inputs are called in messages.
-        tail_name: of the module behind the feature map.
+        tail: class of the module behind the feature map; see `nfa.machines.tails`.
         symmetric: whether roots of M are square: those of patches, whose shape they keep.
         weighs: whether training data may count more or less than others.
         tells: what a progress line tells within a round: ``solving`` or ``kernel``.
     """
 
     noun: ClassVar[str] = "points"
-    tail_name: ClassVar[str] = "tail"
+    tail: ClassVar[type[KernelSum]]
     symmetric: ClassVar[bool] = False
     weighs: ClassVar[bool] = False
     tells: ClassVar[str] = "solving"
@@ -133,10 +134,6 @@ class Kernel(ABC):
     @abstractmethod
     def feature_map(self, shape: Sequence[int]) -> nn.Module:
         """W as a module whose ``weight`` an audit measures; at first the identity."""
-
-    @abstractmethod
-    def tail(self, shape: Sequence[int], outputs: int) -> nn.Module:
-        """What comes behind the feature map; see `nfa.machines.tails`."""
 
     def run(self, maps: Callable[[Tensor], Tensor], tail: nn.Module, x: Tensor) -> Tensor:
         """Outputs (n, c) by way of a feature map and a tail."""

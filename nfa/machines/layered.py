@@ -1,9 +1,8 @@
 """Machines of several layers, each of which fits what comes into it and hands on random features."""
 
 import math
-from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from nfa.machines.machine import Machine, _warn
 from nfa.machines.network import DeepNetwork
 from nfa.machines.progress import layer_line
 from nfa.machines.reached import Kept
-from nfa.machines.saved import expect, expect_room, index_in, save_machine
+from nfa.machines.saved import Saved, expect, expect_room, index_in
 from nfa.status import StatusLine
 
 SELECTIONS = ("last", "best")
@@ -69,8 +68,9 @@ class LayeredMachine(Machine):
                 _warn(step.end_in_words)
                 rows[-1] = {**rows[-1], **step.row}
             if step.last:
-                self._network.end_layer(step.layer, step.rounds, step.kept.predictor, step.kept.ridge)
-                self._add_layer(rows, step.kept)
+                kept = step.kept
+                self._network.hold(step.layer, step.rounds, kept.predictor, kept.ridge, kept.error)
+                self._add_layer(rows, kept)
                 rows = []
                 if line is not None:
                     line.say(layer_line(self.history[-1], len(self.stack)))
@@ -79,13 +79,10 @@ class LayeredMachine(Machine):
         """Keep what a finished layer leaves behind."""
         names = {name for row in rows for name in row if name.endswith("_seconds")}
         seconds = {name: sum(row.get(name, 0.0) for row in rows) for name in sorted(names)}
-        layer = self.stack[len(self.history)]
-        if layer.keeps == "best":
-            rows[-1]["best_round"] = kept.index
+        best = {"best_round": kept.index} if self.stack[0].keeps == "best" else {}
+        rows[-1] |= best
         row = {name: value for name, value in rows[kept.index].items() if name != "round"}
-        if layer.keeps == "best":
-            row["best_round"] = kept.index
-        self.history.append(row | seconds | {"rounds": rows})
+        self.history.append(row | best | seconds | {"rounds": rows})
         if self._predictor is None or self.select == "last" or kept.error < self._best_error:
             self.best_layer, self._predictor, self._best_error = row["layer"], kept.predictor, kept.error
 
@@ -125,13 +122,12 @@ class LayeredMachine(Machine):
         network.to(predictor.centers.device)
         for own, fitted in zip(network.layers[:best], self.layers, strict=False):
             own.load_state_dict(fitted.state_dict())
-        network.take_over(best, self.stack[best].rounds, predictor)
+        network.hold(best, self.stack[best].rounds, predictor)
         return network
 
     # ---- files ---------------------------------------------------------------------------------------------
 
-    def save(self, path: Any) -> None:
-        """Write the fitted machine to a safetensors file, whole or not at all."""
+    def _written(self) -> Saved:
         stack = self._stack_of(len(self.layers))
         layers = {
             f"layer{index}.{name}": tensor
@@ -139,30 +135,16 @@ class LayeredMachine(Machine):
             for name, tensor in layer.state_dict().items()
             if stack[index].lift is not None or not name.startswith("random.")
         }
-        state = {
-            "options": self._options(),
-            "targets": asdict(self._targets),
-            "shape": (self._written_shape(), self.predictor.coefficients.shape[1]),
-            "history": self.history,
-        }
-        save_machine(path, self.format, self.network().state_dict() | layers, state)
-
-    @abstractmethod
-    def _written_shape(self) -> Any:
-        """The shape of one input, as a file holds it."""
-
-    @abstractmethod
-    def _read_shape(self, shape: Any) -> tuple[int, ...]:
-        """The shape that was written.
-
-        Raises:
-            NfaError: it is none.
-        """
+        shape = self._shape if len(self._shape) > 1 else self._shape[0]
+        facts = {"shape": (shape, self.predictor.coefficients.shape[1])}
+        return self.network().state_dict() | layers, facts
 
     def _read(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Take what a file holds of the fit; tensors have the sizes that belong to them."""
         shape, outputs = state["shape"]
-        self._shape, outputs = self._read_shape(shape), whole("outputs", outputs, 1)
+        sizes = shape if isinstance(shape, list) else [shape]
+        self._shape = tuple(whole("a size of its inputs", size, 1) for size in sizes)
+        outputs = whole("outputs", outputs, 1)
         layers = len(self.history)
         stack = self._stack_of(layers)
         widths = self._expect_layers(tensors, stack)

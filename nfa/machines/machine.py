@@ -21,7 +21,7 @@ from nfa.machines.options import bound, held, signature_of
 from nfa.machines.predictor import Predictor
 from nfa.machines.progress import Progress
 from nfa.machines.reached import Round, RoundFailedWarning
-from nfa.machines.saved import expect, history_of, index_in, opened_machine, save_machine
+from nfa.machines.saved import Saved, expect, history_of, index_in, opened_machine, save_machine
 from nfa.machines.target_code import Label, TargetCode
 from nfa.machines.weights import weighted
 
@@ -237,18 +237,18 @@ class Machine(ABC):
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the fitted machine to a safetensors file, whole or not at all."""
+        tensors, facts = self._written()
+        state = {"options": self._options(), "targets": asdict(self._targets), "history": self.history}
+        save_machine(path, self.format, tensors, state | facts)
+
+    def _written(self) -> Saved:
+        """What a file holds of the fit."""
         p = self._predictor = self.predictor.settled()
         tensors, facts = p.kernel.written(p)
         tensors |= {"centers": p.centers, "coefficients": p.coefficients}
         if p.intercept is not None:
             tensors["intercept"] = p.intercept
-        state = {
-            "options": self._options(),
-            "targets": asdict(self._targets),
-            "best_round": self.best_round,
-            "history": self.history,
-        }
-        save_machine(path, self.format, tensors, state | facts)
+        return tensors, facts | {"best_round": self.best_round}
 
     @classmethod
     def load(cls, path: str | os.PathLike, device: torch.device | str | None = None) -> Self:

@@ -26,7 +26,44 @@ if TYPE_CHECKING:
 _STREAM = 7_919  # keeps the draws of random features apart from those of updates
 
 
-class KernelNetwork(SizedOnLoad):
+class Network(SizedOnLoad):
+    """What all networks of machines hold: the predictor of one layer, behind its feature map.
+
+    Attributes:
+        kernel: of the predictor.
+        feature_map: W.
+        offset: (d,) what is taken off what comes in; None for nothing.
+    """
+
+    kernel: Kernel
+    feature_map: nn.Module
+
+    def _add_predictor(self, kernel: Kernel, shape: Sequence[int], outputs: int) -> None:
+        """Begin without a fit."""
+        self.register_buffer("offset", kernel.no_offset(shape))
+        self.add_module(kernel.tail.name, kernel.tail(kernel, shape, outputs))
+
+    @property
+    def tail(self) -> KernelSum:
+        """What comes behind the feature map."""
+        tail = self.get_submodule(self.kernel.tail.name)
+        tail.kernel = self.kernel
+        return tail
+
+    def take_over(self, predictor: Predictor, ridge: float = 0.0) -> None:
+        """Hold a fit, found with a ridge."""
+        predictor = predictor.settled()
+        self.feature_map.set_tensor("weight", predictor.weight.contiguous())
+        if predictor.offset is not None:
+            self.set_tensor("offset", predictor.offset)
+        self.tail.take_over(predictor, ridge)
+
+    def predictor(self) -> Predictor | None:
+        """The fit that is held, of what comes into its layer; None before the first one."""
+        return self.tail.predictor(self.feature_map.weight, self.offset)
+
+
+class KernelNetwork(Network):
     """``tail(feature_map(x - offset))``: outputs (n, outputs) of inputs (n, …); zero before the first fit.
 
     Args:
@@ -43,9 +80,8 @@ class KernelNetwork(SizedOnLoad):
     def __init__(self, kernel: Kernel, shape: Sequence[int], outputs: int):
         super().__init__()
         self.kernel = kernel
-        self.register_buffer("offset", kernel.no_offset(shape))
         self.feature_map = kernel.feature_map(shape)
-        self.add_module(kernel.tail_name, kernel.tail(shape, outputs))
+        self._add_predictor(kernel, shape, outputs)
 
     @classmethod
     def of(cls, predictor: Predictor, shape: Sequence[int]) -> "KernelNetwork":
@@ -54,26 +90,12 @@ class KernelNetwork(SizedOnLoad):
         network.take_over(predictor)
         return network
 
-    @property
-    def tail(self) -> KernelSum:
-        """What comes behind the feature map."""
-        return self.get_submodule(self.kernel.tail_name)
-
-    @property
-    def ridge(self) -> Tensor:
-        """With which the coefficients were found, a scalar."""
-        return self.tail.ridge
-
     def forward(self, x: Tensor) -> Tensor:
         """Outputs (n, outputs)."""
         return self.kernel.run(self._maps, self.tail, self.kernel.arranged(x))
 
     def _maps(self, x: Tensor) -> Tensor:
         return self.feature_map(x if self.offset is None else x - self.offset)
-
-    def take_over(self, predictor: Predictor, ridge: float = 0.0) -> None:
-        """Hold a fit, found with a ridge."""
-        _show(self, self.feature_map, predictor, ridge)
 
     def take(self, found: Round) -> None:
         """Hold what a step of a machine found, unless it failed."""
@@ -85,15 +107,11 @@ class KernelNetwork(SizedOnLoad):
         predictor = self.predictor()
         if predictor is None:
             return Reached()
-        kept = Kept(rounds - 1, predictor, float(self.ridge), math.inf)
+        kept = Kept(rounds - 1, predictor, float(self.tail.ridge), math.inf)
         return Reached(0, rounds - 1, predictor, kept)
 
-    def predictor(self) -> Predictor | None:
-        """The fit that is held; None before the first one."""
-        return self.tail.predictor(self.feature_map.weight, self.offset)
 
-
-class DeepNetwork(SizedOnLoad):
+class DeepNetwork(Network):
     """Layers ``layer0``, ``layer1``, … and the kernel predictor of the one that is being fitted.
 
     Layers behind that one are not used, and before the first fit the outputs are zero.
@@ -125,16 +143,14 @@ class DeepNetwork(SizedOnLoad):
             self.add_module(f"layer{index}", layer.kernel.stage(shape, layer.lift, layer.unit_norm, seed))
             if index < len(layers) - 1:
                 shape = layer.kernel.shape_behind(shape, layer.lift)
-        kernel = self.kernels[0]
-        self.add_module(kernel.tail_name, kernel.tail(first, outputs))
-        self.register_buffer("offset", kernel.no_offset(first))
+        self._add_predictor(self.kernels[0], first, outputs)
         self.register_buffer("position", torch.tensor([0, -1]))
         self.keeps_best = layers[0].keeps == "best"
         if self.keeps_best:
             self.register_buffer("best_round", torch.tensor(-1))
             self.register_buffer("best_error", torch.tensor(math.inf, dtype=torch.float64))
             self.register_buffer("best_ridge", torch.zeros((), dtype=torch.float64))
-            self.register_buffer("best_transform", torch.eye(kernel.width(first)))
+            self.register_buffer("best_transform", torch.eye(self.kernels[0].width(first)))
             self.register_buffer("best_coefficients", torch.zeros(0, outputs))
 
     @property
@@ -143,15 +159,20 @@ class DeepNetwork(SizedOnLoad):
         return tuple(self.get_submodule(f"layer{index}") for index in range(len(self.kernels)))
 
     @property
-    def tail(self) -> KernelSum:
-        """What comes behind the feature map of the layer that is being fitted."""
-        return self.get_submodule(self.kernels[0].tail_name)
+    def kernel(self) -> Kernel:
+        """Of the layer that is being fitted."""
+        return self.kernels[int(self.position[0])]
+
+    @property
+    def feature_map(self) -> nn.Module:
+        """Of that layer."""
+        return self.layers[int(self.position[0])].feature_map
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs (n, outputs)."""
         index = int(self.position[0])
-        kernel, stage, tail = self.kernels[index], self.layers[index], self._tail_of(index)
-        return kernel.run(lambda h: stage.maps(h, self.offset), tail, self.before(x, index))
+        stage = self.layers[index]
+        return self.kernel.run(lambda h: stage.maps(h, self.offset), self.tail, self.before(x, index))
 
     def before(self, x: Tensor, layer: int) -> Tensor:
         """What comes into a layer (n, …), not scaled yet."""
@@ -162,12 +183,12 @@ class DeepNetwork(SizedOnLoad):
 
     # ---- the fit that is held ------------------------------------------------------------------------------
 
-    def take_over(
+    def hold(
         self, layer: int, index: int, predictor: Predictor, ridge: float = 0.0, error: float = 0.0
     ) -> None:
         """Hold the fit of a round, found with a ridge; it is the best one if its error is lowest."""
-        _show(self, self.layers[layer].feature_map, predictor, ridge)
         self.position.copy_(torch.tensor([layer, index]))
+        self.take_over(predictor, ridge)
         if self.keeps_best and (index == 0 or error < float(self.best_error)):
             self.best_round.fill_(index)
             self.best_error.fill_(error)
@@ -180,9 +201,9 @@ class DeepNetwork(SizedOnLoad):
         kept = found.kept
         if found.failed is None:
             error = kept.error if kept.index == found.index else math.inf
-            self.take_over(found.layer, found.index, found.fit.predictor, found.fit.solution.ridge, error)
-        if found.last:
-            self.end_layer(found.layer, found.rounds, kept.predictor, kept.ridge)
+            self.hold(found.layer, found.index, found.fit.predictor, found.fit.solution.ridge, error)
+        if found.last:  # no round of this layer comes after it
+            self.hold(found.layer, found.rounds, kept.predictor, kept.ridge, kept.error)
 
     def reached(self, rounds: int = 0) -> Reached:
         """Where a fit goes on from."""
@@ -195,30 +216,3 @@ class DeepNetwork(SizedOnLoad):
             best = replace(last, metric=metric, coefficients=self.best_coefficients)
             kept = Kept(int(self.best_round), best, float(self.best_ridge), float(self.best_error))
         return Reached(layer, index, last, kept)
-
-    def end_layer(self, layer: int, rounds: int, predictor: Predictor, ridge: float) -> None:
-        """Hold the fit that a layer ends with, after which no round of it comes."""
-        _show(self, self.layers[layer].feature_map, predictor, ridge)
-        self.position.copy_(torch.tensor([layer, rounds]))
-
-    def predictor(self) -> Predictor | None:
-        """The fit that is held, of the inputs of its layer; None before the first."""
-        layer, index = self.position.tolist()
-        if index < 0:
-            return None
-        return self._tail_of(layer).predictor(self.layers[layer].feature_map.weight, self.offset)
-
-    def _tail_of(self, layer: int) -> KernelSum:
-        self.tail.kernel = self.kernels[layer]
-        return self.tail
-
-
-def _show(
-    network: KernelNetwork | DeepNetwork, feature_map: SizedOnLoad, predictor: Predictor, ridge: float
-) -> None:
-    """Let a network predict by a fit, found with a ridge, through one of its feature maps."""
-    predictor = predictor.settled()
-    feature_map.set_tensor("weight", predictor.weight.contiguous())
-    if predictor.offset is not None:
-        network.set_tensor("offset", predictor.offset)
-    network.tail.take_over(predictor, ridge)

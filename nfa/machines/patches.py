@@ -37,7 +37,7 @@ class Patches(Kernel):
     function: ConvKernel = field(default_factory=ConvKernel)
 
     noun: ClassVar = "images"
-    tail_name: ClassVar = "sum"
+    tail: ClassVar = PatchSum
     symmetric: ClassVar = True
     tells: ClassVar = "kernel"
 
@@ -132,10 +132,6 @@ class Patches(Kernel):
         """A convolution."""
         border = self.function.shape(torch.empty(1, *shape)).border
         return PatchMap(shape[0], self.function.patch_size, self.function.stride, border)
-
-    def tail(self, shape: Sequence[int], outputs: int) -> nn.Module:
-        """The kernel behind the first convolution."""
-        return PatchSum(self, shape, outputs)
 
     def run(self, maps: Callable[[Tensor], Tensor], tail: nn.Module, x: Tensor) -> Tensor:
         """By way of the maps where gradients are on; else the kernel is computed from images, faster."""

@@ -72,7 +72,9 @@ class Points(Kernel):
         return x.flatten(1)
 
     def check_shape(self, shape: Sequence[int], index: int) -> None:
-        """Any will do."""
+        """Any number will do."""
+        if len(shape) != 1:
+            raise NfaError(f"points have one size, the number of their features, got {tuple(shape)}")
 
     def feature_map(self, shape: Sequence[int]) -> nn.Module:
         """A linear layer."""

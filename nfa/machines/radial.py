@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nfa.checks import as_tuple, one_or_several, plain, settle
 from nfa.errors import NfaError
@@ -47,7 +47,7 @@ class Radial(Points):
     bandwidth: float | str | Sequence[float | str] = 10.0
     kernel_options: dict[str, Any] = field(default_factory=dict)
 
-    tail_name: ClassVar = "radial"
+    tail: ClassVar = RadialSum
 
     def __post_init__(self):
         settle(self, kernel_options={name: plain(value) for name, value in self.kernel_options.items()})
@@ -159,10 +159,6 @@ class Radial(Points):
         return {"agop_route": agop.route, "coordinates": predictor.centers.shape[1]}
 
     # ---- modules and files ---------------------------------------------------------------------------------
-
-    def tail(self, shape: Sequence[int], outputs: int) -> nn.Module:
-        """Radial functions around the centers."""
-        return RadialSum(self, self.width(shape), outputs)
 
     def written(self, predictor: Predictor) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The root of M is absent for the identity."""

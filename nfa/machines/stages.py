@@ -13,7 +13,23 @@ from nfa.machines.random_filters import ConvFeatures
 _HELD = 2**24  # numbers of transformed patches at a time, where no gradients are wanted
 
 
-class PointStage(nn.Module):
+class Stage(nn.Module):
+    """A layer, whose ``features`` of scaled inputs are handed on, and whose predictor sees its ``maps``."""
+
+    feature_map: nn.Module
+
+    @property
+    def M(self) -> Tensor:
+        """The Mahalanobis matrix of points (d, d) or of patches (D, D)."""
+        W = self.feature_map.weight.detach().flatten(1)
+        return W.mT @ W
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What is handed on, (n, …), for inputs (n, …)."""
+        return self.features(self.scale(x))
+
+
+class PointStage(Stage):
     """``x -> Φ(M^½ x)`` of points, scaled to unit length where that is wanted.
 
     Attributes:
@@ -32,17 +48,8 @@ class PointStage(nn.Module):
             self.random = RandomMap(*features.draw(in_features, torch.Generator().manual_seed(seed)))
             self.activation = features.nonlinearity()
 
-    @property
-    def M(self) -> Tensor:
-        """The Mahalanobis matrix, (d, d)."""
-        return _gram(self.feature_map)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """What is handed on, (n, D), for points (n, d)."""
-        return self.features(self.scale(x))
-
     def features(self, x: Tensor) -> Tensor:
-        """What is handed on for points that are scaled already."""
+        """What is handed on, (n, D), for points (n, d) that are scaled already."""
         return self.activation(self.random(self.feature_map(x)))
 
     def maps(self, x: Tensor, offset: Tensor | None) -> Tensor:
@@ -51,7 +58,7 @@ class PointStage(nn.Module):
         return self.feature_map(x if offset is None else x - offset)
 
 
-class PatchStage(nn.Module):
+class PatchStage(Stage):
     """``x -> pool(φ(A T u))`` for every patch u of images.
 
     Attributes:
@@ -72,20 +79,13 @@ class PatchStage(nn.Module):
             D = shape[0] * kernel.patch_size**2
             self.random = RandomFilters(features.filters(D, torch.Generator().manual_seed(seed)))
 
-    @property
-    def M(self) -> Tensor:
-        """The Mahalanobis matrix of patches, (D, D)."""
-        return _gram(self.feature_map)
-
-    def forward(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor) -> Tensor:
         """What is handed on (n, width, h', w') for images (n, c, h, w)."""
         self._place(self._features.stride, self._features.border(self._kernel.patch_size))
         if torch.is_grad_enabled():
             return self._handed_on(x)
         step = max(_HELD // (x.shape[2] * x.shape[3] * len(self.feature_map.weight)), 1)
         return torch.cat([self._handed_on(part) for part in x.split(step)])
-
-    features = forward
 
     def maps(self, x: Tensor, offset: Tensor | None) -> Tensor:
         """What the predictor sees, (n, D, h, w)."""
@@ -97,8 +97,3 @@ class PatchStage(nn.Module):
 
     def _place(self, stride: int, border: int) -> None:
         self.feature_map.stride, self.feature_map.padding = (stride, stride), (border, border)
-
-
-def _gram(feature_map: nn.Module) -> Tensor:
-    W = feature_map.weight.detach().flatten(1)
-    return W.mT @ W

@@ -36,6 +36,7 @@ class KernelSum(SizedOnLoad):
     """``f(u) = b + Σ_j a_j k(u, u_j)``; before the first fit there are no centers and f is zero.
 
     Attributes:
+        name: by which networks and their files call it.
         kernel: k.
         centers: (n, …).
         coefficients: (n, c).
@@ -43,12 +44,13 @@ class KernelSum(SizedOnLoad):
         intercept: b (c,), zero where the targets kept their mean.
     """
 
+    name: ClassVar[str]
     zero_if_absent: ClassVar = ("intercept",)
 
-    def __init__(self, kernel: "Kernel", center_shape: Sequence[int], outputs: int):
+    def __init__(self, kernel: "Kernel", shape: Sequence[int], outputs: int):
         super().__init__()
         self.kernel = kernel
-        self.register_buffer("centers", torch.zeros(0, *center_shape))
+        self.register_buffer("centers", torch.zeros(0, *shape))
         self.register_buffer("coefficients", torch.zeros(0, outputs))
         self.register_buffer("ridge", torch.zeros((), dtype=torch.float64))
         self.register_buffer("intercept", torch.zeros(outputs, dtype=torch.float64))
@@ -89,10 +91,11 @@ class RadialSum(KernelSum):
     """
 
     kernel: "Radial"
+    name: ClassVar = "radial"
     fitted_sizes: ClassVar = {"centers": (0, 1), "coefficients": (0,)}
 
-    def __init__(self, kernel: "Radial", width: int, outputs: int):
-        super().__init__(kernel, (width,), outputs)
+    def __init__(self, kernel: "Radial", shape: Sequence[int], outputs: int):
+        super().__init__(kernel, shape, outputs)
         self.register_buffer("bandwidth", torch.ones((), dtype=torch.float64))
 
     def take_over(self, predictor: Predictor, ridge: float) -> None:
@@ -116,10 +119,8 @@ class InnerSum(KernelSum):
     """``f(u) = b + Σ_j a_j φ(uᵀu_j)`` of points u (n, k)."""
 
     kernel: "InnerProduct"
+    name: ClassVar = "inner"
     fitted_sizes: ClassVar = {"centers": (0, 1), "coefficients": (0,)}
-
-    def __init__(self, kernel: "InnerProduct", width: int, outputs: int):
-        super().__init__(kernel, (width,), outputs)
 
     def forward(self, u: Tensor) -> Tensor:
         """(n, k) to (n, c)."""
@@ -136,6 +137,7 @@ class PatchSum(KernelSum):
     """
 
     kernel: "Patches"
+    name: ClassVar = "sum"
     fitted_sizes: ClassVar = {"centers": (0, 1, 2, 3), "transform": (0, 1), "coefficients": (0,)}
 
     def __init__(self, kernel: "Patches", shape: Sequence[int], outputs: int):

@@ -133,7 +133,10 @@ OF = {
     },
     nfa.DeepRFM: STATES
     | LAYERS
-    | {"activation of a module": put("options", "activation", value="os.system")},
+    | {
+        "activation of a module": put("options", "activation", value="os.system"),
+        "points of two sizes": put("shape", 0, value=[4, 3]),
+    },
     nfa.ConvRFM: STATES
     | ROUNDS
     | {
