@@ -9,9 +9,8 @@ from nfa.checks import whole_or_none
 from nfa.kernels.conv import ConvKernel
 from nfa.machines.layer import Layer
 from nfa.machines.machine import Machine
-from nfa.machines.options import chosen, update_of
+from nfa.machines.options import chosen, layer_of
 from nfa.machines.patches import Patches
-from nfa.machines.system import Solver
 
 
 class ConvRFM(Machine):
@@ -90,6 +89,4 @@ class ConvRFM(Machine):
 def conv_layer(options: Mapping[str, Any]) -> Layer:
     """A layer on patches with these options of a machine."""
     images = whole_or_none("agop_images", options["agop_images"], 1)
-    update = update_of({**options, "agop_samples": images})
-    kernel, solver = Patches(chosen(ConvKernel, options)), chosen(Solver, options)
-    return chosen(Layer, options, kernel=kernel, update=update, solver=solver)
+    return layer_of({**options, "agop_samples": images}, Patches(chosen(ConvKernel, options)))

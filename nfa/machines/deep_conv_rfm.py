@@ -10,7 +10,6 @@ from nfa.checks import whole
 from nfa.machines.conv_rfm import conv_layer
 from nfa.machines.layer import Layer
 from nfa.machines.layered import LayeredMachine
-from nfa.machines.patches import Patches
 from nfa.machines.random_filters import ConvFeatures
 
 
@@ -99,13 +98,8 @@ class DeepConvRFM(LayeredMachine):
         return self._before(X, self._known_layer(layer))
 
 
-def conv_layers(layers: int, kernel: Patches, lift: ConvFeatures, **options: Any) -> tuple[Layer, ...]:
-    """Layers with random filters; the last one hands nothing on."""
-    return stacked(Layer(kernel=kernel, **options), lift, layers)
-
-
 def stacked(layer: Layer, lift: ConvFeatures, count: int) -> tuple[Layer, ...]:
-    """So many layers like the first, whose kernels become shallower."""
+    """So many layers like the first, whose kernels become shallower; the last one hands nothing on."""
     count = whole("layers", count, 1)
     return tuple(
         replace(layer, kernel=layer.kernel.below(index), lift=lift if index < count - 1 else None)

@@ -9,10 +9,8 @@ from torch import Tensor
 from nfa.checks import choice, whole
 from nfa.machines.layer import Layer
 from nfa.machines.layered import LayeredMachine
-from nfa.machines.options import chosen, kernel_of, update_of
-from nfa.machines.points import Points
+from nfa.machines.options import chosen, kernel_of, layer_of
 from nfa.machines.random_features import RandomFeatures
-from nfa.machines.system import Solver
 from nfa.machines.target_code import TargetCode
 
 LABELS = ("signed", "one_hot")
@@ -90,10 +88,10 @@ class DeepRFM(LayeredMachine):
     @staticmethod
     def layers_of(options: Mapping[str, Any]) -> tuple[Layer, ...]:
         """As many as the depth, alike."""
-        kernel, lift = kernel_of(DeepRFM, options), chosen(RandomFeatures, options)
-        of_a_layer = {name: options[name] for name in _OF_A_LAYER}
-        of_a_layer |= {"update": update_of(options), "solver": chosen(Solver, options)}
-        return point_layers(options["depth"], kernel, lift, **of_a_layer)
+        lift = chosen(RandomFeatures, options)
+        return alike(
+            layer_of(options, kernel_of(DeepRFM, options), lift=lift, keeps="last"), options["depth"]
+        )
 
     def _own(self, options: Mapping[str, Any]) -> None:
         super()._own(options)
@@ -112,13 +110,7 @@ class DeepRFM(LayeredMachine):
         return 2 * Y - 1 if targets.classes and self.labels == "signed" else Y
 
 
-_OF_A_LAYER = ("ridge", "rounds", "offset", "criterion", "unit_norm")
-
-
-def point_layers(
-    depth: int, kernel: Points, lift: RandomFeatures, *, last: bool = True, **options: Any
-) -> tuple[Layer, ...]:
-    """Layers that end with their last round, with random features; unless ``last``, the last one without."""
-    layer = Layer(kernel=kernel, lift=lift, keeps="last", **options)
+def alike(layer: Layer, depth: int, *, last: bool = True) -> tuple[Layer, ...]:
+    """So many layers like this one; unless ``last``, the last one hands nothing on."""
     stack = (layer,) * whole("depth", depth, 1)
     return stack if last else (*stack[:-1], replace(layer, lift=None))

@@ -19,7 +19,6 @@ from nfa.kernels.operator import wide_product
 from nfa.machines.kernel_agop import KernelAgop, mean_to_remove, root_weights
 from nfa.machines.points import Points
 from nfa.machines.predictor import Predictor
-from nfa.machines.saved import expect
 from nfa.machines.system import DenseSystem, Solver, expect_matrix_room
 from nfa.machines.tails import InnerSum
 
@@ -120,17 +119,3 @@ class InnerProduct(Points):
         if not bool(torch.isfinite(G).all()):
             raise NfaError("the AGOP is not finite: the coefficients are too large, raise the ridge")
         return KernelAgop("dual", (G + G.mT) / 2)
-
-    # ---- modules and files ---------------------------------------------------------------------------------
-
-    def written(self, predictor: Predictor) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The root of M is absent for the identity."""
-        root = predictor.metric.root
-        return ({} if root is None else {"root": root}), {"metric": predictor.metric.kind}
-
-    def read(self, tensors: dict[str, Tensor], state: dict[str, Any], outputs: int | None) -> Predictor:
-        """As points are."""
-        metric = self.metric_read(tensors, state)
-        centers = expect("centers", tensors.get("centers"), None, metric.rank)
-        a = expect("coefficients", tensors.get("coefficients"), len(centers), outputs)
-        return Predictor(self, metric, centers, a)

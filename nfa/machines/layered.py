@@ -16,7 +16,7 @@ from nfa.machines.machine import Machine, _warn
 from nfa.machines.network import DeepNetwork
 from nfa.machines.progress import layer_line
 from nfa.machines.reached import Kept
-from nfa.machines.saved import Saved, expect, expect_room, index_in
+from nfa.machines.saved import Saved, expect, expect_room
 from nfa.status import StatusLine
 
 SELECTIONS = ("last", "best")
@@ -151,8 +151,8 @@ class LayeredMachine(Machine):
         network = DeepNetwork(stack, self._shape, outputs).to(self.device or "cpu")
         network.load_state_dict(tensors)
         best, index = (int(entry) for entry in network.position.flatten())
-        self.best_layer = index_in("the layer of its position", best, layers)
-        index_in("the round of its position", index, stack[best].rounds + 1)
+        self.best_layer = whole("the layer of its position", best, 0, layers - 1)
+        whole("the round of its position", index, 0, stack[best].rounds)
         p = network.predictor()
         expect("feature_map", p.root(), widths[best], None)
         expect("coefficients", p.coefficients, len(p.centers), self._targets.columns_of)
@@ -162,7 +162,7 @@ class LayeredMachine(Machine):
 
     def _stack_of(self, layers: int) -> tuple[Layer, ...]:
         """The layers of a fit, of which there may be fewer than were asked for; what the last one keeps."""
-        stack = self.stack[: index_in("the number of its layers", layers, len(self.stack) + 1)]
+        stack = self.stack[: whole("the number of its layers", layers, 1, len(self.stack))]
         return stack if stack[-1].keeps == "last" else (*stack[:-1], replace(stack[-1], lift=None))
 
     def _expect_layers(self, tensors: dict[str, Tensor], stack: tuple[Layer, ...]) -> list[int]:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from nfa.checks import device_of_name, flag, whole_or_none
+from nfa.checks import device_of_name, flag, whole, whole_or_none
 from nfa.errors import NfaError
 from nfa.kernels import exact_products
 from nfa.machines.layer import Layer, Pair
@@ -21,7 +21,7 @@ from nfa.machines.options import bound, held, signature_of
 from nfa.machines.predictor import Predictor
 from nfa.machines.progress import Progress
 from nfa.machines.reached import Round, RoundFailedWarning
-from nfa.machines.saved import Saved, expect, history_of, index_in, opened_machine, save_machine
+from nfa.machines.saved import Saved, expect, history_of, opened_machine, save_machine
 from nfa.machines.target_code import Label, TargetCode
 from nfa.machines.weights import weighted
 
@@ -273,7 +273,7 @@ class Machine(ABC):
             p = replace(p, intercept=b)
         self._predictor = p
         self._shape = kernel.input_shape(p)
-        self.best_round = index_in("best_round", state["best_round"], len(self.history))
+        self.best_round = whole("best_round", state["best_round"], 0, len(self.history) - 1)
 
     # ---- data ----------------------------------------------------------------------------------------------
 

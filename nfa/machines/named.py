@@ -8,8 +8,8 @@ from dataclasses import asdict
 from typing import Any
 
 from nfa.kernels.conv import ConvKernel
-from nfa.machines.deep_conv_rfm import conv_layers
-from nfa.machines.deep_rfm import point_layers
+from nfa.machines.deep_conv_rfm import stacked
+from nfa.machines.deep_rfm import alike
 from nfa.machines.layer import Layer
 from nfa.machines.network import DeepNetwork, KernelNetwork
 from nfa.machines.options import point_kernel
@@ -37,9 +37,14 @@ def deep_radial_network(
     **kernel_options: Any,
 ) -> DeepNetwork:
     """The network of a Deep RFM; see `DeepNetwork`. ``last``: whether the last layer has features, too."""
-    first, lift = point_kernel(kernel, kernel_options=kernel_options), RandomFeatures(**features)
-    layers = point_layers(depth, first, lift, unit_norm=unit_norm, solver=Solver(seed=seed), last=last)
-    return DeepNetwork(layers, (in_features,), outputs)
+    layer = Layer(
+        point_kernel(kernel, kernel_options=kernel_options),
+        lift=RandomFeatures(**features),
+        solver=Solver(seed=seed),
+        unit_norm=unit_norm,
+        keeps="last",
+    )
+    return DeepNetwork(alike(layer, depth, last=last), (in_features,), outputs)
 
 
 def conv_network(kernel: Mapping[str, Any], shape: Sequence[int], outputs: int) -> KernelNetwork:
@@ -56,9 +61,8 @@ def deep_conv_network(
     seed: int = 0,
 ) -> DeepNetwork:
     """The network of a Deep ConvRFM; see `DeepNetwork`."""
-    stack = conv_layers(
-        layers, Patches(ConvKernel(**kernel)), ConvFeatures(**features), solver=Solver(seed=seed)
-    )
+    layer = Layer(Patches(ConvKernel(**kernel)), solver=Solver(seed=seed))
+    stack = stacked(layer, ConvFeatures(**features), layers)
     return DeepNetwork(stack, tuple(shape), outputs)
 
 

@@ -9,9 +9,11 @@ from nfa.checks import choice, known_options, plain
 from nfa.errors import NfaError
 from nfa.kernels import option_names
 from nfa.machines.inner import FUNCTIONS, InnerProduct
+from nfa.machines.kernel import Kernel
 from nfa.machines.layer import Layer
 from nfa.machines.points import Points
 from nfa.machines.radial import Radial
+from nfa.machines.system import Solver
 from nfa.machines.update import UPDATES, Update
 
 Part = TypeVar("Part")
@@ -77,6 +79,12 @@ def update_of(options: Mapping[str, Any]) -> Update:
     """The update of the name ``learn``; the options of the others are checked as well."""
     updates = {name: chosen(update, options) for name, update in UPDATES.items()}
     return updates[choice("learn", options["learn"], updates)]
+
+
+def layer_of(options: Mapping[str, Any], kernel: Kernel, **others: Any) -> Layer:
+    """A layer with this kernel and the options of a machine."""
+    update, solver = update_of(options), chosen(Solver, options)
+    return chosen(Layer, options, kernel=kernel, update=update, solver=solver, **others)
 
 
 def held(given: Mapping[str, Any], layer: Layer) -> dict[str, Any]:

@@ -45,7 +45,8 @@ class Points(Kernel):
 
     def input_shape(self, predictor: Predictor) -> tuple[int, ...]:
         """(d,)."""
-        return (len(predictor.root()),)
+        root = predictor.metric.root
+        return tuple(predictor.centers.shape[1:] if root is None else root.shape[:1])
 
     @abstractmethod
     def gram(self, U: Tensor) -> Tensor:
@@ -91,15 +92,18 @@ class Points(Kernel):
         if predictor.offset is not None:
             expect("offset", predictor.offset, len(root))
 
-    @staticmethod
-    def metric_read(tensors: dict[str, Tensor], state: dict[str, Any], d: int | None = None) -> Metric:
-        """The metric of a file, of points of the width d where that is known.
+    def written(self, predictor: Predictor) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The root of M is absent for the identity."""
+        root = predictor.metric.root
+        return ({} if root is None else {"root": root}), {"metric": predictor.metric.kind}
 
-        Raises:
-            NfaError: a root and a kind that do not belong together.
-        """
+    def read(self, tensors: dict[str, Tensor], state: dict[str, Any], outputs: int | None) -> Predictor:
+        """In the metric of its root, of the kind that is written."""
         root = tensors.get("root")
         kind = choice("metric", state["metric"], _KINDS.get(None if root is None else root.dim(), ()))
         if root is not None:
-            expect("root", root, d, *[None] * (root.dim() - 1))
-        return Metric(root, kind)
+            expect("root", root, *[None] * root.dim())
+        metric = Metric(root, kind)
+        centers = expect("centers", tensors.get("centers"), None, metric.rank)
+        a = expect("coefficients", tensors.get("coefficients"), len(centers), outputs)
+        return Predictor(self, metric, centers, a)

@@ -158,20 +158,16 @@ class Radial(Points):
         """The route, and the number of coordinates."""
         return {"agop_route": agop.route, "coordinates": predictor.centers.shape[1]}
 
-    # ---- modules and files ---------------------------------------------------------------------------------
+    # ---- files ---------------------------------------------------------------------------------------------
 
     def written(self, predictor: Predictor) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The root of M is absent for the identity."""
-        tensors = {"offset": predictor.offset}
-        if predictor.metric.root is not None:
-            tensors["root"] = predictor.metric.root
-        return tensors, {"bandwidth": predictor.kernel.bandwidth, "metric": predictor.metric.kind}
+        """With the offset and the bandwidth that was chosen."""
+        tensors, facts = super().written(predictor)
+        return tensors | {"offset": predictor.offset}, facts | {"bandwidth": predictor.kernel.bandwidth}
 
     def read(self, tensors: dict[str, Tensor], state: dict[str, Any], outputs: int | None) -> Predictor:
-        """With the bandwidth that was chosen."""
+        """With both of these."""
         make_kernel(self.kernel, state["bandwidth"], **self.kernel_options)
-        offset = expect("offset", tensors.get("offset"), None)
-        metric = self.metric_read(tensors, state, len(offset))
-        centers = expect("centers", tensors.get("centers"), None, metric.rank or len(offset))
-        a = expect("coefficients", tensors.get("coefficients"), len(centers), outputs)
-        return Predictor(replace(self, bandwidth=state["bandwidth"]), metric, centers, a, offset)
+        predictor = super().read(tensors, state, outputs)
+        offset = expect("offset", tensors.get("offset"), *self.input_shape(predictor))
+        return replace(predictor, kernel=replace(self, bandwidth=state["bandwidth"]), offset=offset)

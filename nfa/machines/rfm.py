@@ -5,8 +5,7 @@ from typing import Any, ClassVar
 
 from nfa.machines.layer import Layer
 from nfa.machines.machine import Machine
-from nfa.machines.options import chosen, kernel_of, update_of
-from nfa.machines.system import Solver
+from nfa.machines.options import kernel_of, layer_of
 
 
 class RFM(Machine):
@@ -72,5 +71,4 @@ class RFM(Machine):
     @staticmethod
     def layers_of(options: Mapping[str, Any]) -> tuple[Layer, ...]:
         """One."""
-        kernel, solver = kernel_of(RFM, options), chosen(Solver, options)
-        return (chosen(Layer, options, kernel=kernel, update=update_of(options), solver=solver),)
+        return (layer_of(options, kernel_of(RFM, options)),)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nfa.checks import device_of_name, told, whole
+from nfa.checks import device_of_name, told
 from nfa.device import size_words
 from nfa.errors import NfaError
 from nfa.files import replaced_whole
@@ -102,11 +102,6 @@ def history_of(state: dict[str, Any]) -> list[dict[str, Any]]:
     if not (isinstance(history, list) and history and all(isinstance(row, dict) for row in history)):
         raise NfaError("its history must be a list of dictionaries, one a round or layer")
     return history
-
-
-def index_in(name: str, value: Any, length: int) -> int:
-    """A position in a list of this length."""
-    return whole(name, value, 0, length - 1)
 
 
 class _OtherFile(Exception):

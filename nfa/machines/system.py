@@ -95,6 +95,15 @@ class System(ABC):
     def outputs(self, coefficients: Tensor) -> Tensor:
         """``K/scale A`` (n, c): outputs at the training data."""
 
+    def _one_by_one(
+        self, K: Any, Y: Tensor, ridges: Sequence[float], start: Tensor | None, **options: Any
+    ) -> list[Solution]:
+        found: list[Solution] = []
+        for ridge in ridges:
+            found.append(solve(K, Y, ridge, start=start, seed=self.solver.seed, **options))
+            start = found[-1].coefficients
+        return found
+
 
 @dataclass
 class DenseSystem(System):
@@ -109,12 +118,8 @@ class DenseSystem(System):
         self, Y: Tensor, ridges: Sequence[float], start: Tensor | None, D: Tensor | None
     ) -> list[Solution]:
         """Each by the method that fits."""
-        options = {"method": self.solver.solver, "memory": self.budget, "seed": self.solver.seed}
-        K, found = self.K if D is None else self.K * D[:, None].to(self.K) * D.to(self.K), []
-        for ridge in ridges:
-            found.append(solve(K, Y, ridge, start=start, **options))
-            start = found[-1].coefficients
-        return found
+        K = self.K if D is None else self.K * D[:, None].to(self.K) * D.to(self.K)
+        return self._one_by_one(K, Y, ridges, start, method=self.solver.solver, memory=self.budget)
 
     def outputs(self, coefficients: Tensor) -> Tensor:
         """By one product."""
@@ -160,14 +165,11 @@ class RadialSystem(System):
             if D is not None:
                 K.mul_(D[:, None].to(K)).mul_(D.to(K))
             return [cholesky(K, Y, ridge, overwrite=True, memory=spare) for ridge in ridges]
-        operator, found = KernelOperator(self.function, self.points), []
-        if D is not None:
-            operator = ScaledOperator(operator, D)
-        for ridge in ridges:
-            options = {"memory": self.solver.memory, "seed": self.solver.seed, "progress": self.progress}
-            found.append(solve(operator, Y, ridge, method="cg", start=start, **options))
-            start = found[-1].coefficients
-        return found
+        operator = KernelOperator(self.function, self.points)
+        operator = operator if D is None else ScaledOperator(operator, D)
+        return self._one_by_one(
+            operator, Y, ridges, start, method="cg", memory=self.solver.memory, progress=self.progress
+        )
 
     def _matrix(self) -> tuple[Tensor, float]:
         """K, and the bytes that a factor may take beside it."""
