@@ -98,21 +98,16 @@ class KernelMachine(LabModule):
         super().__init__(task, num_outputs)
         known_options(options, type(self))
         options = self._defaults() | options
-        self.save_hyperparameters(
-            {"input_shape": input_shape, "num_outputs": num_outputs, "task": task, **options}
-        )
+        of_data = {"input_shape": input_shape, "num_outputs": num_outputs, "task": task}
+        self.save_hyperparameters(of_data | options)
         table = MODEL.get(type(self).__name__, KERNEL_MACHINE)  # of the kernel, its name decides
         check_all("model", {name: table[name] for name in table if name != "kernel"}, self.hparams)
         self.automatic_optimization = False
         self.patience, self.refit = options["patience"], options.get("refit", False)
         self.num_outputs = num_outputs
         self.stack = self._layers(options)
-        kernel = self.stack[0].kernel
-        self.shape = (
-            image_shape(input_shape, type(self).__name__)
-            if kernel.noun == "images"
-            else (math.prod(input_shape),)
-        )
+        images = self.stack[0].kernel.noun == "images"
+        self.shape = image_shape(input_shape, type(self).__name__) if images else (math.prod(input_shape),)
         self.network, self.spare = (self._unfitted() for _ in range(2))
         self.targets = TargetCode(num_outputs if task == "classification" else 0)
         self.clock = nn.Parameter(torch.zeros(()))
@@ -131,9 +126,8 @@ class KernelMachine(LabModule):
         gb = options["memory_gb"]
         own = {name: value for name, value in options.items() if name in self.machine.defaults}
         own |= {"memory": None if gb is None else gb * 1e9} | (options.get("kernel_options") or {})
-        stack = self.machine(
-            **own | ({"labels": "one_hot"} if "labels" in self.machine.defaults else {})
-        ).stack
+        own |= {"labels": "one_hot"} if "labels" in self.machine.defaults else {}
+        stack = self.machine(**own).stack
         return stack if self.is_deep else (replace(stack[0], rounds=sys.maxsize),)
 
     def _unfitted(self) -> KernelNetwork | DeepNetwork:
@@ -194,25 +188,26 @@ class KernelMachine(LabModule):
     def _steps(self, x: Tensor, y: Tensor) -> Iterator[Round]:
         """The rounds to come, from where the network is."""
         if self._rounds is None or self._rounds[0] is not self.network:
-            held_out = self._held_out() if self.is_deep or self.stack[0].chooses else None
-            kernel = self.stack[0].kernel
-            if held_out is not None:
-                held_out = kernel.arranged(held_out[0]).to(x), self.columns(held_out[1])
+            X, Y = self.stack[0].kernel.arranged(x), self.columns(y)
             steps = Steps(
-                self.stack, kernel.arranged(x), self.columns(y), self.targets, held_out,
+                self.stack, X, Y, self.targets, self._held_out(X),
                 network=self.network if self.is_deep else None, judged=self.validated, resumable=True,
             )  # fmt: skip
             self._rounds = self.network, steps.after(self.network.reached(int(self.rounds_done)))
         return self._rounds[1]
 
-    def _held_out(self) -> tuple[Tensor, Tensor] | None:
-        held_out = self._validation()
-        if held_out is None and self.stack[0].chooses:
+    def _held_out(self, X: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The validation data where the machine looks at them, like its training data."""
+        layer = self.stack[0]
+        held_out = self._validation() if self.is_deep or layer.chooses else None
+        if held_out is not None:
+            return layer.kernel.arranged(held_out[0]).to(X), self.columns(held_out[1])
+        if layer.chooses:
             raise NfaError(
                 "several values of model.bandwidth or model.ridge are chosen from on validation data: "
                 "raise data.val_fraction, or give one"
             )
-        return held_out
+        return None
 
     @torch.no_grad()
     def _taken(self, found: Round | None, x: Tensor) -> tuple[Tensor, dict[str, Any]]:
@@ -327,7 +322,7 @@ class KernelMachine(LabModule):
         if self.patience is not None and count and index - int(self.best_round) >= self.patience:
             self.trainer.should_stop = True
         if self.trainer.should_stop or self.trainer.current_epoch + 1 == self.trainer.max_epochs:
-            self._show_best()
+            self.settle()
 
     def on_train_start(self) -> None:
         """Go on from the last round, not from the best, if there are rounds to come."""
@@ -340,9 +335,6 @@ class KernelMachine(LabModule):
 
     def settle(self) -> None:
         """Show the best round, whatever ended the training."""
-        self._show_best()
-
-    def _show_best(self) -> None:
         best = int(self.best_round)
         if bool(self.shows_best) or best < 0 or (best == int(self.rounds_done) - 1 and not self.refit):
             return

@@ -24,14 +24,14 @@ class Kernel(ABC):
     Attributes:
         noun: what inputs are called in messages.
         tail: class of the module behind the feature map; see `nfa.machines.tails`.
-        symmetric: whether roots of M are square: those of patches, whose shape they keep.
+        centred: whether the mean of the training data is taken off inputs before the metric.
         weighs: whether training data may count more or less than others.
         tells: what a progress line tells within a round: ``solving`` or ``kernel``.
     """
 
     noun: ClassVar[str] = "points"
     tail: ClassVar[type[KernelSum]]
-    symmetric: ClassVar[bool] = False
+    centred: ClassVar[bool] = False
     weighs: ClassVar[bool] = False
     tells: ClassVar[str] = "solving"
 
@@ -63,13 +63,9 @@ class Kernel(ABC):
     def input_shape(self, predictor: Predictor) -> tuple[int, ...]:
         """Of one input of a predictor."""
 
-    def center(self, X: Tensor) -> Tensor | None:
-        """What is taken off inputs before the metric, (d,); None for nothing."""
-        return None
-
     @abstractmethod
     def coordinates(self, metric: Metric, X: Tensor) -> Tensor:
-        """Inputs less their center in coordinates of the metric: equal inputs have equal ones."""
+        """Inputs, less the mean where that is taken off, in coordinates of the metric; of equal ones equal."""
 
     def images(self, metric: Metric, X: Tensor) -> Tensor:
         """`coordinates` of training data, in one product where that is faster."""
@@ -154,10 +150,6 @@ class Kernel(ABC):
     @abstractmethod
     def arranged(self, x: Tensor) -> Tensor:
         """Inputs (n, …) of a network in the shape that the kernel takes."""
-
-    def no_offset(self, shape: Sequence[int]) -> Tensor | None:
-        """The offset of a network before its first fit, (d,); None where nothing is taken off."""
-        return None
 
     # ---- files ---------------------------------------------------------------------------------------------
 

@@ -164,7 +164,7 @@ class Layer:
                 "one bandwidth and one ridge"
             )
         clock, kernel = Clock(), self.kernel
-        offset = kernel.center(X)
+        offset = X.mean(0) if kernel.centred else None
         U = kernel.images(metric, X if offset is None else X - offset)
         targets, (Y, intercept) = Y, without_offset(self.offset, Y, X.dtype, weights)
         plain = Predictor(

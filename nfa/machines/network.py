@@ -40,7 +40,7 @@ class Network(SizedOnLoad):
 
     def _add_predictor(self, kernel: Kernel, shape: Sequence[int], outputs: int) -> None:
         """Begin without a fit."""
-        self.register_buffer("offset", kernel.no_offset(shape))
+        self.register_buffer("offset", torch.zeros(kernel.width(shape)) if kernel.centred else None)
         self.add_module(kernel.tail.name, kernel.tail(kernel, shape, outputs))
 
     @property

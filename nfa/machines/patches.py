@@ -38,7 +38,6 @@ class Patches(Kernel):
 
     noun: ClassVar = "images"
     tail: ClassVar = PatchSum
-    symmetric: ClassVar = True
     tells: ClassVar = "kernel"
 
     @property

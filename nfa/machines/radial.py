@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from nfa.checks import as_tuple, one_or_several, plain, settle
@@ -48,6 +47,7 @@ class Radial(Points):
     kernel_options: dict[str, Any] = field(default_factory=dict)
 
     tail: ClassVar = RadialSum
+    centred: ClassVar = True
 
     def __post_init__(self):
         settle(self, kernel_options={name: plain(value) for name, value in self.kernel_options.items()})
@@ -81,14 +81,6 @@ class Radial(Points):
     def function(self) -> RadialKernel:
         """k, where the bandwidth is one number."""
         return make_kernel(self.kernel, self.bandwidth, **self.kernel_options)
-
-    def center(self, X: Tensor) -> Tensor:
-        """The mean."""
-        return X.mean(0)
-
-    def no_offset(self, shape: Sequence[int]) -> Tensor:
-        """Zeros."""
-        return torch.zeros(self.width(shape))
 
     # ---- fits ----------------------------------------------------------------------------------------------
 
