@@ -35,6 +35,7 @@ from nfa.machines.loop import FAILURES, Steps
 from nfa.machines.machine import Machine
 from nfa.machines.named import described
 from nfa.machines.network import DeepNetwork, KernelNetwork
+from nfa.machines.options import signature_of
 from nfa.machines.reached import Round, RoundFailedWarning
 from nfa.machines.target_code import TargetCode
 from nfa.nets.checks import image_shape
@@ -80,9 +81,8 @@ class KernelMachine(LabModule):
     def __init_subclass__(cls) -> None:
         """Show the options as the signature of the class."""
         super().__init_subclass__()
-        keyword = inspect.Parameter.KEYWORD_ONLY
         own = [p for p in inspect.signature(cls.__init__).parameters.values() if p.name != "options"][1:]
-        options = [inspect.Parameter(name, keyword, default=d) for name, d in cls._defaults().items()]
+        options = signature_of(cls._defaults(), positional=0).parameters.values()
         cls.__signature__ = inspect.Signature([*own, *options])
 
     @classmethod

@@ -65,7 +65,7 @@ class Kernel(ABC):
 
     @abstractmethod
     def coordinates(self, metric: Metric, X: Tensor) -> Tensor:
-        """Inputs, less the mean where that is taken off, in coordinates of the metric; of equal ones equal."""
+        """Inputs, less the mean where that is taken off, in coordinates of the metric: equal ones alike."""
 
     def images(self, metric: Metric, X: Tensor) -> Tensor:
         """`coordinates` of training data, in one product where that is faster."""

@@ -327,7 +327,7 @@ def test_an_unfitted_network_takes_over_fits_and_state_dicts():
     network.take_over(machine.predictor, 1e-3)
     other = conv_network(asdict(ConvKernel(2, 2)), [2, 5, 6], 3)
     nn.ModuleList([other]).load_state_dict({f"0.{k}": v for k, v in network.state_dict().items()})
-    assert float(other.ridge) == 1e-3
+    assert float(other.tail.ridge) == 1e-3
     assert torch.equal(other.predictor()(X + 0.1), machine.scores(X + 0.1))
     # the next round from the loaded state is that of the machine
     longer = ConvRFM(2, 2, rounds=2).fit(X, y)
