@@ -15,7 +15,7 @@ from nfa.layers.parts import OTHER, Parts, find_parts, shown_part
 from nfa.page import svg
 from nfa.page.axes import Axis, range_of
 from nfa.page.svg import Band, Figure, Series, figure, line_chart
-from nfa.page.table import minus
+from nfa.page.text import minus
 
 Curves = Mapping[str, Sequence[tuple[float, float]]]
 
@@ -172,7 +172,7 @@ def _part_table(rows: Sequence[AnsatzRow], parts: Parts) -> PartTable:
         _part_line(part, [rows[i] for i in parts.layers(part)], part_color(parts, part), limits)
         for part in parts.names
     ]
-    return PartTable(lines, [minus(limit, ".2f") for limit in limits])
+    return PartTable(lines, [minus(show(limit, ".2f")) for limit in limits])
 
 
 def _part_line(part: str, rows: Sequence[AnsatzRow], color: str, limits: tuple[float, float]) -> PartLine:
@@ -197,7 +197,7 @@ def _strip(values: Iterable[float], limits: tuple[float, float], color: str, *, 
 
 def _median(values: Iterable[float], spec: str) -> str:
     known = finite(values)
-    return show(statistics.median(known), spec) if known else UNDEFINED
+    return minus(show(statistics.median(known), spec)) if known else UNDEFINED
 
 
 # -- by epoch --------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from nfa.ansatz.row import CHANCE
-from nfa.ansatz.words import UNDEFINED
+from nfa.ansatz.words import UNDEFINED, show
 from nfa.compare import Comparison
 from nfa.compare.comparison import Difference, Group
 from nfa.compare.words import FEW, above_null_words, score_words
@@ -18,9 +18,9 @@ from nfa.page.comparison_charts import ansatz_charts, cost_charts, learning_char
 from nfa.page.lists import entries, notes_of
 from nfa.page.matrix import eigenvector_strips, similarity_matrix
 from nfa.page.svg import Series
-from nfa.page.table import Heading, Number, minus
+from nfa.page.table import Heading, Number
 from nfa.page.template import render
-from nfa.page.text import unbroken
+from nfa.page.text import minus, unbroken
 
 
 def write_comparison(
@@ -167,7 +167,7 @@ def _gap(difference: Difference | None, metric: str) -> Number:
     if not difference.count:
         return Number(math.nan, UNDEFINED, remark="no seed in common", remark_kind="chance")
     gap = -difference.mean if metric == "test/accuracy" else difference.mean
-    words = ("+" if gap > 0 else "") + score_words(gap + 0.0, metric).replace("-", "\u2212")
+    words = ("+" if gap > 0 else "") + minus(score_words(gap + 0.0, metric))
     if difference.count > 1:
         words += f"\u00a0±\u00a0{score_words(difference.margin, metric, spread=True)}"
     kind = "clear" if difference.is_clear else "chance"
@@ -194,11 +194,11 @@ def _numbers(group: Group, columns: Sequence[_Column]) -> list[Number]:
 def _words(group: Group, value: float, spec: str) -> str:
     if spec == "layers":
         return above_null_words(group)
-    return _time(value) if spec == "time" else minus(value, spec)
+    return _time(value) if spec == "time" else minus(show(value, spec))
 
 
 def _time(seconds: float) -> str:
-    return minus(seconds, ",.0f" if seconds >= 100 else ".3g")
+    return show(seconds, ",.0f" if seconds >= 100 else ".3g")
 
 
 def _runs(comparison: Comparison) -> _Table:

@@ -14,6 +14,7 @@ from nfa.ansatz.row import AnsatzRow
 from nfa.ansatz.words import alignment_words, finite, show
 from nfa.page import raster, svg
 from nfa.page.svg import Series, line_chart
+from nfa.page.text import minus
 
 Drawing = Callable[[Tensor], Tensor]
 
@@ -96,13 +97,13 @@ def _layer(picture: LayerPicture, row: AnsatzRow | None, coloured: Drawing, tile
 
 def _numbers(row: AnsatzRow) -> list[str]:
     numbers = (
-        f"{row.kind}, {row.in_features} → {row.out_features}",
         f"alignment {alignment_words(row)}",
         f"z {show(row.z, '.1f')}, {row.verdict}",
         f"α {show(row.alpha_fit, '.2f')}",
         f"cosine {show(row.cosine)}, null {show(row.null_mean)}",
     )
-    return [number.replace(" ", "\u00a0") for number in numbers]
+    words = [f"{row.kind}, {row.in_features} → {row.out_features}", *map(minus, numbers)]
+    return [word.replace(" ", "\u00a0") for word in words]
 
 
 def _ranks(picture: LayerPicture, agop: str) -> list[Markup]:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from nfa.ansatz.row import CHANCE
-from nfa.ansatz.words import UNDEFINED
+from nfa.ansatz.words import UNDEFINED, show
 from nfa.compare.similarity import COVARIANCE, FeatureSpace, Member
 from nfa.page import raster
-from nfa.page.table import minus
+from nfa.page.text import minus
 
 _DATA = f"data ({COVARIANCE})"
 _MANY_STRIPS, _SIDE, _SMALLER_SIDE = 40, 48, 32  # px of a picture that are kept, of few and of many
@@ -94,7 +94,7 @@ def _cell(space: FeatureSpace, a: str, b: str) -> Cell:
     if not math.isfinite(cosine):
         return Cell(UNDEFINED)
     share = round(100 * min(alignment, 1.0)) if z > CHANCE else None
-    return Cell(minus(cosine), minus(null, ".2f"), minus(z, "z.1f"), share)
+    return Cell(minus(show(cosine)), minus(show(null, ".2f")), minus(show(z, "z.1f")), share)
 
 
 # -- eigenvectors ----------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from nfa.ansatz.row import CHANCE, CLEAR, TRAIN_COLUMNS, VERDICTS, AnsatzRow
 from nfa.ansatz.words import alignment_words, finite, show
+from nfa.page.text import minus
 
 _LONG = 12  # rows beyond which there is something to filter
 _ALWAYS = ("in_features", "out_features", "alignment", "z", "cosine")
@@ -102,11 +103,6 @@ def table_of(rows: Sequence[AnsatzRow]) -> Table:
     return Table(list(map(_heading, columns)), cells, left_out if rows else [], verdicts)
 
 
-def minus(value: float, spec: str = ".3f") -> str:
-    """Format a number, with the sign that typography has for minus; an undefined one is a dash."""
-    return show(value, spec).replace("-", "\u2212")
-
-
 def _columns(rows: Sequence[AnsatzRow]) -> tuple[list[str], list[str]]:
     """Columns of the table in their order, and headings of those left out since they would hold nothing."""
     columns, left_out = ["layer", "kind"], []
@@ -135,9 +131,9 @@ def _cell(row: AnsatzRow, column: str) -> str | Number:
     if column in TEXT_COLUMNS:
         return value
     if column == "alignment":
-        return Number(value, alignment_words(row))
+        return Number(value, minus(alignment_words(row)))
     emphasis = _emphasis(value) if column == "z" and math.isfinite(value) else ""
-    return Number(value, show(value, NUMBER_COLUMNS[column][1]), emphasis)
+    return Number(value, minus(show(value, NUMBER_COLUMNS[column][1])), emphasis)
 
 
 def _emphasis(z: float) -> str:

@@ -14,6 +14,11 @@ def unbroken(text: str) -> str:
     return text
 
 
+def minus(number: str) -> str:
+    """A number in words, with the sign that typography has for minus."""
+    return number.replace("-", "\u2212")
+
+
 def shown(text: str) -> str:
     """Text in which all is to be seen.
 
