@@ -2,22 +2,16 @@
 
 import copy
 import inspect
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nfa.ansatz.duration import draws_for
-from nfa.ansatz.feature_matrices import weight_cosine
-from nfa.ansatz.fill_row import fill_row
-from nfa.ansatz.pair import FeaturePair
+from nfa.ansatz.gather_rows import RowGatherer
 from nfa.ansatz.report import AnsatzReport
-from nfa.ansatz.row import AnsatzRow
-from nfa.ansatz.sensitivity import Sensitivity
 from nfa.checks import known_options, network_of
 from nfa.errors import NfaError
 from nfa.layers.coverage import covered_share, tied_to, tied_weights
@@ -32,20 +26,16 @@ from nfa.layers.maps import (
 )
 from nfa.sweep.arguments import batches_of, check_combinations, check_initial_state, checked, measurable
 from nfa.sweep.batch_axis import with_batch_dim
-from nfa.sweep.batches import Batch, limited, replayable, split
+from nfa.sweep.batches import Batch, Replayable, limited, replayable, split
 from nfa.sweep.footprint import survey
 from nfa.sweep.interaction import RANDOM
 from nfa.sweep.measure import all_reduce, bases_of, build, measure_sensitivities
-from nfa.sweep.observer import Observer
+from nfa.sweep.observer import Observer, Sweep
 from nfa.sweep.tolerance import sweep_to_tolerance
 from nfa.sweep.untouched import same_random_states
 
 _REPLICATES = 8
-NO_GRADIENT = "no gradient reaches it: what follows it is zero, or never active"
 _SWEEP_OPTIONS = ("output", "output_fn", "neglect", "chunk", "centered", "replicates_over")
-_OWN = (
-    "power", "probes", "nulls", "tolerance", "drift", "per_head", "memory", "distributed", "replicates",
-)  # fmt: skip
 
 
 @with_batch_dim
@@ -119,76 +109,41 @@ def audit(
     """
     known_options(sweep_options, audit, _SWEEP_OPTIONS)
     model, batches = measurable(model), batches_of(batches)
-    options = checked({
+    asked = _asked(layers, {
         "power": power, "probes": probes, "max_samples": max_samples, "nulls": nulls, "seed": seed,
         "device": device, "tolerance": tolerance, "drift": drift, "per_head": per_head, "memory": memory,
         "distributed": distributed, "replicates": replicates, "watch": watch, **sweep_options,
     })  # fmt: skip
-    check_combinations(options)
-    power, probes, nulls, tolerance, drift, per_head, memory, distributed, replicates = (
-        options.pop(name) for name in _OWN
-    )
-    seed, max_samples, watch = options["seed"], options["max_samples"], options.pop("watch") or Observer()
-    layers = patterns_of(layers)
-    if not (initial_state is None or isinstance(initial_state, AnsatzReport)):
+    measured_before = initial_state is None or isinstance(initial_state, AnsatzReport)
+    if not measured_before:
         check_initial_state(initial_state)
     with same_random_states():  # loaders and lazy modules draw numbers
-        if initial_state is not None and not isinstance(initial_state, AnsatzReport):
-            batches = list(limited(batches, max_samples))  # read twice, and no further than needed
+        if not measured_before:
+            batches = list(
+                limited(batches, asked.of_sweep["max_samples"])
+            )  # read twice, and no further than needed
         batches = replayable(batches)
         build(model, batches.first)
-        maps, skipped = find_maps(model, layers, per_head=per_head)
-        initial = _initial_report(
-            model,
-            batches,
-            initial_state,
-            layers,
-            power,
-            distributed,
-            replicates,
-            {"probes": probes, "tolerance": tolerance, "per_head": per_head, "memory": memory, **options},
-        )
+        maps, skipped = find_maps(model, asked.layers, per_head=asked.per_head)
+        initial = initial_state if measured_before else _initial_report(model, batches, initial_state, asked)
         _check_initial(maps, initial)
         check_any(maps, skipped)
-        bases = bases_of(maps, {} if initial is None else initial.weights)
-        start = time.perf_counter()
-        if memory is not None or tolerance is not None:
-            footprint = survey(model, batches.first, maps, bases, **options)
-            replicates, options["piece_limit"] = footprint.within(memory, replicates)
-            watch.begin(footprint, replicates, options["piece_limit"])
-        sweep_args = (model, batches, maps)
-        options |= {"replicates": replicates, "bases": bases}
-        if tolerance is None:
-            sweep = measure_sensitivities(*sweep_args, probes=probes, watch=watch, **options)
-        else:
-            sweep = sweep_to_tolerance(*sweep_args, tolerance, power, footprint.backwards, watch, options)
+        started = time.perf_counter()
+        sweep = _sweep(model, batches, maps, initial, asked)
         report = AnsatzReport(weights={m.name: m.weight().clone() for m in maps})
-    if distributed:
-        all_reduce(sweep)
+    swept = time.perf_counter()
     tied = tied_weights(model)
     if tied:
         skipped = [_with_tie(entry, tied_to(model, entry, maps)) for entry in skipped]
-    middle = time.perf_counter()
-    entries, halves = in_order(model, maps, skipped), drift or tolerance is not None
-    for entry in entries:
-        sensitivity = sweep.sensitivities.pop(entry.name, None)  # its replicates are not needed any longer
-        row = _row(entry, sensitivity, report, initial, power, nulls, seed, halves, sweep.probes is not None)
-        report.rows.append(replace(row, status=RANDOM) if row.measured and sweep.noise else row)
-        watch.rows(len(report.rows), len(entries))
+    _fill_rows(report, in_order(model, maps, skipped), sweep, initial, asked)
     report.meta = {
-        "samples": sweep.samples,
-        "outputs": sweep.outputs,
-        "mode": sweep.mode,
-        "backwards a sample": sweep.backwards,
-        **({"neglected": sweep.neglected} if sweep.neglected else {}),
-        **({"stopped": True} if sweep.stopped else {}),
-        **({"noise": sweep.noise} if sweep.noise else {}),
+        **_facts(sweep),
         "covered": round(covered_share(model, [m for m in maps if m.name in report._sensitivities]), 6),
         "tied": tied,
-        "power": power,
-        "seed": seed,
-        "sweep_seconds": round(middle - start, 3),
-        "statistics_seconds": round(time.perf_counter() - middle, 3),
+        "power": asked.power,
+        "seed": asked.of_sweep["seed"],
+        "sweep_seconds": round(swept - started, 3),
+        "statistics_seconds": round(time.perf_counter() - swept, 3),
     }
     return report
 
@@ -304,118 +259,39 @@ def _checked_sweep(options: dict[str, Any], of: Callable) -> dict[str, Any]:
     return options
 
 
-# ---- one row ----------------------------------------------------------------------------------------------
+# ---- steps of an audit ------------------------------------------------------------------------------------
 
 
-def _row(
-    entry: LinearMap | SkippedModule,
-    sensitivity: Sensitivity | None,
-    report: AnsatzReport,
-    initial: AnsatzReport | None,
-    power: float,
-    nulls: int,
-    seed: int,
-    halves: bool,
-    corrected: bool,
-) -> AnsatzRow:
-    if isinstance(entry, SkippedModule):
-        out, *rest = entry.shape
-        return AnsatzRow(entry.name, entry.kind, math.prod(rest), out, status=f"skipped: {entry.reason}")
-    shape = (entry.name, entry.kind, entry.in_features, entry.out_features, entry.groups)
-    reason = _unusable(entry, sensitivity, report.weights[entry.name])
-    if reason:
-        return AnsatzRow(*shape, status=f"skipped: {reason}")
-    if sensitivity.is_output:
-        row = AnsatzRow(*shape, power=power, status="trivial")
-        return _with_initial(_trivial_row(row, sensitivity, report), report, initial, entry.arbitrary_rows)
-    pair = sensitivity.pair(report.weights[entry.name])
-    draws = report.null_draws[entry.name] = null_draws(pair, nulls)
-    columns, report.precision[entry.name] = fill_row(
-        pair, sensitivity, power, draws, seed, halves=halves, corrected=corrected
-    )
-    row = AnsatzRow(*shape, **columns)
-    report._sensitivities[entry.name] = sensitivity.merged()
-    return _with_initial(row, report, initial, entry.arbitrary_rows)
+@dataclass(frozen=True)
+class _Asked:
+    """What an audit was asked for, checked; ``of_sweep`` goes to `measure_sensitivities` as it is."""
+
+    layers: Sequence[str] | None
+    power: float
+    probes: int | None
+    nulls: int
+    tolerance: float | None
+    drift: bool
+    per_head: bool
+    memory: int | None
+    distributed: bool
+    replicates: int
+    watch: Observer
+    of_sweep: dict[str, Any]
 
 
-def _with_tie(entry: SkippedModule, measured: str | None) -> SkippedModule:
-    if measured is None:
-        return entry
-    return replace(entry, reason=f"{entry.reason}; its weight is tied to {measured}, measured there")
-
-
-def _trivial_row(row: AnsatzRow, sensitivity: Sensitivity, report: AnsatzReport) -> AnsatzRow:
-    """The last map on raw outputs: C is the identity whatever the weights, and so is every rotation of it."""
-    C = sensitivity.matrix
-    identity = torch.eye(C.shape[-1]).to(C) * C.diagonal(dim1=-2, dim2=-1).mean()
-    sensitivity = Sensitivity({0: identity.expand_as(C)}, [1], sensitivity.basis, is_output=True)
-    report._sensitivities[row.layer] = sensitivity
-    pair = sensitivity.pair(report.weights[row.layer])
-    cosine = pair.null_isotropic(row.power)
-    return replace(
-        row,
-        cosine=cosine, null_mean=cosine, null_std=0.0, null_isotropic=cosine,
-        pearson=pair.pearson(row.power), offdiag=pair.offdiag(row.power),
-    )  # fmt: skip
-
-
-def _with_initial(
-    row: AnsatzRow, report: AnsatzReport, initial: AnsatzReport | None, free: bool
-) -> AnsatzRow:
-    """Fill the columns that compare with initialisation; free rows have no change of weight."""
-    if initial is None or row.layer not in initial.weights:
-        return row
-    sensitivity = report._sensitivities[row.layer]
-    W = report.weights[row.layer]
-    W0 = initial.weights[row.layer].to(W)
-    before = initial.row(row.layer)
-    return replace(
-        row,
-        cnfc=math.nan if free else sensitivity.pair(W.double() - W0.double()).cosine(1.0),
-        init_nfm_cosine=weight_cosine(W, W0),
-        init_cosine=before.cosine if before.power == row.power else math.nan,
-        init_alignment=before.alignment,
-    )
-
-
-def _unusable(entry: LinearMap, sensitivity: Sensitivity, weight: Tensor) -> str | None:
-    if sensitivity.unfollowed and (sensitivity.called or entry.called):
-        return f"not all of its use can be followed: {sensitivity.unfollowed}"
-    if not sensitivity.called:
-        return entry.unseen
-    if not sensitivity.reached:
-        return "the output does not depend on it"
-    if not all(bool(torch.isfinite(total).all()) for total in sensitivity.sums.values()):
-        return "its gradients are not finite"
-    if not bool(torch.isfinite(weight).all()):
-        return "its weight is not finite"
-    if not bool(weight.any()):
-        return "its weight is zero"
-    if not any(bool(total.any()) for total in sensitivity.sums.values()):
-        return NO_GRADIENT
-    return None
-
-
-def null_draws(pair: FeaturePair, nulls: int) -> int:
-    """Random rotations worth drawing: a draw costs r³ and its spread falls as 1/r."""
-    return draws_for(min(pair.weight.shape[1:]), nulls)
-
-
-# ---- what goes in -----------------------------------------------------------------------------------------
+def _asked(layers: str | Sequence[str] | None, given: dict[str, Any]) -> _Asked:
+    options = checked(given)
+    check_combinations(options)
+    options["watch"] = options["watch"] or Observer()
+    own = {f.name: options.pop(f.name) for f in fields(_Asked) if f.name in options}
+    return _Asked(patterns_of(layers), **own, of_sweep=options)
 
 
 def _initial_report(
-    model: nn.Module,
-    batches: Iterable[Batch],
-    initial_state: Mapping[str, Tensor] | AnsatzReport | None,
-    layers: str | Sequence[str] | None,
-    power: float,
-    distributed: bool,
-    replicates: int,
-    options: dict[str, Any],
-) -> AnsatzReport | None:
-    if initial_state is None or isinstance(initial_state, AnsatzReport):
-        return initial_state
+    model: nn.Module, batches: Iterable[Batch], initial_state: Mapping[str, Tensor], asked: _Asked
+) -> AnsatzReport:
+    """Audit a copy of the network with the weights that it had at initialisation."""
     try:
         twin = copy.deepcopy(model)
     except RuntimeError as error:
@@ -428,10 +304,20 @@ def _initial_report(
         raise NfaError(
             f"initial_state does not fit the model: {' '.join(line.strip() for line in first)}"
         ) from None
-    if options["probes"] is None and options["tolerance"] is None:
-        replicates = 1  # exact numbers need no correction
+    exact = asked.probes is None and asked.tolerance is None
     return audit(
-        twin, batches, layers, power, nulls=0, replicates=replicates, distributed=distributed, **options
+        twin,
+        batches,
+        asked.layers,
+        asked.power,
+        asked.probes,
+        nulls=0,
+        tolerance=asked.tolerance,
+        per_head=asked.per_head,
+        memory=asked.memory,
+        distributed=asked.distributed,
+        replicates=1 if exact else asked.replicates,  # exact numbers need no correction
+        **asked.of_sweep,
     )
 
 
@@ -446,3 +332,71 @@ def _check_initial(maps: Sequence[LinearMap], initial: AnsatzReport | None) -> N
                 f"initial_state is of another model: {lmap.name} was {tuple(before.shape)}, "
                 f"is {tuple(lmap.weight().shape)}"
             )
+
+
+def _sweep(
+    model: nn.Module,
+    batches: Replayable,
+    maps: Sequence[LinearMap],
+    initial: AnsatzReport | None,
+    asked: _Asked,
+) -> Sweep:
+    """Measure C of every map: within the memory and to the tolerance, if these are given, over all ranks."""
+    options, replicates = dict(asked.of_sweep), asked.replicates
+    bases = bases_of(maps, {} if initial is None else initial.weights)
+    if asked.memory is not None or asked.tolerance is not None:
+        footprint = survey(model, batches.first, maps, bases, **options)
+        replicates, options["piece_limit"] = footprint.within(asked.memory, replicates)
+        asked.watch.begin(footprint, replicates, options["piece_limit"])
+    options |= {"replicates": replicates, "bases": bases}
+    if asked.tolerance is None:
+        sweep = measure_sensitivities(model, batches, maps, probes=asked.probes, watch=asked.watch, **options)
+    else:
+        sweep = sweep_to_tolerance(
+            model, batches, maps, asked.tolerance, asked.power, footprint.backwards, asked.watch, options
+        )
+    if asked.distributed:
+        all_reduce(sweep)
+    return sweep
+
+
+def _with_tie(entry: SkippedModule, measured: str | None) -> SkippedModule:
+    if measured is None:
+        return entry
+    return replace(entry, reason=f"{entry.reason}; its weight is tied to {measured}, measured there")
+
+
+def _fill_rows(
+    report: AnsatzReport,
+    entries: Sequence[LinearMap | SkippedModule],
+    sweep: Sweep,
+    initial: AnsatzReport | None,
+    asked: _Asked,
+) -> None:
+    """Give the report its rows, one for each entry."""
+    gatherer = RowGatherer(
+        report,
+        initial,
+        power=asked.power,
+        nulls=asked.nulls,
+        seed=asked.of_sweep["seed"],
+        halves=asked.drift or asked.tolerance is not None,
+        corrected=sweep.probes is not None,
+    )
+    for entry in entries:
+        sensitivity = sweep.sensitivities.pop(entry.name, None)  # its replicates are not needed any longer
+        row = gatherer.row(entry, sensitivity)
+        report.rows.append(replace(row, status=RANDOM) if row.measured and sweep.noise else row)
+        asked.watch.rows(len(report.rows), len(entries))
+
+
+def _facts(sweep: Sweep) -> dict[str, Any]:
+    """What a report tells of its sweep; what happened in few of them, only where it did."""
+    rare = {"neglected": sweep.neglected, "stopped": sweep.stopped, "noise": sweep.noise}
+    return {
+        "samples": sweep.samples,
+        "outputs": sweep.outputs,
+        "mode": sweep.mode,
+        "backwards a sample": sweep.backwards,
+        **{name: value for name, value in rare.items() if value},
+    }

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 
 from nfa.ansatz.contradictions import contradiction_sentence
+from nfa.ansatz.gather_rows import NO_GRADIENT
 from nfa.ansatz.report import AnsatzReport
 from nfa.ansatz.words import noise_sentence
-from nfa.audit import NO_GRADIENT
 
 
 def notes(report: AnsatzReport, samples: int, power: float, tolerance: float) -> Iterator[str]:

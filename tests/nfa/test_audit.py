@@ -11,8 +11,8 @@ from torch import nn
 
 import nfa
 from nfa import reference
+from nfa.ansatz.gather_rows import null_draws
 from nfa.ansatz.row import AUDIT_COLUMNS, read_csv, write_csv
-from nfa.audit import null_draws
 
 
 def mlp(seed=0):

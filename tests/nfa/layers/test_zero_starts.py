@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import nfa
-from nfa.audit import NO_GRADIENT
+from nfa.ansatz.gather_rows import NO_GRADIENT
 from nfa.command.audit_notes import notes
 from nfa.command.cli import main
 from nfa.layers.coverage import covered_share

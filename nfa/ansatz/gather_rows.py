@@ -1,0 +1,156 @@
+"""The rows of a report, one a map: numbers gathered from its pair, or the reason why there are none.
+
+What the numbers are is told by `nfa.ansatz.pair.FeaturePair`, which computes them.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nfa.ansatz.duration import draws_for
+from nfa.ansatz.feature_matrices import weight_cosine
+from nfa.ansatz.pair import FeaturePair
+from nfa.ansatz.precision import Precision, without
+from nfa.ansatz.report import AnsatzReport
+from nfa.ansatz.row import AnsatzRow
+from nfa.ansatz.sensitivity import Sensitivity
+from nfa.layers.maps import LinearMap, SkippedModule
+
+NO_GRADIENT = "no gradient reaches it: what follows it is zero, or never active"
+
+
+@dataclass(frozen=True)
+class RowGatherer:
+    """Gathers rows, and puts what stands behind them into the report.
+
+    Attributes:
+        report: of these rows; it has the weights.
+        initial: report of the network at initialisation.
+        power: exponent α.
+        nulls: random rotations of the null, of narrow layers.
+        seed: of the nulls.
+        halves: find the drifts.
+        corrected: C is noisy, as random probes leave it: take the bias off the cosine, its null and the
+            alignment. Else they are the exact numbers of these samples.
+    """
+
+    report: AnsatzReport
+    initial: AnsatzReport | None
+    power: float
+    nulls: int
+    seed: int
+    halves: bool
+    corrected: bool
+
+    def row(self, entry: LinearMap | SkippedModule, sensitivity: Sensitivity | None) -> AnsatzRow:
+        """The row of a map, given its C in groups of samples; of what is no map, and has none, the reason."""
+        if isinstance(entry, SkippedModule):
+            out, *rest = entry.shape
+            return AnsatzRow(entry.name, entry.kind, math.prod(rest), out, status=f"skipped: {entry.reason}")
+        shape = (entry.name, entry.kind, entry.in_features, entry.out_features, entry.groups)
+        weight = self.report.weights[entry.name]
+        reason = _unusable(entry, sensitivity, weight)
+        if reason:
+            return AnsatzRow(*shape, status=f"skipped: {reason}")
+        if sensitivity.is_output:
+            kept, columns = _of_raw_outputs(sensitivity, weight, self.power)
+        else:
+            kept, columns = sensitivity.merged(), self._measured(entry.name, sensitivity, weight)
+        self.report._sensitivities[entry.name] = kept
+        return AnsatzRow(*shape, **columns, **self._since_initialisation(entry, kept, weight))
+
+    def _measured(self, name: str, sensitivity: Sensitivity, weight: Tensor) -> dict[str, float]:
+        pair = sensitivity.pair(weight)
+        draws = self.report.null_draws[name] = null_draws(pair, self.nulls)
+        null = pair.null_cosines(self.power, draws, self.seed)
+        known = self.report.precision[name] = sensitivity.precision(
+            pair, self.power, halves=self.halves, corrected=self.corrected,
+            null=null if self.corrected and draws else None, seed=self.seed,
+        )  # fmt: skip
+        return self._columns(pair, null, known)
+
+    def _columns(self, pair: FeaturePair, null: Tensor, known: Precision) -> dict[str, float]:
+        draws = len(null)
+        cosine, alignment = pair.cosine(self.power), pair.alignment
+        chance = float(null.mean()) if draws else math.nan
+        if self.corrected:
+            biases = (known.cosine_bias, known.alignment_bias, known.null_bias)
+            cosine, alignment, chance = map(without, biases, (cosine, alignment, chance))
+        alpha, alpha_r = pair.alpha_fit()
+        return {
+            "power": self.power,
+            "alignment": alignment,
+            "z": alignment / pair.alignment_std,
+            "alpha_fit": alpha,
+            "alpha_r": alpha_r,
+            "cosine": cosine,
+            "null_mean": chance,
+            "null_std": float(null.std()) if draws > 1 else math.nan,
+            "null_isotropic": pair.null_isotropic(self.power),
+            "pearson": pair.pearson(self.power),
+            "offdiag": pair.offdiag(self.power),
+            "alignment_stderr": known.alignment,
+            "drift": known.drift,
+            "stderr": known.cosine,
+        }
+
+    def _since_initialisation(
+        self, entry: LinearMap, sensitivity: Sensitivity, weight: Tensor
+    ) -> dict[str, float]:
+        """The columns that compare with initialisation; arbitrary rows have no change of weight."""
+        if self.initial is None or entry.name not in self.initial.weights:
+            return {}
+        before = self.initial.weights[entry.name].to(weight)
+        row = self.initial.row(entry.name)
+        changed = math.nan
+        if not entry.arbitrary_rows:
+            changed = sensitivity.pair(weight.double() - before.double()).cosine(1.0)
+        return {
+            "cnfc": changed,
+            "init_nfm_cosine": weight_cosine(weight, before),
+            "init_cosine": row.cosine if row.power == self.power else math.nan,
+            "init_alignment": row.alignment,
+        }
+
+
+def null_draws(pair: FeaturePair, nulls: int) -> int:
+    """Random rotations worth drawing: a draw costs r³ and its spread falls as 1/r."""
+    return draws_for(min(pair.weight.shape[1:]), nulls)
+
+
+def _of_raw_outputs(
+    sensitivity: Sensitivity, weight: Tensor, power: float
+) -> tuple[Sensitivity, dict[str, float | str]]:
+    """The last map on raw outputs: C is the identity whatever the weights, and so is every rotation of it."""
+    C = sensitivity.matrix
+    identity = torch.eye(C.shape[-1]).to(C) * C.diagonal(dim1=-2, dim2=-1).mean()
+    sensitivity = Sensitivity({0: identity.expand_as(C)}, [1], sensitivity.basis, is_output=True)
+    pair = sensitivity.pair(weight)
+    cosine = pair.null_isotropic(power)
+    columns = {
+        "power": power, "status": "trivial",
+        "cosine": cosine, "null_mean": cosine, "null_std": 0.0, "null_isotropic": cosine,
+        "pearson": pair.pearson(power), "offdiag": pair.offdiag(power),
+    }  # fmt: skip
+    return sensitivity, columns
+
+
+def _unusable(entry: LinearMap, sensitivity: Sensitivity, weight: Tensor) -> str | None:
+    """Why there are no numbers, if there are none."""
+    if sensitivity.unfollowed and (sensitivity.called or entry.called):
+        return f"not all of its use can be followed: {sensitivity.unfollowed}"
+    if not sensitivity.called:
+        return entry.unseen
+    if not sensitivity.reached:
+        return "the output does not depend on it"
+    if not all(bool(torch.isfinite(total).all()) for total in sensitivity.sums.values()):
+        return "its gradients are not finite"
+    if not bool(torch.isfinite(weight).all()):
+        return "its weight is not finite"
+    if not bool(weight.any()):
+        return "its weight is zero"
+    if not any(bool(total.any()) for total in sensitivity.sums.values()):
+        return NO_GRADIENT
+    return None
