@@ -119,9 +119,8 @@ def audit(
         check_initial_state(initial_state)
     with same_random_states():  # loaders and lazy modules draw numbers
         if not measured_before:
-            batches = list(
-                limited(batches, asked.of_sweep["max_samples"])
-            )  # read twice, and no further than needed
+            # they are read twice, and no further than needed
+            batches = list(limited(batches, asked.of_sweep["max_samples"]))
         batches = replayable(batches)
         build(model, batches.first)
         maps, skipped = find_maps(model, asked.layers, per_head=asked.per_head)
