@@ -20,7 +20,7 @@ from nfa.inputs.tables.importances import by_column
 from nfa.machines.rfm import RFM
 from nfa.machines.target_code import TargetCode
 from nfa.sklearn.data import count, points_of, take, text_table, weights_of
-from nfa.sklearn.rounds import held_out_errors
+from nfa.sklearn.rounds import HeldOut, held_out
 
 OPTIONS: dict[str, Any] = {
     **{name: value for name, value in RFM.defaults.items() if name != "seed"},
@@ -75,10 +75,10 @@ class RFMEstimator(BaseEstimator):
         own = self._targets(y, reset=True)
         machine = self._machine(alone=X_val is None)
         w = None if weights is None else torch.from_numpy(weights).to(points.device)
-        self.cv_errors_ = None
-        if folds is not None:
-            self.cv_errors_ = self._errors(machine, points, own, w, folds)
-            machine = self._machine(alone=True, rounds=int(np.argmin(self.cv_errors_)))
+        held = None if folds is None else self._held_out(machine, points, own, w, folds)
+        self.cv_errors_ = None if held is None else held.errors
+        if held is not None:
+            machine = self._machine(alone=True, rounds=held.best_round)
         validation = None
         if X_val is not None:
             check_consistent_length(X_val, y_val)
@@ -86,7 +86,7 @@ class RFMEstimator(BaseEstimator):
         machine.fit(points, own, *(validation or ()), sample_weight=w)
         self.machine_ = machine
         self.feature_importances_ = self._importances()
-        self._finish(points, own, validation, w)
+        self._finish(own, validation, held, w)
         return self
 
     def _checked(self, X: Any, y: Any, sample_weight: Any) -> np.ndarray | None:
@@ -152,13 +152,13 @@ class RFMEstimator(BaseEstimator):
         found = ((place[own], place[held]) for own, held in folds)
         return [(own[own >= 0], held[held >= 0]) for own, held in found]
 
-    def _errors(
+    def _held_out(
         self, machine: RFM, X: Tensor, y: Tensor, weights: Tensor | None, folds: list[Any]
-    ) -> list[float]:
+    ) -> HeldOut:
         code = TargetCode.of(y)
         X = X if machine.device is None else X.to(machine.device)
         weights = None if weights is None else weights.to(X.device)
-        return held_out_errors(machine, X, code.columns(y, X), code, weights, folds)
+        return held_out(machine, X, code.columns(y, X), code, weights, folds)
 
     # ---- what differs --------------------------------------------------------------------------------------
 
@@ -173,7 +173,11 @@ class RFMEstimator(BaseEstimator):
         raise NotImplementedError
 
     def _finish(
-        self, X: Tensor, y: Tensor, validation: tuple[Tensor, Tensor] | None, weights: Tensor | None
+        self,
+        y: Tensor,
+        validation: tuple[Tensor, Tensor] | None,
+        held: HeldOut | None,
+        weights: Tensor | None,
     ) -> None:
         """What comes after the fit."""
 

@@ -18,6 +18,7 @@ from nfa.machines.leave_one_out import leave_one_out
 from nfa.machines.target_code import TargetCode
 from nfa.sklearn.base import RFMEstimator
 from nfa.sklearn.data import as_given, labels_of, plain_array
+from nfa.sklearn.rounds import HeldOut
 
 
 class RFMClassifier(ClassifierMixin, RFMEstimator):
@@ -25,9 +26,10 @@ class RFMClassifier(ClassifierMixin, RFMEstimator):
 
     Data, options and attributes are those of `RFMRegressor`; labels are numbers, texts or bools.
 
-    Probabilities are a softmax of the scores at one temperature, fitted to validation data where these are
-    given, else to the scores that each training sample has without itself, in closed form. The metric has
-    learned from these samples, so that the second are a little too sure.
+    Probabilities are a softmax of the scores at one temperature, fitted to validation data or held-out folds
+    where there are any, else to the scores that each training sample has without itself, in closed form. The
+    metric has learned from these samples: such probabilities are too sure, and their Brier score is too
+    small, the more so the noisier the labels.
 
     Args:
         **options: as of `RFMRegressor`, ``kernel_options`` and ``cv`` too.
@@ -115,23 +117,34 @@ class RFMClassifier(ClassifierMixin, RFMEstimator):
         return torch.from_numpy(np.searchsorted(self.classes_, labels))
 
     def _finish(
-        self, X: Tensor, y: Tensor, validation: tuple[Tensor, Tensor] | None, weights: Tensor | None
+        self,
+        y: Tensor,
+        validation: tuple[Tensor, Tensor] | None,
+        held: HeldOut | None,
+        weights: Tensor | None,
     ) -> None:
         """Find the temperature."""
-        self.calibration_ = self._calibration(y, validation)
+        machine = self.machine_
+        if held is not None:
+            scores, rows = held.scores[held.best_round], held.samples
+            w = None if weights is None else weights.to(rows.device)[rows]
+            self.calibration_ = Calibration.of(scores, y.to(rows.device)[rows], "held-out folds", w)
+        elif validation is not None and not machine.refit:
+            self.calibration_ = Calibration.of(
+                machine.scores(validation[0]), validation[1], "validation data"
+            )
+        else:
+            self.calibration_ = self._apart(y if validation is None else torch.cat([y, validation[1]]))
         self.brier_score_ = None if self.calibration_ is None else self.calibration_.brier
 
-    def _calibration(self, y: Tensor, validation: tuple[Tensor, Tensor] | None) -> Calibration | None:
+    def _apart(self, y: Tensor) -> Calibration | None:
+        """By the scores that each sample has without itself; None where there is no room for them."""
         machine, predictor = self.machine_, self.machine_.predictor
-        if validation is not None and not machine.refit:
-            return Calibration.of(machine.scores(validation[0]), validation[1], "validation data")
-        if validation is not None:
-            y = torch.cat([y, validation[1]])
         y, ridge = y.to(predictor.centers.device), machine.history[machine.best_round]["ridge"]
         Y = TargetCode.of(y).columns(y, predictor.centers)
         try:
             (scores,) = leave_one_out(predictor, Y, [ridge], machine.stack[0].solver.memory)
         except NfaError as error:
-            warnings.warn(f"no probabilities: {error}", UserWarning, stacklevel=4)
+            warnings.warn(f"no probabilities: {error}", UserWarning, stacklevel=5)
             return None
         return Calibration.of(scores, y, "leave-one-out scores", predictor.weights)

@@ -1,6 +1,7 @@
-"""How many rounds to learn for, by folds that are held out."""
+"""What folds that are held out tell of the rounds."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,13 +15,33 @@ from nfa.machines.target_code import TargetCode
 Folds = Iterable[tuple[np.ndarray, np.ndarray]]
 
 
-def held_out_errors(
-    machine: RFM, X: Tensor, Y: Tensor, targets: TargetCode, weights: Tensor | None, folds: Folds
-) -> list[float]:
-    """The error of each round on samples that it was not fitted to, by the criterion of the machine.
+@dataclass(frozen=True)
+class HeldOut:
+    """What the rounds of a machine predict of samples that it was not fitted to.
 
-    A mean over the folds, each with the weight of what is held out. It ends with the first round that could
-    not be fitted in one of them.
+    Attributes:
+        errors: of each round, by the criterion: a mean over the folds, each with the weight of what it holds
+            out.
+        scores: of each round, outputs (m, c) of all that was held out.
+        samples: which ones these are (m,).
+    """
+
+    errors: list[float]
+    scores: list[Tensor]
+    samples: Tensor
+
+    @property
+    def best_round(self) -> int:
+        """Of the least error, the first."""
+        return int(np.argmin(self.errors))
+
+
+def held_out(
+    machine: RFM, X: Tensor, Y: Tensor, targets: TargetCode, weights: Tensor | None, folds: Folds
+) -> HeldOut:
+    """Fit to all folds but one, and predict that one, for each fold and with every round.
+
+    It ends with the first round that could not be fitted in one of them.
 
     Args:
         machine: whose options are taken; it is not fitted. Several bandwidths or ridges it chooses among as
@@ -34,26 +55,26 @@ def held_out_errors(
     Raises:
         NfaError: there is no fold, or one that holds out nothing or all.
     """
-    totals, shares = [], []
+    layer = targets.suited(machine.stack[0])
+    samples, shares, scores = [], [], []
     for fitted, held in folds:
         if not len(fitted) or not len(held):
-            raise NfaError(
-                "cv has a fold with nothing to fit to, or nothing that is held out: give fewer folds"
-            )
+            raise NfaError("cv has a fold with nothing to fit to, or nothing held out: give fewer folds")
         own, out = (torch.from_numpy(np.asarray(rows)).to(X.device) for rows in (fitted, held))
-        own_weights, out_weights = (None if weights is None else weights[rows] for rows in (own, out))
-        layer = targets.suited(machine.stack[0])
+        own_weights = None if weights is None else weights[own]
         steps = Steps(machine.stack, X[own], Y[own], targets, (X[out], Y[out]), weights=own_weights)
-        share = len(held) if out_weights is None else float(out_weights.sum())
-        totals.append(
-            [
-                share * layer.error(found.fit.val_scores, Y[out], out_weights)
-                for found in steps.after()
-                if found.failed is None
-            ]
-        )
-        shares.append(share)
-    if not totals:
+        scores.append([found.fit.val_scores for found in steps.after() if found.failed is None])
+        samples.append(out)
+        shares.append(len(held) if weights is None else float(weights[out].sum()))
+    if not samples:
         raise NfaError("cv has no fold: give two or more")
-    common = min(map(len, totals))
-    return [sum(total[index] for total in totals) / sum(shares) for index in range(common)]
+    rounds = list(zip(*scores, strict=False))  # as many as all folds have
+    errors = [
+        sum(
+            share * layer.error(part, Y[out], None if weights is None else weights[out])
+            for share, part, out in zip(shares, parts, samples, strict=True)
+        )
+        / sum(shares)
+        for parts in rounds
+    ]
+    return HeldOut(errors, [torch.cat(parts) for parts in rounds], torch.cat(samples))

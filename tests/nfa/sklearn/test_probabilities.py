@@ -7,6 +7,7 @@ import torch
 pytest.importorskip("sklearn")
 
 from sklearn.metrics import brier_score_loss, log_loss
+from sklearn.model_selection import StratifiedKFold
 
 import nfa
 from nfa.machines.calibration import Calibration
@@ -41,6 +42,41 @@ def test_those_from_leaving_one_out_are_nearly_as_good():
     assert log_loss(y_new, alone.predict_proba(X_new)) < 1.1 * log_loss(y_new, shown.predict_proba(X_new))
     own = log_loss(y_new, torch.from_numpy(alone.decision_function(X_new)).sigmoid().numpy())
     assert log_loss(y_new, alone.predict_proba(X_new)) < own  # scores alone are no logits
+
+
+def test_what_was_held_out_tells_the_truth():
+    """As the documentation has it: M has learned from what is left out one by one."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(1300, 20))
+    y = (X[:, 0] + 0.8 * rng.normal(size=1300) > 0).astype(int)
+    shown = {"X_val": X[225:300], "y_val": y[225:300]}
+    models = {
+        "leave-one-out scores": RFMClassifier(rounds=3).fit(X[:300], y[:300]),
+        "held-out folds": RFMClassifier(rounds=3, cv=5).fit(X[:300], y[:300]),
+        "validation data": RFMClassifier(rounds=3).fit(X[:225], y[:225], **shown),
+    }
+    found = {}
+    for source, model in models.items():
+        assert model.calibration_.source == source
+        new = brier_score_loss(y[300:], model.predict_proba(X[300:])[:, 1])
+        found[source] = round(model.brier_score_, 3), round(new, 3)
+    said, new = found.pop("leave-one-out scores")
+    assert said < 0.6 * new
+    assert all(said > 0.6 * new for said, new in found.values())
+    assert all(other < new for _, other in found.values())
+
+
+def test_folds_are_predicted_at_the_chosen_round():
+    X, y = noisy(60, 0)
+    model = RFMClassifier(cv=3, rounds=2).fit(X, y)
+    scores, order = [], []
+    for own, held in StratifiedKFold(3).split(X, y):
+        part = RFMClassifier(rounds=model.machine_.best_round).fit(X[own], y[own])
+        scores.append(part.machine_.scores(torch.from_numpy(X[held])))
+        order.append(y[held])
+    expected = Calibration.of(torch.cat(scores), torch.from_numpy(np.concatenate(order)), "by hand")
+    assert model.calibration_.beta == pytest.approx(expected.beta)
+    assert model.brier_score_ == pytest.approx(expected.brier)
 
 
 def test_leave_one_out_scores_are_those_of_fits_without_a_sample():
