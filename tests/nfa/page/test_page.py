@@ -210,6 +210,11 @@ def test_page_escapes_everything(tmp_path, evil):
     assert evil in parsed.words
 
 
+def test_page_names_the_network_where_a_weight_is_its_own(tmp_path):
+    parsed = page(tmp_path / "a.html", rows=[MEASURED, replace(SKIPPED, layer="")])
+    assert "(network)" in parsed.words
+
+
 def test_page_writes_out_what_would_not_show(tmp_path):
     hidden = "a\u202eb\x1bc\u200bd"
     row = replace(MEASURED, layer=hidden, kind=hidden, epoch=1.0)
