@@ -30,12 +30,15 @@ ABSENT = (
 BARE = f"""
 import sys
 
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {ABSENT}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+class Installed:
+    def __init__(self, finder):
+        self.finder = finder
 
-sys.meta_path.insert(0, Absent())
+    def find_spec(self, name, path=None, target=None):
+        absent = name.partition(".")[0] in {ABSENT}
+        return None if absent else self.finder.find_spec(name, path, target)
+
+sys.meta_path[:] = [Installed(finder) for finder in sys.meta_path]
 """
 
 

@@ -28,7 +28,7 @@ from nfa.kernels.precision import exact_products
 from nfa.kernels.spans import even_spans
 
 _BLOCK = {"cpu": 2**17, "cuda": 2**22}  # numbers of a block of positions and pairs; some twenty are held
-_GRADIENTS = {"cpu": 2**24, "cuda": 2**27}  # numbers of the gradients that are held at a time
+_GRADIENTS = {"cpu": 2**27, "cuda": 2**27}  # numbers of the gradients that are held at a time
 _PATCHES = {"cpu": 2**24, "cuda": 2**27}  # numbers of the patches of the centers at a time
 _WEIGHTS = {"cpu": 2**17, "cuda": 2**26}  # derivatives times coefficients at a time
 _POINTS = 4  # in a block on a CPU

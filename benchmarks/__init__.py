@@ -1,0 +1,1 @@
+"""One script a claim; `benchmarks/README.md` holds what they measured."""
