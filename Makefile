@@ -1,5 +1,6 @@
 # make demo    train a ResNet on the bundled digits and print how well the ansatz holds in every layer
 # make test    run the tests of a change    make test-all    and the long ones: attacks, kills, fresh environments
+# make test-oldest   run those of a change with the lowest versions that pyproject.toml allows, in .venv-oldest
 # make lint    check style, and that the documentation builds
 # make bench   measure the claims of benchmarks/
 
@@ -7,9 +8,10 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
+OLDEST := .venv-oldest
 export NO_MKDOCS_2_WARNING := 1  # of the theme, which MkDocs 2 will not take
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-all test-oldest lint bench clean
 
 demo: $(READY)
 	$(RUN) train.py model=resnet
@@ -19,6 +21,9 @@ test: $(READY)
 
 test-all: $(READY)
 	$(RUN) -m pytest -n 2
+
+test-oldest: $(OLDEST)/.ready
+	$(OLDEST)/bin/python -m pytest -n 2 -m "not long"
 
 lint: $(READY)
 	$(RUN) -m ruff check .
@@ -39,5 +44,11 @@ $(READY): pyproject.toml
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable ".[lab,dev]"
 	touch $@
 
+$(OLDEST)/.ready: pyproject.toml $(READY)
+	$(RUN) -m uv venv --quiet --clear --python $(RUN) $(OLDEST)
+	$(RUN) -m uv pip install --quiet --python $(OLDEST) --resolution lowest-direct \
+		--editable ".[lab,zoo,scale,tables,sklearn,test]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(OLDEST) build *.egg-info .pytest_cache .ruff_cache

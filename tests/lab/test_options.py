@@ -60,6 +60,7 @@ def test_choices_are_those_of_the_networks():
     from nfa.inputs.torchvision_sets import SOURCES
     from nfa.kernels import KERNELS
     from nfa.machines.inner import FUNCTIONS
+    from nfa.machines.update import UPDATES
     from nfa.nets.activations import ACTIVATIONS
     from nfa.nets.resnet import ARCHITECTURES as RESNETS
     from nfa.nets.vgg import ARCHITECTURES as VGGS
@@ -69,6 +70,7 @@ def test_choices_are_those_of_the_networks():
     assert options.MODEL["VGG"]["arch"].choices == tuple(VGGS)
     assert options.TORCHVISION["name"].choices == tuple(SOURCES)
     assert set(options.MODEL["RFM"]["kernel"].choices) == {*KERNELS, *FUNCTIONS}
+    assert set(options.MODEL["RFM"]["learn"].choices) == set(UPDATES)
 
 
 def test_every_key_of_a_configuration_is_in_its_table():
