@@ -15,7 +15,7 @@ def measure(bench: Bench) -> None:
             bench.row(f"{n} images: not begun, {bench.left():.0f} s are left")
             continue
         X = pictures(bench, n + bench.size(VALIDATION, 20), side)
-        y = classes_of(bench, X)
+        y = classes_of(X)
         with bench.peak() as peak:
             spent, machine = bench.timed(lambda X=X, y=y, n=n: DeepConvRFM().fit(X[:n], y[:n], X[n:], y[n:]))
             told = peak()
