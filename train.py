@@ -55,7 +55,7 @@ def train(cfg: DictConfig, job: Job) -> dict[str, Any]:
     data = build_data(cfg.data)
     model = build_model(plain(cfg.model), plain(cfg.training), data)
     folder = RunFolder(job.folder, description, job.command)
-    callbacks = build_callbacks(cfg.callbacks)
+    callbacks = build_callbacks(cfg.callbacks, job)
     start = find_start(cfg.ckpt_path, job.folder, description, cfg.trainer.get("max_epochs"))
     with ending_well(job):
         logger = build_logger(cfg.logger, model.kind, job)

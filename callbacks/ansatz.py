@@ -1,29 +1,26 @@
-"""Measure the ansatz in every layer while a model trains, without changing the training by one bit."""
+"""The monitor of the lab: that of any Lightning project, with the lab's samples, files and loggers."""
 
-import dataclasses
-import math
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from torch import Tensor
+from torch import nn
 
-from callbacks.epochs import epochs_trained
 from callbacks.features import write_features
-from callbacks.final import FinalNetwork, digest_of
+from callbacks.final import FinalNetwork
 from callbacks.memory import forget_peak, peak_memory_mb
 from callbacks.sinks import sinks_of
 from lab.options import ANSATZ, check_all
-from nfa import AnsatzReport, AnsatzRow, NfaError, audit
+from nfa import AnsatzRow, NfaError
 from nfa.ansatz.pictures import LayerPicture, layer_pictures
 from nfa.ansatz.row import write_csv
-from nfa.layers.maps import find_maps, has_unbuilt
+from nfa.integrations import lightning
+from nfa.monitor.samples import Pair, samples_in
 
 
-class AnsatzMonitor(FinalNetwork):
+class AnsatzMonitor(lightning.AnsatzMonitor, FinalNetwork):
     """Audit ``pl_module.network`` at initialisation, every few epochs or steps, and as it is tested.
 
     The samples are a fixed, stratified subset of the training data, normalised and never augmented. Under
@@ -32,7 +29,8 @@ class AnsatzMonitor(FinalNetwork):
     W&B, and ``features.safetensors`` at the end.
 
     Args:
-        every_n_epochs: measure after every so many epochs; 0 for only the beginning and the end.
+        every_n_epochs: measure after every so many epochs, 0 for only the beginning and the end; None for as
+            many as the ``budget`` allows, or 1.
         every_n_steps: also measure after every so many optimizer steps; None for not.
         samples: training samples to measure on.
         batch_size: samples a forward of the measurement.
@@ -43,6 +41,8 @@ class AnsatzMonitor(FinalNetwork):
         chunk: outputs carried by one batched backward.
         pictures: layers drawn in the report and on W&B.
         seed: of the samples, probes and nulls.
+        budget: share of the training time that measuring may take; 0.2 chooses ``every_n_epochs`` once, from
+            the first measurement and the first epoch. Where a cadence is given it has no say.
 
     Attributes:
         history: the rows of all measurements, in order.
@@ -58,7 +58,7 @@ class AnsatzMonitor(FinalNetwork):
 
     def __init__(
         self,
-        every_n_epochs: int = 1,
+        every_n_epochs: int | None = None,
         every_n_steps: int | None = None,
         samples: int = 256,
         batch_size: int = 64,
@@ -69,57 +69,47 @@ class AnsatzMonitor(FinalNetwork):
         chunk: int = 1,
         pictures: int = 8,
         seed: int = 0,
+        budget: float | None = None,
     ):
-        self.options = {"layers": layers, "power": power, "probes": probes, "nulls": nulls, "chunk": chunk}
-        when = {"every_n_epochs": every_n_epochs, "every_n_steps": every_n_steps}
-        what = {"samples": samples, "batch_size": batch_size, "pictures": pictures, "seed": seed}
-        check_all("callbacks.ansatz", ANSATZ, when | what | self.options)
-        self.every_n_epochs, self.every_n_steps = every_n_epochs, every_n_steps
-        self.samples, self.batch_size, self.pictures, self.seed = samples, batch_size, pictures, seed
-        self.history: list[AnsatzRow] = []
-        self.initial: AnsatzReport | None = None
-        self.report: AnsatzReport | None = None
-        self.seconds = 0.0
+        options = {"layers": layers, "power": power, "probes": probes, "nulls": nulls, "chunk": chunk}
+        when = {"every_n_epochs": every_n_epochs, "every_n_steps": every_n_steps, "budget": budget}
+        what = {"samples": samples, "batch_size": batch_size, "seed": seed}
+        check_all("callbacks.ansatz", ANSATZ, {**when, **what, **options, "pictures": pictures})
+        super().__init__(**when, **what, **options)
+        self.pictures = pictures
         self.fitting_mb = self.measuring_mb = 0.0
         self.drawn: list[LayerPicture] = []
-        self._measured: tuple[int, str] | None = None  # at which step, and which weights
-        self._probe: tuple[Tensor, Tensor] | None = None
 
     @property
     def power(self) -> float:
         """Exponent α in ``N ∝ G^α``."""
         return self.options["power"]
 
-    # ---- when ----------------------------------------------------------------------------------------------
+    def be_one_of_many(self) -> None:
+        """Measure as the other jobs of a sweep do, whatever the speed of this one, and say less."""
+        self.budget, self.quiet = None, True
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measure the initial network, unless a checkpoint brought that along."""
-        self._choose_samples(trainer)
-        if not has_unbuilt(pl_module.network):
-            find_maps(
-                pl_module.network, self.options["layers"]
-            )  # unknown layers: say so before anything runs
-        if self.initial is None:  # not so on resume, unless the run was not measured before
-            self._measure(trainer, pl_module, float(trainer.current_epoch))
+    def network_in(self, pl_module: pl.LightningModule) -> nn.Module:
+        """What is measured of a module of the lab."""
+        return pl_module.network
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Measure every ``every_n_steps`` steps."""
-        step, measured_at = trainer.global_step, self._measured and self._measured[0]
-        if self.every_n_steps and step % self.every_n_steps == 0 and step != measured_at:
-            self._measure(trainer, pl_module, epochs_trained(trainer))
+    def choose_samples(self, trainer: pl.Trainer) -> list[Pair]:
+        """The probe of the lab's data, as one batch."""
+        pairs = [trainer.datamodule.probe(self.samples, seed=self.seed)]
+        if samples_in(pairs) < trainer.world_size:
+            raise NfaError(
+                f"callbacks.ansatz.samples={samples_in(pairs)} cannot be shared by {trainer.world_size} "
+                "processes: raise it"
+            )
+        return pairs
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measure every ``every_n_epochs`` epochs."""
-        epoch = trainer.current_epoch + 1
-        due = self.every_n_epochs and epoch % self.every_n_epochs == 0
-        if (due or epoch == trainer.max_epochs) and self._measured != self._now(trainer, pl_module):
-            self._measure(trainer, pl_module, float(epoch))
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Conclude with the network that is tested."""
+        FinalNetwork.on_train_end(self, trainer, pl_module)
 
     def conclude(self, trainer: pl.Trainer, pl_module: pl.LightningModule, digest: str) -> None:
         """Measure the final network if that was not just done; pictures, table and features."""
-        self._choose_samples(trainer)
+        self._pairs = self.choose_samples(trainer)
         measured = self._measured == (trainer.global_step, digest)
         if self.report is None or not measured:
             again = measured and self.history  # by the run that the checkpoint is of
@@ -127,13 +117,13 @@ class AnsatzMonitor(FinalNetwork):
             self._measure(trainer, pl_module, epoch)
         if not trainer.is_global_zero:
             return
-        with self._set_apart():
-            shape = trainer.datamodule.input_shape
-            self.drawn = self._draw(pl_module, shape)
+        with self.set_apart():
+            self.drawn = self._draw(pl_module, trainer.datamodule.input_shape)
             for sink in sinks_of(trainer):
                 sink.log_layers(self.drawn, self.history)
             path = Path(trainer.default_root_dir) / "features.safetensors"
-            write_features(path, pl_module.network, self.report, self._probe[0].split(self.batch_size))
+            ((inputs, _),) = self._pairs
+            write_features(path, pl_module.network, self.report, inputs.split(self.batch_size))
 
     def _draw(self, pl_module: pl.LightningModule, input_shape: Sequence[int]) -> list[LayerPicture]:
         if not self.pictures:
@@ -142,77 +132,19 @@ class AnsatzMonitor(FinalNetwork):
             self.report, pl_module.network, power=self.power, count=self.pictures, input_shape=input_shape
         )
 
-    def _choose_samples(self, trainer: pl.Trainer) -> None:
-        self._probe = trainer.datamodule.probe(self.samples, seed=self.seed)
-        if len(self._probe[0]) < trainer.world_size:
-            raise NfaError(
-                f"callbacks.ansatz.samples={len(self._probe[0])} cannot be shared by {trainer.world_size} "
-                "processes: raise it"
-            )
-
-    @staticmethod
-    def _now(trainer: pl.Trainer, pl_module: pl.LightningModule) -> tuple[int, str]:
-        return trainer.global_step, trainer.strategy.broadcast(digest_of(pl_module.network))
-
-    # ---- what ----------------------------------------------------------------------------------------------
+    def tell(self, trainer: pl.Trainer, rows: Sequence[AnsatzRow], epoch: float) -> None:
+        """Write the rows of all measurements, and log those of this one."""
+        with self.set_apart():
+            write_csv(Path(trainer.default_root_dir) / "ansatz.csv", self.history, with_epoch=True)
+            for sink in sinks_of(trainer):
+                sink.log_measurement(rows, epoch, trainer.global_step)
 
     @contextmanager
-    def _set_apart(self) -> Iterator[None]:
+    def set_apart(self) -> Iterator[Any]:
         """Context whose seconds and memory count as measuring, and not as fitting."""
-        start = time.perf_counter()
         self.fitting_mb = max(self.fitting_mb, peak_memory_mb())
         forget_peak()
-        yield
+        with super().set_apart() as spent:
+            yield spent
         self.measuring_mb = max(self.measuring_mb, peak_memory_mb())
         forget_peak()
-        self.seconds += time.perf_counter() - start
-
-    def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epoch: float) -> None:
-        with self._set_apart():
-            distributed = trainer.world_size > 1
-            x, y = (part[trainer.global_rank :: trainer.world_size] for part in self._probe)
-            batches = list(zip(x.split(self.batch_size), y.split(self.batch_size), strict=True))
-            self.report = audit(
-                pl_module.network,
-                batches,
-                initial_state=self.initial,
-                seed=self.seed,
-                distributed=distributed,
-                **self.options,
-            )
-            if self.initial is None and epoch == 0:
-                self.initial = self.report
-            rows = [dataclasses.replace(row, epoch=epoch) for row in self.report.rows]
-            self.history = [row for row in self.history if row.epoch != epoch] + rows
-            self._measured = self._now(trainer, pl_module)
-            if trainer.is_global_zero:
-                write_csv(Path(trainer.default_root_dir) / "ansatz.csv", self.history, with_epoch=True)
-                for sink in sinks_of(trainer):
-                    sink.log_measurement(rows, epoch, trainer.global_step)
-
-    # ---- resume --------------------------------------------------------------------------------------------
-
-    def state_dict(self) -> dict[str, Any]:
-        """Rows so far, and the weights at initialisation; plain types and tensors."""
-        return {
-            "history": [dataclasses.asdict(row) for row in self.history],
-            "initial_rows": [dataclasses.asdict(row) for row in self.initial.rows] if self.initial else None,
-            "initial_weights": self.initial.weights if self.initial else {},
-            "seconds": self.seconds,
-            "measured": list(self._measured or ()),
-        }
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the rows and the initial weights of a checkpoint."""
-        self.history = [AnsatzRow(**row) for row in state_dict["history"]]
-        if state_dict["initial_rows"] is not None:
-            rows = [AnsatzRow(**row) for row in state_dict["initial_rows"]]
-            self.initial = AnsatzReport(rows=rows, weights=dict(state_dict["initial_weights"]))
-        self.seconds = state_dict["seconds"]
-        self._measured = tuple(state_dict.get("measured", ())) or None  # version 0.1 kept no digest
-
-    def mean(self, column: str) -> float:
-        """Mean of a column over the layers of the last measurement, undefined values left out."""
-        values = [getattr(row, column) for row in self.report.rows if row.measured] if self.report else []
-        values = [value for value in values if math.isfinite(value)]
-        return sum(values) / len(values) if values else math.nan

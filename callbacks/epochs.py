@@ -8,20 +8,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 
-
-def epochs_trained(trainer: pl.Trainer) -> float:
-    """Epochs behind the network as it is now, with the share of the one that runs; of kernel machines rounds.
-
-    0 before training. What validates after the last batch of the first epoch is the network of epoch 1, as
-    is what the epoch ends with. An epoch that is cut short counts as one at its end.
-    """
-    loop = trainer.fit_loop
-    epochs, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress.current
-    if epochs.ready == epochs.completed:  # between two epochs, before the first, or after the last
-        return float(epochs.completed)
-    if epochs.processed > epochs.completed or loop.epoch_loop.done:
-        return epochs.completed + 1.0
-    return epochs.completed + batches.ready / trainer.num_training_batches
+from nfa.integrations.lightning import epochs_trained
 
 
 class EpochNumbers(Callback):

@@ -5,25 +5,14 @@ averages of weights (SWA, EMA) are moved into the network, pruning is made perma
 in for the test alone.
 """
 
-import hashlib
 from abc import abstractmethod
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
-from torch import nn
-from torch.nn.parameter import is_lazy
 
-
-def digest_of(network: nn.Module) -> str:
-    """SHA-256 of names, types, shapes and values of all weights and buffers, in hexadecimal."""
-    digest = hashlib.sha256()
-    for name, value in sorted(network.state_dict().items()):
-        if isinstance(value, torch.Tensor) and not is_lazy(value):
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
+from nfa.monitor.digest import digest_of
 
 
 class FinalNetwork(Callback):

@@ -290,4 +290,5 @@ def _ansatz_summary(monitor: AnsatzMonitor | None) -> dict[str, Any]:
     means = {f"ansatz/mean_{name}": round(monitor.mean(name), 6) for name in columns}
     above, told = above_null(monitor.report.rows)
     layers = {"ansatz/layers_above_null": above, "ansatz/layers_with_z": told}
-    return {**means, **layers, "ansatz_seconds": round(monitor.seconds, 3)}
+    chosen = {"ansatz_every_n_epochs": monitor.every} if monitor.every else {}
+    return {**means, **layers, "ansatz_seconds": round(monitor.seconds, 3), **chosen}

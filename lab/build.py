@@ -41,10 +41,18 @@ def build_data(config: DictConfig) -> TensorDataModule:
     return data
 
 
-def build_callbacks(config: DictConfig | None) -> list[pl.Callback]:
-    """The callbacks that are named; those that measure come last, and see what the others did."""
+def build_callbacks(config: DictConfig | None, job: Job) -> list[pl.Callback]:
+    """The callbacks that are named; those that measure come last, and see what the others did.
+
+    Args:
+        config: their options, by name.
+        job: that they are for.
+    """
     wanted = [callback for callback in (config or {}).values() if callback and "_target_" in callback]
     callbacks = [instantiate(callback) for callback in wanted]  # an experiment may set options of others
+    for callback in callbacks:
+        if job.sweep and isinstance(callback, AnsatzMonitor):
+            callback.be_one_of_many()
     return sorted(callbacks, key=lambda callback: isinstance(callback, AnsatzMonitor))
 
 

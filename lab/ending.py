@@ -51,7 +51,10 @@ def show(trainer: pl.Trainer, logger: Any, folder: RunFolder, job: Job) -> None:
     if monitor is not None and monitor.report is not None and not job.sweep:
         print(f"\n{format_table(monitor.report.rows)}\n\n{summary_sentence(monitor.report.rows)}")
     test = "  ".join(f"{k} {v:.4f}" for k, v in folder.summary.items() if k.startswith("test/"))
-    say("", f"{test}  ({folder.summary['fit_seconds']:.1f} s of training)")
+    spent = f"{folder.summary['fit_seconds']:.1f} s of training"
+    if monitor is not None:
+        spent += f", {monitor.seconds:.1f} s of measuring"
+    say("", f"{test}  ({spent})")
     say(f"report   {typed_path(folder.path / 'report.html')}")
     sync_command = sink_of(logger).sync_command
     if sync_command and not job.sweep:  # at its end there is one command for all

@@ -1,8 +1,9 @@
 """Feature matrices of networks and kernel machines: the neural feature ansatz, measured.
 
-``audit`` measures every layer of a network; ``agop`` and ``neural_feature_matrix`` give the dense
-matrices; ``FeaturePair`` computes every statistic from a weight and a sensitivity. ``RFM``, ``DeepRFM``,
-``ConvRFM`` and ``DeepConvRFM`` are kernel machines that learn features by the AGOP alone.
+``audit`` measures every layer of a network, ``Monitor`` does so while it trains; ``agop`` and
+``neural_feature_matrix`` give the dense matrices; ``FeaturePair`` computes every statistic from a weight and
+a sensitivity. ``RFM``, ``DeepRFM``, ``ConvRFM`` and ``DeepConvRFM`` are kernel machines that learn features
+by the AGOP alone.
 """
 
 import nfa.command.interrupted  # noqa: F401 - first of all: the others take seconds, in which Ctrl-C may come
@@ -16,6 +17,7 @@ from nfa.machines.conv_rfm import ConvRFM
 from nfa.machines.deep_conv_rfm import DeepConvRFM
 from nfa.machines.deep_rfm import DeepRFM
 from nfa.machines.rfm import RFM
+from nfa.monitor import Monitor
 
 __version__ = "0.2.0"
 
@@ -27,6 +29,7 @@ __all__ = [
     "DeepConvRFM",
     "DeepRFM",
     "FeaturePair",
+    "Monitor",
     "NfaError",
     "agop",
     "audit",

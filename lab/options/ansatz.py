@@ -4,7 +4,7 @@ from lab.options.kinds import COUNT, COUNT_OR_ZERO, FLAG, POSITIVE, SEED, SHARE,
 from lab.options.option import Table
 
 ANSATZ: Table = {  # callbacks.ansatz, of callbacks.AnsatzMonitor
-    "every_n_epochs": COUNT_OR_ZERO,
+    "every_n_epochs": COUNT_OR_ZERO.or_null(),
     "every_n_steps": COUNT.or_null(),
     "samples": COUNT,
     "batch_size": COUNT,
@@ -15,6 +15,7 @@ ANSATZ: Table = {  # callbacks.ansatz, of callbacks.AnsatzMonitor
     "chunk": COUNT,
     "pictures": COUNT_OR_ZERO,
     "seed": SEED,
+    "budget": POSITIVE.or_null(),
 }
 
 AUDIT: Table = {  # of ``nfa audit``, which checks all of its options itself

@@ -76,7 +76,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
         for device_type in sorted({"cpu", *(p.device.type for p in model.parameters())} - {"meta"}):
             undo.enter(torch.autocast(device_type, enabled=False))
         undo.enter(same_random_states())
-        if any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in model.modules()):
+        if "torch._dynamo" in sys.modules:  # else nothing is compiled
             undo.enter(torch.compiler.set_stance("force_eager"))  # hooks stay out of compiled code
         _plain_switches(undo)
         undo.enter(full_precision())
