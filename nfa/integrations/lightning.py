@@ -1,7 +1,7 @@
 """``AnsatzMonitor`` for any ``LightningModule``, under ``pytorch_lightning`` and under ``lightning``.
 
-What a Trainer takes for a callback must be one of its own framework's. Where both are installed the class is of
-both, so that it does not matter which of them a project uses, nor what it imports first.
+What a Trainer takes for a callback must be one of its own framework's. Where both are installed the class is
+of both, so that it does not matter which of them a project uses, nor what it imports first.
 """
 
 import importlib
@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from nfa.ansatz.row import AnsatzRow
-from nfa.checks import network_of, whole, whole_or_none
+from nfa.checks import network_of, whole_or_none
 from nfa.errors import NfaError
 from nfa.integrations.wandb_sink import metrics_of
 from nfa.layers.maps import find_maps, has_unbuilt
@@ -27,9 +27,8 @@ from nfa.monitor.samples import (
     from_first_process,
     in_parts,
     is_readable,
-    on_cpu,
-    processes,
     samples_in,
+    shared_samples,
 )
 from nfa.terminal import say
 
@@ -81,8 +80,8 @@ class AnsatzMonitor(Record, *_callbacks()):
             the first measurement and the first epoch. Where a cadence is given it has no say.
         batches: whatever `nfa.audit` takes, a datamodule too; None takes the first of the training.
         samples: of these, kept for all measurements.
-        batch_size: of them at once, and in each of the groups behind the standard errors; None for the batches
-            as they come.
+        batch_size: of them at once, and in each group behind the standard errors; None for the batches as
+            they come.
         network: what to measure: the name of an attribute of the module, or a function of the module. None
             takes the module itself or, where it has no ``forward``, its only child with weights.
         input_fn: makes of a batch one that `nfa.audit` takes; for batches of more than inputs and a target.
@@ -128,7 +127,7 @@ class AnsatzMonitor(Record, *_callbacks()):
         self.quiet = quiet
         self._pairs: list[Pair] | None = None
         self._measured: tuple[int, str] | None = None  # at which step, and which weights
-        self._step = 0
+        self._step, self._resumed = 0, False
         self._pace: Pace | None = None
 
     # ---- when ----------------------------------------------------------------------------------------------
@@ -140,7 +139,9 @@ class AnsatzMonitor(Record, *_callbacks()):
                 f"the weights are in parts on several devices ({type(trainer.strategy).__name__}): measure a "
                 "checkpoint of them with nfa.audit instead"
             )
-        self._step, self._pace = trainer.global_step, Pace()
+        if trainer.global_step == 0 and not self._resumed:
+            self.begin_anew()
+        self._step, self._pace, self._resumed = trainer.global_step, Pace(), False
         self._pairs = self.choose_samples(trainer)
         network = self.network_in(pl_module)
         if not has_unbuilt(network):
@@ -151,7 +152,7 @@ class AnsatzMonitor(Record, *_callbacks()):
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Take the first batch of a stream, which could not be read before."""
         if self._pairs is None:
-            self._pairs = self._shared(first_samples([batch], self.samples, self.seed, self.input_fn))
+            self._pairs = shared_samples(first_samples([batch], self.samples, self.seed, self.input_fn))
             self._begin(trainer, pl_module)
         if self._pace is not None and not self._pace.begun:
             self._pace.tick(self.seconds)
@@ -188,7 +189,7 @@ class AnsatzMonitor(Record, *_callbacks()):
             self._measure(trainer, pl_module, float(trainer.current_epoch))
 
     def _every(self, trainer: Any) -> int:
-        """Epochs from measurement to measurement; chosen, and said what they cost, when the first one ends."""
+        """Epochs from measurement to measurement: chosen, and their cost said, when the first one ends."""
         unit = self._pace.total if self._pace is not None and self._pace.durations else None
         if unit and self.budget is not None and self.every is None:
             total = trainer.max_epochs if (trainer.max_epochs or 0) > 0 else None
@@ -229,25 +230,21 @@ class AnsatzMonitor(Record, *_callbacks()):
         if len(parts) == 1:
             return pl_module.get_submodule(parts[0])
         raise NfaError(
-            f"{type(pl_module).__name__} has no forward, and {', '.join(parts) or 'nothing'} in it has weights: "
-            "say what to measure with network='NAME', or with a function of the module"
+            f"{type(pl_module).__name__} has no forward, and {', '.join(parts) or 'nothing'} in it has "
+            "weights: say what to measure with network='NAME', or with a function of the module"
         )
 
     def choose_samples(self, trainer: Any) -> list[Pair] | None:
-        """The samples to measure on, the same on all ranks; None where the first batch has to be waited for."""
+        """The samples to measure on, the same on all ranks; None where the first batch is waited for."""
         if self.batches is not None:
-            return self._shared(first_samples(self.batches, self.samples, self.seed, self.input_fn))
+            return shared_samples(first_samples(self.batches, self.samples, self.seed, self.input_fn))
         loader = trainer.train_dataloader
         if not is_readable(loader):
             return None
         device = trainer.strategy.batch_to_device
         to_inputs = self.input_fn or in_parts
         pairs = first_samples(loader, self.samples, self.seed, lambda batch: to_inputs(device(batch)))
-        return self._shared(pairs)
-
-    @staticmethod
-    def _shared(pairs: list[Pair]) -> list[Pair]:
-        return from_first_process(on_cpu(pairs)) if processes()[1] > 1 else pairs
+        return shared_samples(pairs)
 
     def _measure(self, trainer: Any, pl_module: Any, epoch: float) -> None:
         rows = self.audit_now(self.network_in(pl_module), self._pairs, epoch)
@@ -271,4 +268,5 @@ class AnsatzMonitor(Record, *_callbacks()):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the rows, the initial weights and the cadence of a checkpoint."""
         super().load_state_dict(state_dict)
+        self._resumed = True
         self._measured = tuple(state_dict.get("measured", ())) or None  # version 0.1 kept no digest

@@ -12,7 +12,7 @@ from nfa.checks import network_of, whole, whole_or_none
 from nfa.errors import NfaError
 from nfa.monitor.cost import Pace, cost_sentence, every_within
 from nfa.monitor.record import Record
-from nfa.monitor.samples import InputFn, first_samples, from_first_process, on_cpu, processes
+from nfa.monitor.samples import InputFn, first_samples, from_first_process, processes, shared_samples
 from nfa.terminal import say
 
 EVERY = 100  # steps, where nothing else is said
@@ -21,8 +21,8 @@ EVERY = 100  # steps, where nothing else is said
 class Monitor(Record):
     """Audit a network before the first step of a loop and every so many steps, and leave it as it is.
 
-    Training goes on as if nothing was measured, bit for bit: weights, gradients, buffers, modes and all random
-    states are put back. The network is measured once when the monitor is made: make it before training::
+    Training goes on as if nothing was measured, bit for bit: weights, gradients, buffers, modes and all
+    random states are put back. The network is measured when the monitor is made: make it before training::
 
         monitor = nfa.Monitor(model, loader, every=100)
         for step, (x, y) in enumerate(loader, start=1):
@@ -40,8 +40,8 @@ class Monitor(Record):
         budget: share of the training time that measuring may take; 0.2 chooses ``every`` once, from the
             first measurement and the first steps. Where ``every`` is given it has no say.
         samples: to measure on.
-        batch_size: of them at once, and in each of the groups behind the standard errors; None for the batches
-            as they come.
+        batch_size: of them at once, and in each group behind the standard errors; None for the batches as
+            they come.
         input_fn: makes of a batch one that `nfa.audit` takes; for batches of more than inputs and a target.
         folder: gets ``ansatz.csv`` and ``ansatz.html`` after every measurement; None writes nothing.
         quiet: do not say what measuring costs.
@@ -83,9 +83,7 @@ class Monitor(Record):
             self.every = EVERY
         self.folder = None if folder is None else Path(folder)
         self.quiet = quiet
-        self._pairs = first_samples(batches, self.samples, seed, input_fn)
-        if processes()[1] > 1:
-            self._pairs = from_first_process(on_cpu(self._pairs))
+        self._pairs = shared_samples(first_samples(batches, self.samples, seed, input_fn))
         self._pace: Pace | None = Pace()  # until it is told
         self._at = 0
         self.measure(0)

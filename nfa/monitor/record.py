@@ -70,6 +70,11 @@ class Record:
         self.every: int | None = None
         self.seconds = self.cost = 0.0
 
+    def begin_anew(self) -> None:
+        """Forget what was measured: another training begins."""
+        self.history, self.initial, self.report, self.every = [], None, None, None
+        self.seconds = self.cost = 0.0
+
     def audit_now(self, network: nn.Module, pairs: Sequence[Pair], at: float) -> list[AnsatzRow]:
         """Measure, and add the rows to the history; those of an earlier measurement at the same time go.
 
@@ -141,7 +146,9 @@ class Record:
                 rows, weights = [AnsatzRow(**row) for row in initial_rows], state_dict["initial_weights"]
                 self.initial = AnsatzReport(rows=rows, weights=dict(weights))
         except (KeyError, TypeError) as error:
-            raise NfaError(f"this is no state of a monitor ({error}): expected what state_dict() gave") from None
+            raise NfaError(
+                f"this is no state of a monitor ({error}): expected what state_dict() gave"
+            ) from None
         self.history, self.seconds = history, seconds
         self.cost = state_dict.get("cost", 0.0)  # version 0.1 kept neither
         self.every = state_dict.get("every")

@@ -80,6 +80,13 @@ def share_of(pairs: Sequence[Pair], rank: int, processes: int, batch_size: int |
     return list(chain.from_iterable(pieces(*part, lambda: batch_size) for part in parts))
 
 
+def shared_samples(pairs: list[Pair]) -> list[Pair]:
+    """The samples of the first process, on all of them."""
+    if processes()[1] == 1:
+        return pairs
+    return from_first_process([map_tensors(pair, Tensor.cpu) for pair in pairs])
+
+
 def from_first_process(value: Any) -> Any:
     """The value of the first process, on all of them."""
     if processes()[1] == 1:
@@ -96,11 +103,6 @@ def processes() -> tuple[int, int]:
     return torch.distributed.get_rank(), torch.distributed.get_world_size()
 
 
-def on_cpu(pairs: Sequence[Pair]) -> list[Pair]:
-    """Pairs that any process can take over."""
-    return [map_tensors(pair, Tensor.cpu) for pair in pairs]
-
-
 def in_parts(batch: Any) -> Batch:
     """A batch as it is, where `nfa.audit` takes it.
 
@@ -109,8 +111,8 @@ def in_parts(batch: Any) -> Batch:
     """
     if isinstance(batch, Sequence) and not isinstance(batch, str | bytes) and len(batch) > 2:
         raise NfaError(
-            f"a batch has {len(batch)} parts ({', '.join(map(told, batch))}): say which are the inputs of the "
-            "network and which the target, input_fn=lambda batch: (batch[0], batch[1])"
+            f"a batch has {len(batch)} parts ({', '.join(map(told, batch))}): say which are the inputs of "
+            "the network and which the target, input_fn=lambda batch: (batch[0], batch[1])"
         )
     return batch
 
@@ -123,14 +125,12 @@ def _every(pair: Pair, rank: int, processes: int) -> Pair:
 
 
 def _in_this_process(source: Iterable[Batch]) -> Iterable[Batch]:
-    """A loader that reads like another one, and has no workers."""
-    if not isinstance(source, DataLoader) or source.num_workers == 0:
+    """A plain loader that reads what another one does; a subclass may keep books of its reading."""
+    if not isinstance(source, DataLoader):
         return source
     common = {"collate_fn": source.collate_fn}
     if isinstance(source.dataset, IterableDataset):
-        return DataLoader(
-            source.dataset, batch_size=source.batch_size, drop_last=source.drop_last, **common
-        )
+        return DataLoader(source.dataset, batch_size=source.batch_size, drop_last=source.drop_last, **common)
     if source.batch_sampler is None:
         return DataLoader(source.dataset, batch_size=None, sampler=source.sampler, **common)
     return DataLoader(source.dataset, batch_sampler=source.batch_sampler, **common)
@@ -140,7 +140,12 @@ def _in_this_process(source: Iterable[Batch]) -> Iterable[Batch]:
 def _at_its_beginning(source: Any) -> Iterator[None]:
     """Context in which the samplers of a loader are in their first epoch; they are put back after."""
     batch_sampler = getattr(source, "batch_sampler", None)
-    holders = (source, getattr(source, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
+    holders = (
+        source,
+        getattr(source, "sampler", None),
+        batch_sampler,
+        getattr(batch_sampler, "sampler", None),
+    )
     with undoing() as undo:
         for holder in {id(h): h for h in holders if hasattr(h, "__dict__")}.values():
             undo.later(_put_back, holder, dict(vars(holder)))

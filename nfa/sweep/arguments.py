@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset
 
 from nfa.checks import (
     choice,
@@ -24,8 +24,12 @@ from nfa.checks import (
 from nfa.errors import NfaError
 from nfa.sweep.batches import OUTPUTS, Batch
 from nfa.sweep.observer import Observer
+from nfa.sweep.sources import is_array, is_datamodule, loader_of, loader_of_datamodule, tensors_in
 
-_MESSAGE = "batches must be a tensor of samples, or a DataLoader, a list or a generator of batches, got"
+_MESSAGE = (
+    "batches must be a tensor or an array of samples, or a DataLoader, a dataset, a datamodule, a list or a "
+    "generator of batches, got"
+)
 _SWEEP: dict[str, Callable[[Any], Any]] = {
     "output": lambda value: choice("output", value, OUTPUTS),
     "probes": lambda value: whole_or_none("probes", value, 1),
@@ -82,18 +86,19 @@ def measurable(model: Any) -> nn.Module:
 
 
 def batches_of(batches: Any) -> Iterable[Batch]:
-    """Batches to go through; a tensor is one.
+    """Batches to go through: a tensor or an array is one, a data set gives them in order.
 
     Raises:
-        NfaError: something that holds no batches, or single samples.
+        NfaError: something that holds no batches.
     """
+    if is_array(batches):
+        batches = tensors_in(batches)
     if isinstance(batches, Tensor):
         return [batches]
-    if isinstance(batches, Dataset) and not isinstance(batches, IterableDataset):
-        raise NfaError(
-            f"{_MESSAGE} the dataset {type(batches).__name__}, which gives single samples: pass "
-            "DataLoader(dataset, batch_size=…)"
-        )
+    if isinstance(batches, Dataset):
+        return loader_of(batches)
+    if is_datamodule(batches):
+        return batches_of(loader_of_datamodule(batches))
     if isinstance(batches, Mapping):
         raise NfaError(f"{_MESSAGE} a dictionary: one batch of keyword arguments is given as a list, [batch]")
     if isinstance(batches, str | bytes | os.PathLike):
@@ -101,11 +106,11 @@ def batches_of(batches: Any) -> Iterable[Batch]:
             f"{_MESSAGE} {batches!r}: load the data first; `nfa audit` on the command line takes paths"
         )
     if hasattr(batches, "__array__"):
-        raise NfaError(f"{_MESSAGE} {told(batches)}: torch.from_numpy(…) makes a tensor")
+        raise NfaError(f"{_MESSAGE} {told(batches)}: its numbers as an array, such as .to_numpy(), will do")
     if isinstance(batches, nn.Module | type) or not isinstance(batches, Iterable):
         raise NfaError(f"{_MESSAGE} {told(batches)}")
-    pair = isinstance(batches, tuple) and len(batches) == 2 and all(isinstance(b, Tensor) for b in batches)
-    if pair and batches[0].is_floating_point() and not batches[1].is_floating_point():
+    pair = tensors_in(batches) if isinstance(batches, tuple) and len(batches) == 2 else ()
+    if all(isinstance(b, Tensor) for b in pair) and [b.is_floating_point() for b in pair] == [True, False]:
         raise NfaError("batches is a pair (inputs, targets); pass a list of such pairs: [(inputs, targets)]")
     return batches
 

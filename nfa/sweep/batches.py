@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nfa.checks import told
 from nfa.errors import NfaError
 from nfa.sweep.returned import pick_tensor, words
+from nfa.sweep.sources import tensors_in
 
 Batch = Tensor | Sequence[Any] | Mapping[str, Any]
 OutputFn = Callable[[Any], Tensor]
@@ -25,6 +26,7 @@ OUTPUTS = ("logits", "softmax", "log_softmax", "loss")
 
 def split(batch: Batch) -> tuple[Any, Any]:
     """(inputs, target) of a batch; inputs are a tensor, a tuple of arguments, or keyword arguments."""
+    batch = tensors_in(batch)
     if isinstance(batch, Tensor):
         return batch, None
     if isinstance(batch, Mapping):
@@ -36,7 +38,7 @@ def split(batch: Batch) -> tuple[Any, Any]:
         return tuple(inputs) if isinstance(inputs, list) else inputs, batch[1] if len(batch) == 2 else None
     raise NfaError(
         "a batch must be a tensor, a pair (inputs, target) or a dictionary of keyword arguments, "
-        f"got {told(batch)}{': torch.from_numpy(…) makes a tensor' if hasattr(batch, '__array__') else ''}"
+        f"got {told(batch)}"
     )
 
 

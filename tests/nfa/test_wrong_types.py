@@ -27,14 +27,35 @@ class Net(nn.Sequential):
         super().__init__(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
 
 
-class Single(Dataset):
-    """Samples, not batches."""
+class Texts(Dataset):
+    """Samples of which no batch can be made."""
 
     def __len__(self):
         return 12
 
     def __getitem__(self, index):
-        return X[index]
+        return Path("a.png"), 1
+
+
+class Table:
+    """Has numbers, and is no array."""
+
+    def __array__(self):
+        return X.numpy()
+
+
+class Data:
+    """A data module: what it is made with is its loader, once it is there."""
+
+    def __init__(self, *loaders):
+        if loaders:
+            (self.loader,) = loaders
+
+    def setup(self, stage):
+        self.loader = DataLoader(TensorDataset(X, CLASSES), batch_size=5)
+
+    def train_dataloader(self):
+        return self.loader
 
 
 def replaced(tensor, value, at=0):
@@ -75,21 +96,24 @@ BATCHES = {
     "path": (Path("images"), "load the data first"),
     "bytes": (b"images", "load the data first"),
     "number": (5, "got 5"),
-    "array": (numpy.zeros((4, 4), dtype="float32"), r"torch.from_numpy\(…\) makes a tensor"),
-    "dataset": (Single(), r"DataLoader\(dataset, batch_size=…\)"),
-    "tensor dataset": (TensorDataset(X), r"DataLoader\(dataset, batch_size=…\)"),
+    "array of texts": (numpy.array([["a"] * 4]), "cannot be a tensor"),
+    "dataset of texts": (Texts(), r"make no batch of tensors: give it a transform"),
+    "dataset without samples": (Dataset(), "no length or no samples by number|no samples to measure"),
+    "table": (Table(), r"such as \.to_numpy\(\)"),
+    "datamodule that is not set up": (Data(), r"call its prepare_data\(\) and setup\('fit'\) first"),
+    "datamodule of several": (Data([X]), r"gives a list, no loader: pass the loader to measure on"),
     "dictionary": ({"input": X}, r"as a list, \[batch\]"),
     "network": (Net(), "got a Net"),
     "class": (DataLoader, "got the class DataLoader"),
     "function": (lambda: X, "got the function"),
     "pair": ((X, CLASSES), r"pass a list of such pairs: \[\(inputs, targets\)\]"),
-    "list of arrays": ([numpy.zeros((4, 4), dtype="float32")], "torch.from_numpy"),
+    "pair of arrays": ((X.numpy(), CLASSES.numpy()), r"pass a list of such pairs"),
     "list of numbers": ([1.0, 2.0], "a batch must be a tensor"),
     "list of texts": (["a", "bc"], "a batch must be a tensor"),
     "list of nothing": ([None], "a batch must be a tensor"),
     "triples": ([(X, X, X)], "a batch must be a tensor"),
     "empty tuple": ([()], "a batch must be a tensor"),
-    "arrays in pairs": ([(numpy.zeros((4, 4)), numpy.zeros(4))], "first dimension counts samples"),
+    "array scalars": ([numpy.array(1.0)], "a batch must be a tensor"),
     "scalars": ([torch.tensor(1.0)], "first dimension counts samples"),
     "whole numbers": (torch.ones(4, 4, dtype=torch.long), r"\.float\(\)"),
     "truth values": (torch.ones(4, 4, dtype=torch.bool), r"\.float\(\)"),

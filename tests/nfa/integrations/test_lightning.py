@@ -194,7 +194,7 @@ def test_several_loggers_and_a_folder(pl, tmp_path):
 
 def test_resumed(pl, tmp_path):
     whole = monitor_of(every_n_steps=4)
-    _, expected = fit(pl, whole, max_epochs=3)
+    fit(pl, whole, max_epochs=3)
     first = monitor_of(every_n_steps=4)
     trainer, _ = fit(pl, first, max_epochs=1)
     trainer.save_checkpoint(tmp_path / "last.ckpt")

@@ -45,7 +45,7 @@ def test_the_line():
         "measuring takes 0.42 s, 70 % of an epoch of training; cheaper: fewer samples than 9, or probes=4"
     )
     assert cost_sentence(0.5, 0.01, 250, name="step", samples=9, budget=0.2) == (
-        "measuring takes 0.5 s, as long as 50 steps of training; once every 250 steps keeps it to 20 % of the "
-        "time (budget=0.2)"
+        "measuring takes 0.5 s, as long as 50 steps of training; once every 250 steps keeps it to 20 % of "
+        "the time (budget=0.2)"
     )
     assert "250 steps it adds 20 %" in cost_sentence(0.5, 0.01, 250, name="step", samples=9)

@@ -37,7 +37,7 @@ class Noisy(Dataset):
 
 
 class Training:
-    """A loop as anyone writes it, and what it leaves: weights, what Adam holds, and the next random numbers."""
+    """A loop as anyone writes it, and what it leaves: weights, what Adam holds, the next random numbers."""
 
     def __init__(self, *, accumulate=1, compiled=False, mixed=False, **loader):
         torch.manual_seed(0)
