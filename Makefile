@@ -37,6 +37,7 @@ bench: $(READY)
 	$(RUN) benchmarks/rfm.py
 	$(RUN) benchmarks/ridges.py
 	$(RUN) benchmarks/conv_rfm.py
+	$(RUN) benchmarks/monitor.py
 
 # torch and torchvision are resolved together: a build of one does not go with any build of the other
 $(READY): pyproject.toml

@@ -39,6 +39,8 @@ class Monitor(Record):
         every: measure after every so many steps; None for as many as the ``budget`` allows, or 100.
         budget: share of the training time that measuring may take; 0.2 chooses ``every`` once, from the
             first measurement and the first steps. Where ``every`` is given it has no say.
+        steps: of the whole training, where they are known: the last one is measured, whatever ``every`` is,
+            and beginning and end count into the ``budget``.
         samples: to measure on.
         batch_size: of them at once, and in each group behind the standard errors; None for the batches as
             they come.
@@ -57,6 +59,15 @@ class Monitor(Record):
 
     Raises:
         NfaError: bad arguments, or a network that cannot be measured.
+
+    Example:
+        >>> import torch, nfa
+        >>> net, x = torch.nn.Linear(5, 3), torch.randn(20, 5)
+        >>> monitor = nfa.Monitor(net, [x], every=2, quiet=True)
+        >>> [monitor.step(i) for i in (1, 2, 3)]
+        [False, True, False]
+        >>> sorted({row.epoch for row in monitor.history})
+        [0.0, 2.0]
     """
 
     def __init__(
@@ -66,6 +77,7 @@ class Monitor(Record):
         every: int | None = None,
         *,
         budget: float | None = None,
+        steps: int | None = None,
         samples: int = 256,
         batch_size: int | None = 32,
         input_fn: InputFn | None = None,
@@ -81,6 +93,7 @@ class Monitor(Record):
             self.budget = None
         elif budget is None:
             self.every = EVERY
+        self.steps = whole_or_none("steps", steps, 1)
         self.folder = None if folder is None else Path(folder)
         self.quiet = quiet
         self._pairs = shared_samples(first_samples(batches, self.samples, seed, input_fn))
@@ -106,13 +119,16 @@ class Monitor(Record):
             raise NfaError(f"steps are counted through all epochs: got {i} after {self._at}")
         if self._pace is not None:
             self._pace.tick(self.seconds)
-            if self._pace.known or (self.every and i % self.every == 0):
+            if self._pace.known or self._is_due(i):
                 self._tell_cost()
-        is_due = self.every is not None and i % self.every == 0 and i > self._at
+        is_due = i > self._at and self._is_due(i)
         if is_due:
             self.measure(i)
         self._at = max(i, self._at)
         return is_due
+
+    def _is_due(self, i: int) -> bool:
+        return i == self.steps or (self.every is not None and i % self.every == 0)
 
     def measure(self, i: int) -> AnsatzReport:
         """Measure now, whether it is time or not, as at the end of a training.
@@ -130,7 +146,7 @@ class Monitor(Record):
         """Choose the cadence where there is a budget, and say what measuring costs."""
         unit, self._pace = max(self._pace.step, 1e-9), None
         if self.every is None:
-            self.every = from_first_process(every_within(self.budget, self.cost, unit))
+            self.every = from_first_process(every_within(self.budget, self.cost, unit, self.steps))
         if not self.quiet and processes()[0] == 0:
             samples = self.report.meta["samples"]
             say(cost_sentence(
