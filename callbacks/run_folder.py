@@ -9,6 +9,7 @@ import re
 import secrets
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from nfa import NfaError
 from nfa.ansatz.row import above_null
 from nfa.compare.together import ANSATZ, FEATURES, METRICS, REPORT, SUMMARY, TABLE, write_summary
 from nfa.files import write_whole
+from nfa.machines.calibration import Calibration
+from nfa.machines.network import DeepNetwork, KernelNetwork
 from nfa.page import write_html
 
 _MUST_AGREE = ("model", "data", "seed")  # of a resumed run with its checkpoint
@@ -173,7 +176,7 @@ class RunFolder(FinalNetwork):
             "fit_seconds": round(self.fit_seconds, 3),
             **self._memory(monitor),
             **pl_module.facts,
-            **_importances(trainer, pl_module),
+            **_of_table(trainer, pl_module),
             **_ansatz_summary(monitor),
             **versions(),
         }
@@ -273,14 +276,23 @@ def _measuring_seconds(trainer: pl.Trainer) -> float:
     return monitor.seconds if monitor else 0.0
 
 
-def _importances(trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-    """Of the columns of a table, for a kernel machine."""
-    if getattr(trainer.datamodule, "table_encoder", None) is None:
+def _of_table(trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+    """Of a kernel machine on a table: importances of its columns, and how scores become probabilities."""
+    data, network = trainer.datamodule, pl_module.network
+    if getattr(data, "table_encoder", None) is None or not isinstance(network, KernelNetwork | DeepNetwork):
         return {}
     from nfa.inputs.tables.importances import importances
 
-    found = importances(pl_module.network, trainer.datamodule.table_encoder)
-    return {} if found is None else {"importances": {k: round(v, 6) for k, v in found.items()}}
+    found: dict[str, Any] = {
+        "importances": {k: round(v, 6) for k, v in importances(network, data.table_encoder).items()}
+    }
+    held_out = None if data.task == "regression" or pl_module.refit else data.validation()
+    if held_out is not None:
+        x, y = held_out
+        with torch.no_grad():
+            scores = network(x.to(next(network.buffers()).device))
+        found["calibration"] = asdict(Calibration.of(scores, y, "validation data"))
+    return found
 
 
 def _ansatz_summary(monitor: AnsatzMonitor | None) -> dict[str, Any]:

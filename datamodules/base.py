@@ -216,6 +216,11 @@ class TensorDataModule(LightningDataModule, ABC):
         chosen = train.take(stratified_order(train.y, generator(seed, "probe"))[:n])
         return self._transform.normalize(chosen.x), chosen.y
 
+    def validation(self) -> tuple[Tensor, Tensor] | None:
+        """All validation samples as `probe` gives those of training; None where there are none."""
+        val = self._split("val")
+        return (self._transform.normalize(val.x), val.y) if len(val) else None
+
     def summary(self) -> dict[str, Any]:
         """Describe what was loaded, in plain values."""
         sizes = {f"n_{name}": len(self._split(name)) for name in ("train", "val", "test")}

@@ -1,6 +1,7 @@
 """``nfa predict``: rows of a new table to predictions, by the network of a run on a table."""
 
 import argparse
+import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from nfa.compare.together import SUMMARY
 from nfa.errors import NfaError
 from nfa.files import csv_text, make_writable, write_whole
 from nfa.inputs.tables import Outputs, TableEncoder, load_encoder
@@ -16,6 +18,7 @@ from nfa.machines.network import DeepNetwork, KernelNetwork
 from nfa.nets.allowance import Allowance
 from nfa.terminal import say
 from nfa.zoo import load
+from nfa.zoo.lab_runs import LAST
 
 _ROWS = 4096  # at a time
 _LISTED = 6  # classes that are counted on the screen
@@ -39,7 +42,8 @@ def run(options: argparse.Namespace) -> int:
         )
     encoder = load_encoder(loaded.table)
     x = encoder.transform(options.data)
-    names, columns, words = predictions(loaded.model, encoder, x)
+    calibration = _recorded(Path(options.run_dir), loaded.table.with_name(SUMMARY))
+    names, columns, words = predictions(loaded.model, encoder, x, calibration)
     make_writable(out.absolute().parent)
     write_whole(out, csv_text(names, zip(*columns, strict=True)))
     say(f"{loaded.title}, {len(x)} rows of {options.data}", *words, f"predictions   {out}")
@@ -47,9 +51,15 @@ def run(options: argparse.Namespace) -> int:
 
 
 def predictions(
-    model: nn.Module, encoder: TableEncoder, x: Tensor
+    model: nn.Module, encoder: TableEncoder, x: Tensor, calibration: Calibration | None = None
 ) -> tuple[list[str], list[Sequence[object]], list[str]]:
-    """Names of columns, these columns, and words on them, of rows x (n, inputs) that were encoded.
+    """Names of columns, these columns, and words on them.
+
+    Args:
+        model: the network of a run.
+        encoder: of that run.
+        x: rows (n, inputs) that it has encoded.
+        calibration: of the scores of a kernel machine; None to find it from the points it was fitted to.
 
     Raises:
         NfaError: the network does not go with the encoder, or gives no finite numbers.
@@ -67,7 +77,7 @@ def predictions(
     listed = ", ".join(f"{name} {count}" for name, count in counts[:_LISTED])
     words = [f"{known.name}: {listed}{', …' if len(counts) > _LISTED else ''}"]
     names, columns = [known.name], [found]
-    shares, said = _probabilities(model, scores)
+    shares, said = _probabilities(model, scores, calibration)
     if shares is not None:
         names += [f"P({name})" for name in known.class_names]
         columns += shares.T.tolist()
@@ -93,15 +103,31 @@ def _outputs(model: nn.Module, x: Tensor, known: Outputs) -> Tensor:
     return scores
 
 
-def _probabilities(model: nn.Module, scores: Tensor) -> tuple[Tensor | None, str]:
+def _probabilities(
+    model: nn.Module, scores: Tensor, calibration: Calibration | None
+) -> tuple[Tensor | None, str]:
     """Probabilities (n, c), and what they are; None where there is no room to find them."""
     if not isinstance(model, KernelNetwork | DeepNetwork):
         return scores.double().softmax(1), "probabilities: softmax of the outputs, as in training"
     try:
-        found = Calibration.of_network(model)
+        found = calibration or Calibration.of_network(model)
     except NfaError as error:
         return None, f"no probabilities: {error}"
     return found.probabilities(scores.double()), (
-        f"probabilities: softmax of {found.beta:.3g} times the scores, fitted to the {found.source} of the "
-        f"training rows (Brier score {found.brier:.3g})"
+        f"probabilities: softmax of {found.beta:.3g} times the scores, fitted to {found.source} of the run "
+        f"(Brier score {found.brier:.3g})"
     )
+
+
+def _recorded(run_dir: Path, summary: Path) -> Calibration | None:
+    """What a finished run tells of its last network; None where there is nothing, or of another network."""
+    if run_dir.is_file() and run_dir.name != LAST.name:
+        return None
+    try:
+        state = json.loads(summary.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (ValueError, RecursionError):
+        raise NfaError(f"{summary} is damaged: expected JSON, copy it anew") from None
+    known = state.get("calibration") if isinstance(state, dict) else None
+    return None if known is None else Calibration.read(known)

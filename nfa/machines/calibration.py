@@ -6,12 +6,15 @@ sample more for each class that could be of any: so classes that come apart do n
 targets, 1999, are this for two classes.)
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from nfa.checks import not_negative, told
+from nfa.errors import NfaError
 from nfa.machines.leave_one_out import leave_one_out
 from nfa.machines.network import DeepNetwork, KernelNetwork
 
@@ -65,6 +68,21 @@ class Calibration:
             Y = Y if p.intercept is None else Y.double() + p.intercept
         (scores,) = leave_one_out(p, Y, [ridge])
         return cls.of(scores, Y.argmax(1), "leave-one-out scores")
+
+    @classmethod
+    def read(cls, state: Any) -> "Calibration":
+        """What a file holds of one: ``beta``, ``brier`` and ``source``.
+
+        Raises:
+            NfaError: something else.
+        """
+        words = "a calibration must have beta and brier, numbers of 0 or more, and a source"
+        if not isinstance(state, Mapping) or set(state) != {field.name for field in fields(cls)}:
+            raise NfaError(f"{words}, got {told(state)}")
+        if not isinstance(state["source"], str):
+            raise NfaError(f"{words}, got {told(state['source'])}")
+        numbers = {name: float(not_negative(name, state[name])) for name in ("beta", "brier")}
+        return cls(source=state["source"], **numbers)
 
     def probabilities(self, scores: Tensor) -> Tensor:
         """(n, c), each row of the sum 1."""

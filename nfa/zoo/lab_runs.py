@@ -27,7 +27,7 @@ from nfa.nets.registry import TARGET, build, plain_arguments
 from nfa.zoo.loaded import Loaded, checked_twin, file_words, in_float32, seeded
 from nfa.zoo.weights import find_state, load_state, read_file, read_weights
 
-_LAST = Path("checkpoints") / "last.ckpt"
+LAST = Path("checkpoints") / "last.ckpt"
 
 
 @dataclass(frozen=True)
@@ -117,13 +117,13 @@ def _build(recorded: Recorded) -> nn.Module:
 
 def last_checkpoint(path: Path) -> Path:
     """The last checkpoint in the folder of a run; any other path as it is."""
-    return path / _LAST if (path / _LAST).is_file() else path
+    return path / LAST if (path / LAST).is_file() else path
 
 
 def _checkpoint_path(path: Path) -> Path:
     found = last_checkpoint(path)
     if found.is_dir():
-        raise NfaError(f"the folder {path} has no {_LAST}: give the folder of a run, or a checkpoint file")
+        raise NfaError(f"the folder {path} has no {LAST}: give the folder of a run, or a checkpoint file")
     if not found.exists() and path.parent.is_dir():
         beside = near(path.name, [p.name for p in path.parent.iterdir()])
         raise NfaError(f"no checkpoint and no run folder at {path}{beside}")

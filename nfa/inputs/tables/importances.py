@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-from torch import nn
-
 from nfa.errors import NfaError
 from nfa.inputs.tables.encoder import TableEncoder
 from nfa.machines.network import DeepNetwork, KernelNetwork
@@ -29,18 +27,13 @@ def by_column(encoder: TableEncoder, values: Sequence[float]) -> dict[str, float
     return sums | dict.fromkeys(encoder.dropped, 0.0)
 
 
-def importances(network: nn.Module, encoder: TableEncoder) -> dict[str, float] | None:
+def importances(network: KernelNetwork | DeepNetwork, encoder: TableEncoder) -> dict[str, float]:
     """Columns and their importances, the largest first, of the network of a machine on encoded rows.
 
-    Of a deep one it is the M of the first layer, which the inputs come into. None for any other network.
+    Of a deep one it is the M of the first layer, which the inputs come into.
     """
-    if isinstance(network, DeepNetwork):
-        weight = network.layers[0].feature_map.weight
-    elif isinstance(network, KernelNetwork):
-        weight = network.feature_map.weight
-    else:
-        return None
-    sums = by_column(encoder, weight.detach().double().square().sum(0).tolist())
+    first = network.layers[0] if isinstance(network, DeepNetwork) else network
+    sums = by_column(encoder, first.feature_map.weight.detach().double().square().sum(0).tolist())
     return dict(sorted(sums.items(), key=lambda item: -item[1]))
 
 

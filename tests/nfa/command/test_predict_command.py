@@ -54,7 +54,7 @@ def test_classes_of_a_machine(run, table, capsys):
     code, rows = predict(done.folder)
     assert code == 0
     printed = capsys.readouterr().out
-    assert "leave-one-out scores of the training rows (Brier score" in printed
+    assert "fitted to validation data of the run (Brier score" in printed
     assert "out/predictions.csv" in printed
     assert list(rows[0]) == ["kind", "P(=dear)", "P(cheap, or so)"]
     assert [row["kind"] for row in rows] == [
@@ -64,7 +64,8 @@ def test_classes_of_a_machine(run, table, capsys):
     ]  # no formula for a spreadsheet
     model, encoder = load(f"file:{done.folder}").model, load_encoder(done.folder)
     scores = model(encoder.transform("new.csv")).double()
-    expected = Calibration.of_network(model).probabilities(scores)
+    known = json.loads((done.folder / "summary.json").read_text())["calibration"]
+    expected = Calibration.read(known).probabilities(scores)
     found = [[float(row["P(=dear)"]), float(row["P(cheap, or so)"])] for row in rows]
     assert np.allclose(found, expected.detach(), atol=1e-9)
     assert np.allclose(np.sum(found, 1), 1)
@@ -77,6 +78,18 @@ def test_classes_of_a_machine(run, table, capsys):
     assert summary["importances"]["size"] == pytest.approx(size, abs=1e-5)
     assert "the diagonal of M, one-hot inputs added up: " in (done.folder / "report.html").read_text()
     assert predict(done.folder / "checkpoints" / "last.ckpt")[1] == rows
+    capsys.readouterr()
+    (done.folder / "summary.json").rename(table / "away.json")
+    _, alone = predict(done.folder)
+    assert "leave-one-out scores of the run (Brier score" in capsys.readouterr().out
+    expected = Calibration.of_network(model).probabilities(scores)[:, 0].tolist()
+    assert [float(row["P(=dear)"]) for row in alone] == pytest.approx(expected)
+    for state, said in (
+        ("{", "is damaged"),
+        (json.dumps({"calibration": {"beta": -1}}), "a calibration must"),
+    ):
+        (done.folder / "summary.json").write_text(state)
+        assert said in refused(capsys, done.folder, "--data", "new.csv", "--out", "p.csv")
 
 
 def test_numbers_and_classes_of_a_network(run, table, capsys):
