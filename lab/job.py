@@ -71,13 +71,14 @@ def run(cfg: DictConfig, *, train: Train, arguments: Sequence[str]) -> float | N
 
     from lab.checks.every_option import check_options
     from nfa import NfaError
+    from nfa.errors import ProcessLost
 
     job = Job.current(arguments)
     try:
         _sign_and_announce(job)
         check_options(cfg)
         summary = _work_of(cfg, train)(cfg, job)
-    except (NfaError, MisconfigurationException) as error:
+    except (NfaError, ProcessLost, MisconfigurationException) as error:
         return _fail(job, error)
     except MissingMandatoryValue as error:
         return _fail(job, NfaError(f"{error.full_key} must be given: {error.full_key}=VALUE"))

@@ -408,7 +408,7 @@ class KernelMachine(LabModule):
         super().on_load_checkpoint(checkpoint)
 
 
-_NOT_HERE = ("device", "memory", "criterion", "labels", "select", "rounds")
+_NOT_HERE = ("device", "memory", "distributed", "criterion", "labels", "select", "rounds")
 
 
 class RFM(KernelMachine):

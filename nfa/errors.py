@@ -1,4 +1,4 @@
-"""The one exception that stands for a mistake the user can mend."""
+"""The exception that stands for a mistake the user can mend, and the one for a process that went away."""
 
 
 class NfaError(ValueError):
@@ -13,3 +13,7 @@ class NfaError(ValueError):
         Traceback (most recent call last):
         nfa.errors.NfaError: rounds must be a whole number of 0 or more, got -1
     """
+
+
+class ProcessLost(RuntimeError):
+    """Another process of the group ended, or cannot be reached: this one cannot go on alone."""

@@ -30,6 +30,7 @@ class KernelOperator:
         size: n.
         dtype: of X, in which K is evaluated; it is multiplied in float64.
         device: of X.
+        most_kept: bytes of all tiles, and more.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class KernelOperator:
         self.size, self.dtype, self.device = len(X), X.dtype, X.device
         self._entries = int(block_bytes / X.element_size()) if block_bytes else 8 * tile_entries(X.device)
         self._entries = max(self._entries, 1)
+        self.most_kept = len(X) ** 2 * X.itemsize
         self._room = int(cache_bytes / X.element_size())
         self._kept: dict[tuple[int, int], Tensor] = {}
 
@@ -123,6 +125,11 @@ class ScaledOperator:
     def tile_bytes(self) -> int:
         """What a product holds beside its vectors."""
         return self.operator.tile_bytes
+
+    @property
+    def most_kept(self) -> int:
+        """Bytes that its tiles take at most."""
+        return self.operator.most_kept
 
     def with_cache(self, cache_bytes: float) -> "ScaledOperator":
         """The same operator with room to keep tiles of K."""

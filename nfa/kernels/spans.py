@@ -4,9 +4,9 @@ import itertools
 from collections.abc import Iterator
 
 
-def spans(length: int, step: int) -> Iterator[slice]:
-    """Ranges of at most ``step`` that cover ``length``."""
-    return (slice(start, min(start + step, length)) for start in range(0, length, step))
+def spans(length: int, step: int, start: int = 0) -> Iterator[slice]:
+    """Ranges of at most ``step`` that cover ``length`` from ``start`` on."""
+    return (slice(first, min(first + step, length)) for first in range(start, length, step))
 
 
 def even_spans(length: int, step: int) -> list[slice]:

@@ -45,6 +45,7 @@ class ConvRFM(Machine):
         seed: of the images of the AGOP, and of the solver.
         device: where to compute; None means where the data are.
         memory: bytes that a round may take beyond the data.
+        distributed: share kernel values and gradients out over processes; see `Solver`.
         offset: ``mean`` or ``none``.
         learn: ``agop`` or ``none``.
 
@@ -72,7 +73,7 @@ class ConvRFM(Machine):
         "patch_size": 3, "depth": 3, "ridge": 1e-3, "rounds": 3, "agop_images": 20, "agop_draw": "random",
         "power": 1.0, "stride": 1, "padding": "none", "head": "flatten", "kind": "ntk", "criterion": "mse",
         "solver": "auto", "patience": None, "refit": False, "seed": 0, "device": None, "memory": None,
-        "offset": "mean", "learn": "agop",
+        "offset": "mean", "learn": "agop", "distributed": False,
     }  # fmt: skip
 
     @staticmethod

@@ -50,6 +50,7 @@ class DeepConvRFM(LayeredMachine):
         seed: of the random filters, of the images of the AGOP, and of the solver.
         device: where to compute; None means where the data are.
         memory: bytes that a round may take beyond the data.
+        distributed: share kernel values and gradients out over processes; see `Solver`.
         offset: ``mean`` or ``none``.
         learn: ``agop`` or ``none``.
 
@@ -78,7 +79,7 @@ class DeepConvRFM(LayeredMachine):
         "conv_stride": 1, "pool": 1, "ridge": 1e-3, "rounds": 3, "agop_images": 20, "agop_draw": "random",
         "power": 1.0, "stride": 1, "padding": "none", "head": "flatten", "kind": "ntk", "criterion": "mse",
         "select": "last", "solver": "auto", "seed": 0, "device": None, "memory": None, "offset": "mean",
-        "learn": "agop",
+        "learn": "agop", "distributed": False,
     }  # fmt: skip
 
     @staticmethod

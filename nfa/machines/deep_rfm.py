@@ -48,6 +48,7 @@ class DeepRFM(LayeredMachine):
         seed: of the random features, of these points, and of the solver.
         device: where to compute; None means where the data are.
         memory: bytes that a round may take beyond the data.
+        distributed: share the work out over processes; see `Solver`.
         offset: ``mean`` or ``none``.
         criterion: by which validation data choose: ``mse``, ``accuracy`` or ``auc``.
         learn: ``agop`` or ``none``.
@@ -82,7 +83,7 @@ class DeepRFM(LayeredMachine):
         "rounds": 1, "power": 1.0, "centering": "none", "normalization": "max", "gamma": 0.1, "norm": 1,
         "bias": False, "unit_norm": True, "labels": "signed", "select": "last", "solver": "auto",
         "agop_samples": None, "seed": 0, "device": None, "memory": None, "offset": "mean",
-        "criterion": "mse", "learn": "agop", "metric": "full",
+        "criterion": "mse", "learn": "agop", "metric": "full", "distributed": False,
     }  # fmt: skip
 
     @staticmethod

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from nfa.checks import choice
 from nfa.errors import NfaError
+from nfa.kernels import ranks
 from nfa.kernels.profiles import RadialKernel
 from nfa.kernels.spans import spans
 from nfa.solvers.semidefinite import root, times_root
@@ -114,15 +115,20 @@ def blockwise_agop(
     weights: Tensor | None = None,
     centering: str = "none",
     rows: int,
+    shared: bool = False,
 ) -> KernelAgop:
-    """`kernel_agop` class by class, with K' of so many ``rows`` at a time: no n × n matrix is held."""
+    """`kernel_agop` class by class, with K' of so many ``rows`` at a time: no n × n matrix is held.
+
+    Where it is ``shared``, the points are shared out over the processes of the default group.
+    """
     choice("centering", centering, CENTERINGS)
     n, k = centers.shape
     Z, a = centers, coefficients
     index = torch.arange(n, device=Z.device) if points is None else points
     G, V = Z.new_zeros(k, k), torch.zeros_like(a)
     mean = 1.0 if weights is None else float(weights.mean())
-    for own in spans(len(index), rows):
+    mine = ranks.own_span(len(index)) if shared else slice(0, len(index))
+    for own in spans(mine.stop, rows, mine.start):
         part = index[own]
         slope = kernel.slope_matrix(centers[part], centers)
         without_self(slope, part)
@@ -130,6 +136,8 @@ def blockwise_agop(
         p = _Problem(slope, Z, a, slope @ a, part, "none", D)
         G += _by_classes(p)
         V += p.weights_of_mean()
+    if shared:
+        G, V = ranks.summed(G), ranks.summed(V)
     G = _centered(_finite(G), Z, V / len(index) ** 0.5, centering)
     return KernelAgop("classes", matrix=G / len(index))
 

@@ -1,5 +1,6 @@
 """Machines on points: radial kernels of a Mahalanobis distance."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
@@ -21,11 +22,12 @@ from nfa.machines.kernel_agop import KernelAgop, blockwise_agop, kernel_agop, wi
 from nfa.machines.points import Points
 from nfa.machines.predictor import Predictor
 from nfa.machines.saved import expect
-from nfa.machines.system import RadialSystem, Solver
+from nfa.machines.system import RadialSystem, SharedSystem, Solver
 from nfa.machines.tails import RadialSum
 from nfa.solvers import planned
 
 MEDIAN = "median"
+_STRIP_BYTES = 2**26  # of K' that a process holds where work is shared out
 
 
 @dataclass(frozen=True)
@@ -92,10 +94,18 @@ class Radial(Points):
         solver: Solver,
         lap: Callable[[str], None],
         progress: Callable[[int, float], None] | None,
-    ) -> Iterator[RadialSystem]:
+    ) -> Iterator[RadialSystem | SharedSystem]:
         """One for each bandwidth, all from the same distances where there is room for these."""
         budget = solver.budget(U.device)
         functions = [self._function(bandwidth, U, solver.seed) for bandwidth in self.bandwidths]
+        if solver.shares(len(U)):
+            for function in functions:
+                yield SharedSystem(
+                    kernel=replace(self, bandwidth=function.bandwidth), solver=solver,
+                    facts={"bandwidth": function.bandwidth}, function=function, points=U, budget=budget,
+                    progress=progress,
+                )  # fmt: skip
+            return
         direct = planned(KernelOperator(functions[0], U), outputs, solver.solver, budget) == "cholesky"
         r = distances(U) if direct and 2 * len(U) ** 2 * U.itemsize <= budget else None
         for function in functions:
@@ -136,9 +146,10 @@ class Radial(Points):
         function, budget = self.function, solver.budget(U.device)
         m = n if points is None else len(points)
         how = {"points": points, "weights": predictor.weights_at(points), "centering": centering}
-        if (m * n + n * n) * U.itemsize > budget:
-            rows = max(int(budget / 3 / (n * U.itemsize)), 1)
-            return blockwise_agop(function, U, a, rows=rows, **how)
+        shared = solver.shares(n)
+        if shared or (m * n + n * n) * U.itemsize > budget:
+            rows = max(int(min(budget / 3, _STRIP_BYTES if shared else math.inf) / (n * U.itemsize)), 1)
+            return blockwise_agop(function, U, a, rows=rows, shared=shared, **how)
         if distances is not None and points is None:
             slope = function.slope_(distances)
         else:

@@ -29,6 +29,7 @@ class RFM(Machine):
         seed: of the points of the AGOP, and of the solver.
         device: where to compute; None means where the data are.
         memory: bytes that a round may take beyond the data; None takes 80 % of what is free.
+        distributed: share the work out over the processes of `torch.distributed`'s group; see `Solver`.
         offset: ``mean`` fits real targets less their mean, which is added to what is predicted; ``none`` is
             the published recursion, without an intercept. One-hot columns of classes are always fitted as
             they are, as published.
@@ -65,7 +66,7 @@ class RFM(Machine):
         "kernel": "laplace", "bandwidth": 10.0, "ridge": 1e-3, "rounds": 5, "power": 1.0, "centering": "none",
         "normalization": "max", "solver": "auto", "agop_samples": None, "patience": None, "refit": False,
         "seed": 0, "device": None, "memory": None, "offset": "mean", "criterion": "mse", "learn": "agop",
-        "metric": "full",
+        "metric": "full", "distributed": False,
     }  # fmt: skip
 
     @staticmethod

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, distributed
 
+from nfa.kernels import ranks
 from nfa.kernels.conv import ConvKernel
 from nfa.kernels.spans import spans
 
@@ -30,8 +31,7 @@ def shared_matrix(
             K[rows, columns], K[columns, rows] = block, block.mT
         if progress is not None:
             progress(done, len(pairs))
-    distributed.all_reduce(K)
-    return K
+    return ranks.summed(K)
 
 
 def shared_mean(of: Callable[[Tensor], Tensor], points: Tensor, like: Tensor) -> Tensor:
@@ -46,5 +46,4 @@ def shared_mean(of: Callable[[Tensor], Tensor], points: Tensor, like: Tensor) ->
     total = torch.zeros_like(like, dtype=torch.float64)
     if len(mine):
         total += of(mine) * len(mine)
-    distributed.all_reduce(total)
-    return total / len(points)
+    return ranks.summed(total) / len(points)

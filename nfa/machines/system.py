@@ -10,9 +10,16 @@ from torch import Tensor
 
 from nfa.checks import choice, memory_of, seed_of, settle
 from nfa.errors import NfaError
-from nfa.kernels import KernelOperator, RadialKernel, ScaledOperator, kernel_product
+from nfa.kernels import KernelOperator, RadialKernel, ScaledOperator, kernel_product, ranks
 from nfa.kernels.operator import wide_product
+from nfa.kernels.sharded import ShardedOperator
 from nfa.solvers import METHODS, Solution, cholesky, cholesky_bytes, room, solve
+
+SHARED_FROM = 4096  # points up to which each process solves the whole system, to the same bits as one alone
+_TOLERANCES = {
+    torch.float64: 1e-8,
+    torch.float32: 1e-5,
+}  # of a shared system: what its rounding lets be reached
 
 
 @dataclass(frozen=True)
@@ -23,8 +30,10 @@ class Solver:
         solver: ``auto``, ``cholesky`` or ``cg``; see `nfa.solvers.solve`.
         memory: bytes that a round may take beyond the data; None takes 80 % of what is free.
         seed: of all that is drawn: preconditioners, samples of the AGOP, random features.
-        distributed: share kernel values and gradients of images out over the processes of the default group,
-            all of which have the same images.
+        distributed: share kernel values and gradients out over the processes of the default group, all of
+            which have the same data. Of images each process then solves the whole system; of points those of
+            more than `SHARED_FROM`, or with ``cg`` any, are solved together, each process holding its rows of
+            K, and others by each.
 
     Raises:
         NfaError: an option is out of range.
@@ -44,8 +53,17 @@ class Solver:
         )
 
     def budget(self, device: torch.device) -> float:
-        """Bytes there are."""
-        return room(device, self.memory)
+        """Bytes there are, for this process; where work is shared out, the least that any of them has."""
+        bytes_here = room(device, self.memory)
+        if not self.distributed:
+            return bytes_here
+        ranks.check_group()
+        one_pool = self.memory is None and device.type == "cpu"
+        return ranks.least(bytes_here / (ranks.neighbours() if one_pool else 1))
+
+    def shares(self, n: int) -> bool:
+        """Whether a system of n points is solved by all processes together."""
+        return self.distributed and (self.solver == "cg" or (self.solver == "auto" and n > SHARED_FROM))
 
 
 def seed_for(seed: int, index: int) -> int:
@@ -189,3 +207,43 @@ class RadialSystem(System):
     def outputs(self, coefficients: Tensor) -> Tensor:
         """A strip of K at a time."""
         return kernel_product(self.function, self.points, self.points, coefficients.to(self.points))
+
+
+@dataclass
+class SharedSystem(System):
+    """A system of points that all processes solve together, each of which holds its rows of K.
+
+    Attributes:
+        function: k, of the distance.
+        points: the centers (n, k), in coordinates where the distance is Euclidean.
+        budget: bytes that a process may take.
+        progress: called with the iteration and the residual of conjugate gradients.
+    """
+
+    function: RadialKernel = None
+    points: Tensor = field(default=None, repr=False)
+    budget: float = 0.0
+    progress: Callable[[int, float], None] | None = field(default=None, repr=False)
+
+    keeps_matrix = True
+
+    def __post_init__(self):
+        self._operator = ShardedOperator(self.function, self.points)
+
+    def _solved(
+        self, Y: Tensor, ridges: Sequence[float], start: Tensor | None, D: Tensor | None
+    ) -> list[Solution]:
+        """By conjugate gradients."""
+        ranks.check_same("targets", Y)
+        operator = self._operator if D is None else ScaledOperator(self._operator, D)
+        found: list[Solution] = []
+        for ridge in ridges:
+            options = {"memory": self.budget, "seed": self.solver.seed, "progress": self.progress}
+            tol = _TOLERANCES[self.points.dtype]
+            found.append(solve(operator, Y, ridge, method="cg", tol=tol, start=start, **options))
+            start = found[-1].coefficients
+        return found
+
+    def outputs(self, coefficients: Tensor) -> Tensor:
+        """By one product."""
+        return self._operator(coefficients.to(self.points))

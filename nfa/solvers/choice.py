@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nfa.checks import choice, positive, seed_of, told, whole, whole_or_none
 from nfa.errors import NfaError
-from nfa.kernels.operator import KernelOperator, ScaledOperator, wide_product
+from nfa.kernels.operator import KernelOperator, wide_product
 from nfa.solvers.common import Solution, as_columns, check_matrix, check_ridge, room
 from nfa.solvers.direct import cholesky
 from nfa.solvers.iterative import conjugate_gradients
@@ -172,8 +172,8 @@ def _with_cache(
             f"CG for {n} points and {outputs} outputs takes about {_gib(budget - spare)}, more "
             f"than the {_gib(budget)} allowed: raise the memory, or choose a smaller rank"
         )
-    if isinstance(operator, KernelOperator | ScaledOperator):
-        operator = operator.with_cache(min(_CACHE * spare, n * n * itemsize))
+    if not isinstance(operator, MatrixOperator):
+        operator = operator.with_cache(min(_CACHE * spare, operator.most_kept))
     return operator, rank
 
 
