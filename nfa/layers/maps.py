@@ -302,9 +302,19 @@ def _is_quantised(module: nn.Module) -> bool:
 def _effective(module: nn.Module, parameter: str) -> Tensor:
     stored = module._parameters.get(parameter)
     if stored is not None:
-        return stored.detach()
+        return gathered(stored.detach())
     with turn():
         return _computed(module, parameter)
+
+
+def gathered(weight: Tensor) -> Tensor:
+    """A weight whose parts are on several processes (``fully_shard``), whole on each of them."""
+    return weight.full_tensor() if is_shared_out(weight) else weight
+
+
+def is_shared_out(weight: Tensor | None) -> bool:
+    """Whether its parts are on several processes."""
+    return hasattr(weight, "full_tensor")
 
 
 def _computed(module: nn.Module, parameter: str) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from nfa.layers.maps import LinearMap
+from nfa.layers.maps import LinearMap, is_shared_out
 from nfa.sweep import recurrent
 from nfa.sweep.under_way import Site
 
@@ -70,10 +70,15 @@ class FunctionalTaps(TorchFunctionMode):
         ]
 
     def replaced(self, module: nn.Module, parameter: str) -> bool:
-        """Whether a site that is called now has another weight (``torch.func.functional_call``)."""
+        """Whether a site that is called now has another weight (``torch.func.functional_call``).
+
+        One that is shared out over processes is put together for the time of the call.
+        """
         weight = module._parameters.get(parameter)
-        known = any((module, parameter) in sites for sites in self._sites.values())
-        return known and (module, parameter) not in self._sites.get(id(weight), ())
+        own = [w for w in self._weights if (module, parameter) in self._sites[id(w)]]
+        if not own or weight is own[0]:
+            return False
+        return not is_shared_out(own[0]) or is_shared_out(weight)
 
     def leaving(self, module: nn.Module, inputs: tuple, output: Any) -> None:
         """Forward hook: the module has returned, or raised."""

@@ -1,92 +1,67 @@
 """Processes that share a system out give the numbers of one alone."""
 
-import os
 import signal
-import subprocess
-import sys
-import textwrap
 
 import pytest
 import torch
 
 from nfa import RFM, NfaError
+from tests.processes import run, start
 from tests.waiting import HANGS
 
-WORK = """
-    import sys, torch, warnings
-    from torch import distributed
-    rank, world, meeting, out = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=world)
-    import nfa
-    from tests.nfa.machines.test_shared import CASES, data
-"""
-FIT = """
-    found = {}
-    for name, options in CASES.items():
-        machine = nfa.RFM(**options, solver="cg", distributed=True).fit(*data())
-        found[name] = {"M": machine.M, "predictions": machine.predict(data()[2]),
-                       "solver": [row["solver"] for row in machine.history]}
-    torch.save(found, f"{out}.{rank}")
-"""
 CASES = {
     "laplace": {"rounds": 2},
-    "gaussian, centred, few points of the AGOP": {
-        "rounds": 2,
-        "kernel": "gaussian",
-        "centering": "output",
-        "agop_samples": 11,
-    },
-    "bandwidths and ridges to choose from": {
-        "rounds": 1,
-        "bandwidth": (5.0, "median"),
-        "ridge": (1e-3, 1e-1),
-    },
+    "gaussian, centred, some points": {"kernel": "gaussian", "centering": "output", "agop_samples": 11},
+    "bandwidths and ridges": {"rounds": 1, "bandwidth": (5.0, "median"), "ridge": (1e-3, 1e-1)},
     "diagonal": {"rounds": 2, "metric": "diagonal"},
 }
+FIT = """
+from tests.nfa.machines.test_shared import CASES, data
+found = {}
+for name, options in CASES.items():
+    machine = nfa.RFM(**options, solver="cg", distributed=True).fit(*data())
+    solvers = [row["solver"] for row in machine.history]
+    found[name] = {"M": machine.M, "predictions": machine.predict(data()[2]), "solvers": solvers}
+torch.save(found, f"{out}.{rank}")
+"""
+DIFFERENT = """
+X = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+for points, targets in ((X[: 50 - rank], X[: 50 - rank, 0]), (X + rank, X[:, 0]), (X, X[:, min(rank, 1)])):
+    try:
+        nfa.RFM(solver="cg", distributed=True).fit(points, targets)
+    except nfa.NfaError as error:
+        print(error, file=sys.stderr)
+"""
 
 
 def data():
     generator = torch.Generator().manual_seed(0)
     X = torch.randn(131, 4, generator=generator, dtype=torch.float64)
-    X[7] = X[3]  # at the same place, in different processes
+    X[7] = X[93]  # at the same place, in different processes
     Y = torch.stack([X[:, 0] * X[:, 1], X[:, 2].sin()], 1)
     return X[:101], Y[:101], X[101:], Y[101:]
 
 
-def start(world, folder, code):
-    script = folder / "work.py"
-    script.write_text(textwrap.dedent(WORK) + textwrap.dedent(code))
-    arguments = [str(world), str(folder / "meeting"), str(folder / "found")]
-    return [
-        subprocess.Popen(
-            [sys.executable, script, str(rank), *arguments],
-            stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": os.getcwd()},
-        )
-        for rank in range(world)
-    ]  # fmt: skip
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("world", [2, 3])
-def test_numbers_of_one(tmp_path, world):
-    for process in start(world, tmp_path, FIT):
-        _, errors = process.communicate(timeout=HANGS)
-        assert process.returncode == 0, errors
+def test_numbers_of_one_and_no_different_data(tmp_path, world):
+    told = run(world, tmp_path, FIT + DIFFERENT)
     for name, options in CASES.items():
         one = RFM(**options).fit(*data())
         for rank in range(world):
             found = torch.load(tmp_path / f"found.{rank}")[name]
-            assert set(found["solver"]) == {"cg"}
+            assert set(found["solvers"]) == {"cg"}
             torch.testing.assert_close(found["M"], one.M, rtol=1e-6, atol=1e-6)
             torch.testing.assert_close(found["predictions"], one.predict(data()[2]), rtol=1e-6, atol=1e-6)
+    for errors in told:
+        kinds = [line.split(":")[0] for line in errors.splitlines() if "the processes have" in line]
+        assert kinds == [f"the processes have different {what}" for what in ("points", "points", "targets")]
 
 
 @pytest.mark.long
 def test_a_process_that_is_killed_ends_the_others_with_one_sentence(tmp_path):
     code = """
-    print(flush=True)
-    X = torch.randn(3000, 8, generator=torch.Generator().manual_seed(0))
+    X = torch.randn(1000, 8, generator=torch.Generator().manual_seed(0))
     try:
         while True:
             nfa.RFM(rounds=1, solver="cg", distributed=True).fit(X, X[:, 0])
@@ -105,23 +80,6 @@ def test_a_process_that_is_killed_ends_the_others_with_one_sentence(tmp_path):
         assert len(told) == 1
         assert "lost another one, which ended or cannot be reached" in told[0]
     running[1].communicate()
-
-
-@pytest.mark.long
-def test_data_that_differ_are_refused(tmp_path):
-    code = """
-    X = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
-    for points, targets in ((X[: 50 - rank], X[: 50 - rank, 0]), (X + rank, X[:, 0]), (X, X[:, rank])):
-        try:
-            nfa.RFM(solver="cg", distributed=True).fit(points, targets)
-        except nfa.NfaError as error:
-            print(error, file=sys.stderr)
-    """
-    for process in start(2, tmp_path, code):
-        _, errors = process.communicate(timeout=HANGS)
-        assert process.returncode == 0, errors
-        kinds = [line.split(":")[0] for line in errors.splitlines() if "the processes have" in line]
-        assert kinds == [f"the processes have different {what}" for what in ("points", "points", "targets")]
 
 
 def test_one_process_has_nobody_to_share_with():
