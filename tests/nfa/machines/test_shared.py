@@ -14,12 +14,13 @@ CASES = {
     "gaussian, centred, some points": {"kernel": "gaussian", "centering": "output", "agop_samples": 11},
     "bandwidths and ridges": {"rounds": 1, "bandwidth": (5.0, "median"), "ridge": (1e-3, 1e-1)},
     "diagonal": {"rounds": 2, "metric": "diagonal"},
+    "weighted": {"rounds": 2},
 }
 FIT = """
-from tests.nfa.machines.test_shared import CASES, data
+from tests.nfa.machines.test_shared import CASES, data, fit
 found = {}
-for name, options in CASES.items():
-    machine = nfa.RFM(**options, solver="cg", distributed=True).fit(*data())
+for name in CASES:
+    machine = fit(name, solver="cg", distributed=True)
     solvers = [row["solver"] for row in machine.history]
     found[name] = {"M": machine.M, "predictions": machine.predict(data()[2]), "solvers": solvers}
 torch.save(found, f"{out}.{rank}")
@@ -42,12 +43,17 @@ def data():
     return X[:101], Y[:101], X[101:], Y[101:]
 
 
+def fit(name, **options):
+    weights = data()[0][:, 0].abs() if name == "weighted" else None
+    return RFM(**CASES[name], **options).fit(*data(), sample_weight=weights)
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("world", [2, 3])
-def test_numbers_of_one_and_no_different_data(tmp_path, world):
+def test_numbers_of_one_and_no_different_data(tmp_path):
+    world = 3
     told = run(world, tmp_path, FIT + DIFFERENT)
-    for name, options in CASES.items():
-        one = RFM(**options).fit(*data())
+    for name in CASES:
+        one = fit(name)
         for rank in range(world):
             found = torch.load(tmp_path / f"found.{rank}")[name]
             assert set(found["solvers"]) == {"cg"}
