@@ -16,10 +16,7 @@ from nfa.kernels.sharded import ShardedOperator
 from nfa.solvers import METHODS, Solution, cholesky, cholesky_bytes, room, solve
 
 SHARED_FROM = 4096  # points up to which each process solves the whole system, to the same bits as one alone
-_TOLERANCES = {
-    torch.float64: 1e-8,
-    torch.float32: 1e-5,
-}  # of a shared system: what its rounding lets be reached
+_TOLERANCES = {torch.float64: 1e-8, torch.float32: 1e-5}  # of a shared system: what rounding allows
 
 
 @dataclass(frozen=True)
@@ -236,13 +233,10 @@ class SharedSystem(System):
         """By conjugate gradients."""
         ranks.check_same("targets", Y)
         operator = self._operator if D is None else ScaledOperator(self._operator, D)
-        found: list[Solution] = []
-        for ridge in ridges:
-            options = {"memory": self.budget, "seed": self.solver.seed, "progress": self.progress}
-            tol = _TOLERANCES[self.points.dtype]
-            found.append(solve(operator, Y, ridge, method="cg", tol=tol, start=start, **options))
-            start = found[-1].coefficients
-        return found
+        return self._one_by_one(
+            operator, Y, ridges, start, method="cg", memory=self.budget, tol=_TOLERANCES[self.points.dtype],
+            progress=self.progress,
+        )  # fmt: skip
 
     def outputs(self, coefficients: Tensor) -> Tensor:
         """By one product."""
