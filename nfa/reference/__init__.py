@@ -16,6 +16,10 @@ used by no function that returns G or C from a network.
 Matrices of a layer come as stacks ``(groups, ·, ·)``; groups is 1 unless the layer is a grouped convolution,
 and the blocks between different groups are not part of any matrix. Inner products and norms of stacks add
 over groups. Everything returned is float64.
+
+The slow machines stand in modules of their own, which nothing of the library imports: `nfa.reference.rfm` and
+`nfa.reference.conv_rfm`, their kernels on patches twice (by loops and by autograd), and
+`nfa.reference.collapse`.
 """
 
 from nfa.reference.matrices import centered_layer_agop, layer_agop, layer_nfm, layer_sensitivity

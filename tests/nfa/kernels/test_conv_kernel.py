@@ -14,7 +14,7 @@ from nfa.kernels import conv, conv_recursion
 from nfa.kernels.conv import ConvKernel, CostWarning
 from nfa.kernels.conv_workers import cores, run_tasks
 from nfa.kernels.spans import even_spans, spans
-from tests.nfa import conv_reference as ref
+from nfa.reference import conv_kernel_by_autograd as ref
 
 f32, f64 = torch.float32, torch.float64
 

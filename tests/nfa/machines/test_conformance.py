@@ -7,7 +7,8 @@ import torch
 from nfa import RFM, ConvRFM, DeepConvRFM, DeepRFM, agop
 from nfa.machines.network import KernelNetwork
 from nfa.machines.patches import gradients_at, transform_of
-from tests.nfa import conv_rfm_oracle as oracle
+from nfa.reference import conv_kernel as loops
+from nfa.reference import conv_rfm as oracle
 from tests.nfa.machines.contract import DEVICE, D, KernelContract, MachineContract, far
 
 
@@ -118,12 +119,12 @@ class PatchContract(KernelContract):
     def slow(self):
         kernel = self.make().stack[0].kernel.function
         border = kernel.patch_size // 2 if kernel.padding == "zero" else 0
-        return oracle.ConvKernel(
+        return loops.ConvKernel(
             kernel.patch_size, kernel.depth, border, kernel.stride, kind=kernel.kind, head=kernel.head
         )
 
     def dense(self, metric, X, Z):
-        return oracle.kernel_matrix(*here(X, Z), self.slow(), *here(transform_of(metric))).to(DEVICE)
+        return loops.kernel_matrix(*here(X, Z), self.slow(), *here(transform_of(metric))).to(DEVICE)
 
     def agop(self, predictor, X):
         return gradients_at(predictor, X)

@@ -18,7 +18,8 @@ from nfa.machines.reached import RoundFailedWarning
 from nfa.machines.system import Solver
 from nfa.machines.tails import beside, matches
 from nfa.machines.update import Agop
-from tests.nfa import conv_rfm_oracle as oracle
+from nfa.reference import conv_kernel as loops
+from nfa.reference import conv_rfm as oracle
 
 D = torch.float64
 
@@ -35,7 +36,7 @@ def far(A, B):
 
 def slow_kernel(kernel):
     border = kernel.patch_size // 2 if kernel.padding == "zero" else 0
-    return oracle.ConvKernel(
+    return loops.ConvKernel(
         kernel.patch_size, kernel.depth, border, kernel.stride, kind=kernel.kind, head=kernel.head
     )
 

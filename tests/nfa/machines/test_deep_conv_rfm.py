@@ -12,7 +12,7 @@ from nfa.machines.patches import gradients_at
 from nfa.machines.random_filters import ConvFeatures
 from nfa.machines.reached import RoundFailedWarning
 from nfa.machines.update import Agop
-from tests.nfa import conv_rfm_oracle as oracle
+from nfa.reference import conv_rfm as oracle
 from tests.nfa.machines.test_conv_rfm import far, images, slow_kernel
 from tests.nfa.machines.test_deep_rfm import stepped, stepwise
 

@@ -20,7 +20,8 @@ from nfa.machines.rfm import RFM
 from nfa.machines.system import Solver
 from nfa.machines.target_code import TargetCode
 from nfa.machines.update import Agop
-from tests.nfa import rfm_oracle as oracle
+from nfa.reference import collapse as slow_collapse
+from nfa.reference import rfm as oracle
 
 D = torch.float64
 KERNEL = oracle.Kernel("laplace", 2.0)
@@ -67,8 +68,8 @@ def test_layers_equal_the_oracle(features, ridge):
         assert far(machine.features(X_test, index), expected.Phi_test) < 1e-8
         stages = {"input": expected.X, "root": expected.root, "features": expected.Phi}
         for of, points in stages.items():
-            assert row[f"nc1_{of}"] == pytest.approx(oracle.nc1(points, y.tolist()), rel=1e-8)
-            assert row[f"nc2_{of}"] == pytest.approx(oracle.nc2(points, y.tolist()), rel=1e-8)
+            assert row[f"nc1_{of}"] == pytest.approx(slow_collapse.nc1(points, y.tolist()), rel=1e-8)
+            assert row[f"nc2_{of}"] == pytest.approx(slow_collapse.nc2(points, y.tolist()), rel=1e-8)
     last = slow[-1]
     predicted = oracle.run_rfm(last.X, Y, last.X_test, KERNEL, ridge, 1, normalise="max").prediction[-1]
     assert far(machine.scores(X_test), predicted) < 1e-8

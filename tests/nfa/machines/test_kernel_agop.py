@@ -6,7 +6,7 @@ import torch
 from nfa import NfaError
 from nfa.kernels import Laplace
 from nfa.machines.kernel_agop import blockwise_agop, kernel_agop
-from tests.nfa import rfm_oracle as oracle
+from nfa.reference import rfm as oracle
 
 CASES = [(7, 7, 3, 2), (4, 7, 3, 2), (5, 5, 8, 3), (6, 6, 1, 1), (3, 9, 4, 5)]  # points, centers, d, outputs
 

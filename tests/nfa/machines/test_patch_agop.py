@@ -12,7 +12,7 @@ from nfa.kernels import conv_gradient
 from nfa.kernels.conv import ConvKernel
 from nfa.kernels.conv_gradient import patch_gradients
 from nfa.machines.patch_agop import patch_agop
-from tests.nfa import conv_reference as ref
+from nfa.reference import conv_kernel_by_autograd as ref
 from tests.nfa.kernels.test_conv_kernel import CASES, problem, randn, relative
 
 f32, f64 = torch.float32, torch.float64

@@ -13,7 +13,7 @@ from nfa.machines.reached import RoundFailedWarning
 from nfa.machines.rfm import RFM
 from nfa.machines.system import Solver
 from nfa.machines.update import Agop
-from tests.nfa import rfm_oracle as oracle
+from nfa.reference import rfm as oracle
 
 D = torch.float64
 

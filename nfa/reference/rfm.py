@@ -56,7 +56,7 @@ class Kernel:
     q: float = 1.0
 
     def __post_init__(self):
-        _one_of("kernel", self.name, KERNELS)
+        one_of("kernel", self.name, KERNELS)
         if not self.L > 0:
             raise NfaError(f"expected a bandwidth L above 0, got {self.L}; give the scale of the distances")
         if not 0 < self.q <= 2:
@@ -196,7 +196,7 @@ def agop(
     The mean is 0 (``none``), ``(1/m) sum_i g_ic`` of each output (``output``), or the one vector
     ``(1/(m C)) sum_i sum_c g_ic`` (``pooled``).
     """
-    _one_of("centring", centring, CENTRINGS)
+    one_of("centring", centring, CENTRINGS)
     G = gradients(points, X, alpha, kernel, M)
     m, C, d = G.shape
     mean = torch.zeros(C, d, dtype=torch.float64)
@@ -231,7 +231,7 @@ def update(
     The power comes first, so the returned M has largest entry (or trace) 1. ``diagonal`` keeps the
     diagonal of A only, before the power. A zero matrix stays zero.
     """
-    _one_of("normalise", normalise, NORMALISATIONS)
+    one_of("normalise", normalise, NORMALISATIONS)
     if diagonal:
         A = torch.diag(torch.diag(A))
     M = matrix_power(A, power)
@@ -393,80 +393,6 @@ def deep_rfm(
     return out
 
 
-# --- neural collapse, circulant blocks -------------------------------------------------------------------
-
-
-def class_means(H: Tensor, labels: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Mean feature of each class 0..C-1, (C, d), and the mean of those means, (d,)."""
-    classes = max(labels) + 1
-    means = torch.zeros(classes, H.shape[1], dtype=torch.float64)
-    for c in range(classes):
-        rows = [H[i] for i in range(len(H)) if labels[i] == c]
-        if not rows:
-            raise NfaError(f"expected a sample of every class 0..{classes - 1}, got none of {c}; relabel")
-        for row in rows:
-            means[c] += row / len(rows)
-    grand = torch.zeros(H.shape[1], dtype=torch.float64)
-    for c in range(classes):
-        grand += means[c] / classes
-    return means, grand
-
-
-def nc1(H: Tensor, labels: Sequence[int], *, divisor: Literal["n", "Cn"] = "n") -> float:
-    """``tr Sigma_W / tr Sigma_B`` of features H (n, d).
-
-    ``Sigma_B = (1/C) sum_c (mu_c - mu_G)(mu_c - mu_G)^T``, mu_G the mean of class means;
-    ``Sigma_W = (1/n) sum_i (h_i - mu_y(i))(...)^T``, or ``1/(C n)`` as in the Deep RFM code (``Cn``).
-    """
-    _one_of("divisor", divisor, ("n", "Cn"))
-    means, grand = class_means(H, labels)
-    C, n = len(means), len(H)
-    within = 0.0
-    for i in range(n):
-        v = H[i] - means[labels[i]]
-        within += torch.dot(v, v).item()
-    between = 0.0
-    for c in range(C):
-        v = means[c] - grand
-        between += torch.dot(v, v).item() / C
-    return within / (n if divisor == "n" else C * n) / between
-
-
-def nc2(H: Tensor, labels: Sequence[int]) -> float:
-    """Mean squared entry of ``Gram - ETF`` of features H (n, d).
-
-    ``Gram_ab = cos(mu_a - mu_G, mu_b - mu_G)``; ``ETF = (1 + 1/(C-1)) I - 11^T/(C-1)``, which is 1 on the
-    diagonal and -1/(C-1) off it.
-    """
-    means, grand = class_means(H, labels)
-    C = len(means)
-    total = 0.0
-    for a in range(C):
-        for b in range(C):
-            u, v = means[a] - grand, means[b] - grand
-            size = math.sqrt(torch.dot(u, u).item() * torch.dot(v, v).item())
-            if size == 0:
-                raise NfaError("expected class means away from their mean, got one on it: NC2 is undefined")
-            target = 1.0 if a == b else -1 / (C - 1)
-            total += (torch.dot(u, v).item() / size - target) ** 2
-    return total / C**2
-
-
-def circulant_deviation(A: Tensor, *, shift: Literal[-1, 1] = -1) -> float:
-    """``sum_j sum_l (B_lj - mean_l B_lj)^2 / ||A||_F^2``, B = A with row l rolled by ``shift * l``.
-
-    ``A`` (p, p) is the bottom-left block of M. ``shift=-1`` gives 0 for ``A_lj = h(j - l)``, the form of
-    ``x + y mod p``; ``shift=1`` gives 0 for ``h(j + l)``, that of ``x - y``.
-    """
-    p = len(A)
-    variance = 0.0
-    for j in range(p):
-        column = [A[row, (j - shift * row) % p].item() for row in range(p)]
-        mean = sum(column) / p
-        variance += sum((v - mean) ** 2 for v in column)
-    return variance / sum(v.item() ** 2 for v in A.flatten())
-
-
 # --- small helpers ---------------------------------------------------------------------------------------
 
 
@@ -474,7 +400,8 @@ def _columns(Y: Tensor) -> Tensor:
     return Y[:, None] if Y.ndim == 1 else Y
 
 
-def _one_of(what: str, value: str, allowed: Sequence[str]) -> None:
+def one_of(what: str, value: str, allowed: Sequence[str]) -> None:
+    """Refuse a value that is none of these."""
     if value not in allowed:
         raise NfaError(
             f"expected {what} to be one of {', '.join(allowed)}, got {value!r}; choose one of these"

@@ -5,6 +5,7 @@ classes and positions, uncentred, of the predictor with K divided by its maximum
 """
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -12,8 +13,9 @@ import torch
 from torch.nn import functional
 
 from nfa.errors import NfaError
-from tests.nfa import conv_rfm_oracle as oracle
-from tests.nfa.conv_rfm_oracle import ConvKernel
+from nfa.reference import conv_kernel as loops
+from nfa.reference import conv_rfm as oracle
+from nfa.reference.conv_kernel import ConvKernel
 
 KERNELS = [
     ConvKernel(3, 1),
@@ -63,7 +65,7 @@ def transform(kernel, channels=2, seed=9):
 
 
 def cut(x, kernel):
-    return oracle.patches(x, kernel.patch_size, kernel.padding, kernel.stride)
+    return loops.patches(x, kernel.patch_size, kernel.padding, kernel.stride)
 
 
 @pytest.fixture
@@ -88,7 +90,7 @@ def new():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_patches_come_in_the_order_of_unfold_channel_row_column(ps, padding, stride, channels):
     image = normal(channels, 7, 5, seed=2)
-    mine = oracle.patches(image, ps, padding, stride)
+    mine = loops.patches(image, ps, padding, stride)
     theirs = functional.unfold(image[None], ps, padding=padding, stride=stride)[0].T
     assert torch.equal(mine.flatten(0, 1), theirs)
     assert mine.shape[0] == (7 + 2 * padding - ps) // stride + 1
@@ -98,7 +100,7 @@ def test_patches_come_in_the_order_of_unfold_channel_row_column(ps, padding, str
 def test_convolution_takes_filters_with_flattened_weights(padding, stride):
     image, weight = normal(2, 5, 6, seed=3), normal(4, 2, 3, 3, seed=4)
     expected = functional.conv2d(image[None], weight, padding=padding, stride=stride)[0]
-    assert torch.allclose(oracle.convolve(image, weight.flatten(1), 3, padding, stride), expected, atol=1e-13)
+    assert torch.allclose(loops.convolve(image, weight.flatten(1), 3, padding, stride), expected, atol=1e-13)
 
 
 # --- values: closed forms and wide networks --------------------------------------------------------------
@@ -115,8 +117,8 @@ def test_one_pixel_is_the_fully_connected_ntk_of_two_layers():
     k, kxx, kzz = ((a * b).sum().item() / 5 for a, b in ((u, v), (u, u), (v, v)))
     kappa0, kappa1 = arc_cosine(k, kxx, kzz)
     expected = k * kappa0 + math.sqrt(kxx * kzz) * kappa1
-    assert oracle.kernel_value(u, v, ConvKernel(1)) == pytest.approx(expected, rel=1e-14)
-    nngp = oracle.kernel_value(u, v, ConvKernel(1, kind="nngp"))
+    assert loops.kernel_value(u, v, ConvKernel(1)) == pytest.approx(expected, rel=1e-14)
+    nngp = loops.kernel_value(u, v, ConvKernel(1, kind="nngp"))
     assert nngp == pytest.approx(math.sqrt(kxx * kzz) * kappa1, rel=1e-14)
 
 
@@ -127,13 +129,13 @@ def test_one_pixel_is_the_fully_connected_ntk_of_three_layers():
     second = math.sqrt(kxx * kzz) * first1
     second0, second1 = arc_cosine(second, kxx, kzz)
     expected = (k * first0 + second) * second0 + math.sqrt(kxx * kzz) * second1
-    assert oracle.kernel_value(u, v, ConvKernel(1, 2)) == pytest.approx(expected, rel=1e-14)
+    assert loops.kernel_value(u, v, ConvKernel(1, 2)) == pytest.approx(expected, rel=1e-14)
 
 
 def test_angle_of_sixty_degrees_by_hand():
     u, v = torch.tensor([[1.0, 0.0], [0.5, math.sqrt(0.75)]], dtype=torch.float64)[..., None, None]
     expected = (0.5 * 2 / 3 + (math.sin(math.pi / 3) + math.pi / 3) / math.pi) / 2  # two channels
-    assert oracle.kernel_value(u, v, ConvKernel(1)) == pytest.approx(expected, rel=1e-14)
+    assert loops.kernel_value(u, v, ConvKernel(1)) == pytest.approx(expected, rel=1e-14)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
@@ -143,7 +145,7 @@ def test_image_with_itself_counts_its_layers(depth, X):
     for _ in range(depth - 1):
         windows = functional.conv2d(windows, torch.ones(1, 1, 2, 2).double())
     expected = windows.mean().item()
-    ntk, nngp = (oracle.kernel_value(X[0], X[0], ConvKernel(2, depth, kind=kind)) for kind in oracle.KINDS)
+    ntk, nngp = (loops.kernel_value(X[0], X[0], ConvKernel(2, depth, kind=kind)) for kind in loops.KINDS)
     assert nngp == pytest.approx(expected, rel=1e-14)
     assert ntk == pytest.approx((depth + 1) * expected, rel=1e-14)
 
@@ -173,25 +175,25 @@ def test_wide_networks_agree_within_five_percent(kernel):
     images = normal(3, 2, 5, 4, seed=7)
     draws = [tangent_kernel(images, kernel, 96, seed) for seed in range(48)]
     ntk, nngp = (torch.stack(parts).mean(0) for parts in zip(*draws, strict=True))
-    assert far(oracle.kernel_matrix(images, images, kernel), ntk) < 0.05
-    as_nngp = oracle.replace(kernel, kind="nngp")
-    assert far(oracle.kernel_matrix(images, images, as_nngp), nngp) < 0.05
+    assert far(loops.kernel_matrix(images, images, kernel), ntk) < 0.05
+    as_nngp = replace(kernel, kind="nngp")
+    assert far(loops.kernel_matrix(images, images, as_nngp), nngp) < 0.05
 
 
 @every_kernel
 def test_kernel_matrix_is_symmetric_and_positive(kernel, X):
-    K = oracle.kernel_matrix(X, X, kernel, transform(kernel))
+    K = loops.kernel_matrix(X, X, kernel, transform(kernel))
     assert torch.allclose(K, K.T, rtol=1e-14)
     assert torch.linalg.eigvalsh(K).min() > -1e-13
 
 
 @every_kernel
 def test_kernel_of_scaled_images_scales_with_both(kernel, X):
-    K = oracle.kernel_matrix(3 * X, 0.5 * X, kernel)
-    assert far(K, 1.5 * oracle.kernel_matrix(X, X, kernel)) < 1e-13
+    K = loops.kernel_matrix(3 * X, 0.5 * X, kernel)
+    assert far(K, 1.5 * loops.kernel_matrix(X, X, kernel)) < 1e-13
 
 
-@pytest.mark.parametrize("head", oracle.HEADS)
+@pytest.mark.parametrize("head", loops.HEADS)
 def test_transform_acts_on_patches(head, X):
     """With stride = patch size patches do not overlap, so transformed patches are an image again."""
     kernel = ConvKernel(2, 1, stride=2, head=head)
@@ -202,17 +204,17 @@ def test_transform_acts_on_patches(head, X):
         return functional.fold(moved, (4, 4), 2, stride=2)[0]
 
     x, z = X[0, :, :4], X[1, :, :4]
-    expected = oracle.kernel_value(transformed(x), transformed(z), kernel)
-    assert oracle.kernel_value(x, z, kernel, T) == pytest.approx(expected, rel=1e-12)
+    expected = loops.kernel_value(transformed(x), transformed(z), kernel)
+    assert loops.kernel_value(x, z, kernel, T) == pytest.approx(expected, rel=1e-12)
 
 
 def test_transform_in_another_order_of_entries_is_another_kernel(X):
     kernel = ConvKernel(3, 1)
     T, order = transform(kernel), torch.arange(18).reshape(2, 3, 3).transpose(1, 2).flatten()
     swapped = T[order][:, order]
-    assert far(oracle.kernel_matrix(X, X, kernel, swapped), oracle.kernel_matrix(X, X, kernel, T)) > 1e-3
-    across = oracle.kernel_matrix(X.transpose(2, 3), X.transpose(2, 3), kernel, swapped)
-    assert far(across, oracle.kernel_matrix(X, X, kernel, T)) < 1e-13  # rows for columns in both
+    assert far(loops.kernel_matrix(X, X, kernel, swapped), loops.kernel_matrix(X, X, kernel, T)) > 1e-3
+    across = loops.kernel_matrix(X.transpose(2, 3), X.transpose(2, 3), kernel, swapped)
+    assert far(across, loops.kernel_matrix(X, X, kernel, T)) < 1e-13  # rows for columns in both
 
 
 # --- slopes ----------------------------------------------------------------------------------------------
@@ -221,7 +223,7 @@ def test_transform_in_another_order_of_entries_is_another_kernel(X):
 def difference(U, V, kernel, T, direction, step=1e-6, *, together=False):
     """Central difference of ``k`` along a direction of the patches U (of both arguments, ``together``)."""
     up, down = (
-        oracle.patch_kernel(U + h * direction, U + h * direction if together else V, 2, kernel, T).value
+        loops.patch_kernel(U + h * direction, U + h * direction if together else V, 2, kernel, T).value
         for h in (step, -step)
     )
     return (up - down) / (2 * step)
@@ -232,7 +234,7 @@ def difference(U, V, kernel, T, direction, step=1e-6, *, together=False):
 def test_slope_is_the_central_difference_by_patches(kernel, plain, X):
     T = None if plain else transform(kernel)
     U, V = cut(X[0], kernel), cut(X[1], kernel)
-    slope = oracle.kernel_gradient(X[0], X[1], kernel, T)
+    slope = loops.kernel_gradient(X[0], X[1], kernel, T)
     assert slope.shape == U.shape
     for seed in range(3):
         direction = normal(*U.shape, seed=seed)
@@ -244,7 +246,7 @@ def test_slope_is_the_central_difference_by_patches(kernel, plain, X):
 def test_slope_of_a_self_pair_is_half_that_of_k_of_x_with_x(kernel, X):
     T = transform(kernel)
     U = cut(X[0], kernel)
-    slope = oracle.kernel_gradient(X[0], X[0], kernel, T)
+    slope = loops.kernel_gradient(X[0], X[0], kernel, T)
     for seed in range(3):
         direction = normal(*U.shape, seed=seed)
         both = difference(U, U, kernel, T, direction, together=True)
@@ -256,8 +258,8 @@ def test_slope_of_a_self_pair_is_half_that_of_k_of_x_with_x(kernel, X):
 def test_slope_of_a_self_pair_is_the_mean_of_the_one_sided_slopes(depth, X):
     kernel = ConvKernel(2, depth)
     U, step = cut(X[0], kernel), 1e-5
-    slope, direction = oracle.kernel_gradient(X[0], X[0], kernel), normal(*U.shape, seed=1)
-    at = [oracle.patch_kernel(U + h * direction, U, 2, kernel).value for h in (-step, 0.0, step)]
+    slope, direction = loops.kernel_gradient(X[0], X[0], kernel), normal(*U.shape, seed=1)
+    at = [loops.patch_kernel(U + h * direction, U, 2, kernel).value for h in (-step, 0.0, step)]
     left, right = (at[1] - at[0]) / step, (at[2] - at[1]) / step
     assert left - right > 0.1  # a kink
     assert (slope * direction).sum().item() == pytest.approx((left + right) / 2, rel=1e-4)
@@ -269,20 +271,20 @@ def test_slope_of_a_self_pair_is_the_mean_of_the_one_sided_slopes(depth, X):
 def test_zero_patch_has_value_zero_and_the_slope_of_half_and_half():
     x, z, kernel = normal(2, 4, 3, seed=10), normal(2, 4, 3, seed=11), ConvKernel(2)
     x[:, :2, :2] = 0
-    slope, V = oracle.kernel_gradient(x, z, kernel), cut(z, kernel)
+    slope, V = loops.kernel_gradient(x, z, kernel), cut(z, kernel)
     assert far(slope[0, 0], V[0, 0] / (2 * 6)) < 1e-15  # two channels, six positions
-    without = oracle.patch_kernel(cut(x, kernel)[1:], V[1:], 2, kernel).value * 4 / 6
-    right = oracle.patch_kernel(cut(x, kernel)[:1, 1:], V[:1, 1:], 2, kernel).value * 1 / 6
-    assert oracle.kernel_value(x, z, kernel) == pytest.approx(without + right, rel=1e-13)
+    without = loops.patch_kernel(cut(x, kernel)[1:], V[1:], 2, kernel).value * 4 / 6
+    right = loops.patch_kernel(cut(x, kernel)[:1, 1:], V[:1, 1:], 2, kernel).value * 1 / 6
+    assert loops.kernel_value(x, z, kernel) == pytest.approx(without + right, rel=1e-13)
 
 
 def test_patches_zero_in_both_images_contribute_nothing():
     x, z, kernel = normal(1, 4, 4, seed=10), normal(1, 4, 4, seed=11), ConvKernel(2)
     x[:, :2, :2] = z[:, :2, :2] = 0
-    assert not oracle.kernel_gradient(x, z, kernel)[0, 0].any()
+    assert not loops.kernel_gradient(x, z, kernel)[0, 0].any()
 
 
-@pytest.mark.parametrize("head", oracle.HEADS)
+@pytest.mark.parametrize("head", loops.HEADS)
 @pytest.mark.parametrize("depth", [1, 2, 3])
 @pytest.mark.parametrize("case", ["zero", "flat", "black corner"])
 def test_images_without_contrast_stay_finite(case, depth, head):
@@ -292,10 +294,10 @@ def test_images_without_contrast_stay_finite(case, depth, head):
     else:
         x[:] = 0.0 if case == "zero" else 1.7
     for a, b in ((x, z), (z, x), (x, x)):
-        assert math.isfinite(oracle.kernel_value(a, b, kernel))
-        assert oracle.kernel_gradient(a, b, kernel).isfinite().all()
+        assert math.isfinite(loops.kernel_value(a, b, kernel))
+        assert loops.kernel_gradient(a, b, kernel).isfinite().all()
     if case == "zero":
-        assert oracle.kernel_value(x, z, kernel) == 0
+        assert loops.kernel_value(x, z, kernel) == 0
 
 
 def test_patch_that_two_images_share_has_the_self_pair_slope_at_its_position():
@@ -303,22 +305,22 @@ def test_patch_that_two_images_share_has_the_self_pair_slope_at_its_position():
     z[:, :2, :2] = x[:, :2, :2]
     u = cut(x, kernel)[0, 0]
     expected = 2 * u / 9  # half the gradient of 2 <u, u> over 9 positions
-    assert far(oracle.kernel_gradient(x, z, kernel)[0, 0], expected) < 1e-14
+    assert far(loops.kernel_gradient(x, z, kernel)[0, 0], expected) < 1e-14
 
 
 def test_opposite_patches_have_value_and_slope_zero():
     x, kernel = normal(1, 2, 2, seed=16), ConvKernel(2)
-    assert oracle.kernel_value(x, -x, kernel) == pytest.approx(0, abs=1e-15)
-    assert oracle.kernel_gradient(x, -x, kernel).abs().max() < 1e-15
+    assert loops.kernel_value(x, -x, kernel) == pytest.approx(0, abs=1e-15)
+    assert loops.kernel_gradient(x, -x, kernel).abs().max() < 1e-15
 
 
 @pytest.mark.parametrize("factor", [1.0, 3.0, 1 / 3, 0.1, 7e-5])
 def test_parallel_patches_are_not_spoilt_by_rounding(factor, X):
     kernel = ConvKernel(2, 2)
-    expected = factor * oracle.kernel_value(X[0], X[0], kernel)
-    assert oracle.kernel_value(X[0], factor * X[0], kernel) == pytest.approx(expected, rel=1e-14)
-    slope = oracle.kernel_gradient(X[0], factor * X[0], kernel)
-    assert far(slope, factor * oracle.kernel_gradient(X[0], X[0], kernel)) < 1e-13
+    expected = factor * loops.kernel_value(X[0], X[0], kernel)
+    assert loops.kernel_value(X[0], factor * X[0], kernel) == pytest.approx(expected, rel=1e-14)
+    slope = loops.kernel_gradient(X[0], factor * X[0], kernel)
+    assert far(slope, factor * loops.kernel_gradient(X[0], X[0], kernel)) < 1e-13
 
 
 # --- the predictor and its AGOP --------------------------------------------------------------------------
@@ -326,7 +328,7 @@ def test_parallel_patches_are_not_spoilt_by_rounding(factor, X):
 
 def test_ridge_counts_in_units_of_the_largest_kernel_value(X, Y, new):
     kernel = ConvKernel(2, 2)
-    K, K_new = oracle.kernel_matrix(X, X, kernel), oracle.kernel_matrix(new, X, kernel)
+    K, K_new = loops.kernel_matrix(X, X, kernel), loops.kernel_matrix(new, X, kernel)
     alpha, scale = oracle.fit(K, Y, 1e-2)
     assert scale == K.max()
     expected = K_new @ torch.linalg.solve(K + 1e-2 * K.max() * eye(4), Y)
@@ -336,7 +338,7 @@ def test_ridge_counts_in_units_of_the_largest_kernel_value(X, Y, new):
 def test_slope_of_the_predictor_on_a_new_image_is_the_central_difference(X, Y, new):
     kernel = ConvKernel(2, 2)
     T, U = transform(kernel), cut(new[0], kernel)
-    alpha, scale = oracle.fit(oracle.kernel_matrix(X, X, kernel, T), Y, 1e-3)
+    alpha, scale = oracle.fit(loops.kernel_matrix(X, X, kernel, T), Y, 1e-3)
     slope, direction = oracle.predictor_gradient(new[0], X, alpha, scale, kernel, T), normal(*U.shape, seed=1)
     assert slope.shape == (2, *U.shape)
     kernels = [difference(U, cut(x, kernel), kernel, T, direction) for x in X]
@@ -346,7 +348,7 @@ def test_slope_of_the_predictor_on_a_new_image_is_the_central_difference(X, Y, n
 
 def test_agop_is_the_mean_over_images_and_the_sum_over_classes_and_positions(X, Y, new):
     kernel = ConvKernel(2, 2)
-    alpha, scale = oracle.fit(oracle.kernel_matrix(X, X, kernel), Y, 1e-3)
+    alpha, scale = oracle.fit(loops.kernel_matrix(X, X, kernel), Y, 1e-3)
     images = torch.cat([X[:2], new])
     rows = torch.cat([oracle.predictor_gradient(x, X, alpha, scale, kernel).reshape(-1, 8) for x in images])
     G = oracle.agop(images, X, alpha, scale, kernel)
@@ -360,7 +362,7 @@ def test_agop_is_the_mean_over_images_and_the_sum_over_classes_and_positions(X, 
 def test_two_positions_and_one_center_by_hand():
     """One image, its own center: the slope at position p is ``2 u_p / (2 s) alpha``, s = <u, u> summed."""
     x = torch.tensor([[[3.0, 4.0]]]).double()
-    alpha, scale = oracle.fit(oracle.kernel_matrix(x[None], x[None], ConvKernel(1)), eye(1), 0.0)
+    alpha, scale = oracle.fit(loops.kernel_matrix(x[None], x[None], ConvKernel(1)), eye(1), 0.0)
     assert (scale, alpha.item()) == (25.0, 1.0)  # (2 * 9 + 2 * 16) / 2 positions
     G = oracle.agop(x[None], x[None], alpha, scale, ConvKernel(1))
     assert G.item() == pytest.approx((3 / 25) ** 2 + (4 / 25) ** 2)
@@ -386,11 +388,11 @@ def test_rounds_follow_the_recursion(update, X, Y, new):
     out = oracle.run_conv_rfm(X, Y, new, kernel, 1e-3, 2, images=3, update=update)
     assert [len(v) for v in (out.T, out.K, out.alpha, out.agop, out.prediction)] == [3, 3, 3, 2, 3]
     assert torch.equal(out.T[0], eye(8))
-    assert torch.equal(out.K[0], oracle.kernel_matrix(X, X, kernel))
+    assert torch.equal(out.K[0], loops.kernel_matrix(X, X, kernel))
     for t in range(2):
         assert torch.equal(out.agop[t], oracle.agop(X[:3], X, out.alpha[t], out.scale[t], kernel, out.T[t]))
         assert torch.equal(out.T[t + 1], oracle.next_transform(out.agop[t], update))
-    K_new = oracle.kernel_matrix(new, X, kernel, out.T[2])
+    K_new = loops.kernel_matrix(new, X, kernel, out.T[2])
     assert far(out.prediction[2], K_new @ out.alpha[2] / out.K[2].max()) < 1e-13
     assert (out.ridge, out.val_score) == ([1e-3] * 3, [])
 
@@ -536,9 +538,12 @@ def test_scale_of_the_filters_changes_no_prediction_even_behind_relu():
         (lambda: ConvKernel(3, padding=-1), "padding of at least 0"),
         (lambda: ConvKernel(3, kind="cntk"), "ntk, nngp"),
         (lambda: ConvKernel(3, head="mean"), "flatten, pool"),
-        (lambda: oracle.patches(torch.zeros(1, 2, 5).double(), 3), "at least 3 pixels"),
-        (lambda: oracle.patches(torch.zeros(1, 5, 5), 3), "float64"),
-        (lambda: oracle.kernel_value(*normal(2, 1, 6, 6, seed=0), ConvKernel(3, 3)), "leave something of"),
+        (lambda: loops.patches(torch.zeros(1, 2, 5).double(), 3), "at least 3 pixels"),
+        (lambda: loops.patches(torch.zeros(1, 5, 5), 3), "float64"),
+        (
+            lambda: loops.kernel_value(*normal(2, 1, 6, 6, seed=0), ConvKernel(3, 3)),
+            "leave something of",
+        ),
         (lambda: oracle.fit(eye(2), torch.zeros(2, 1), 0.1), "float64"),
         (lambda: oracle.next_transform(eye(2), "power"), "root, plain"),
         (lambda: oracle.score(eye(2), eye(2), "loss"), "accuracy, mse"),

@@ -16,10 +16,16 @@ Gradients are autograd through that recursion, with two rules where it has no de
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import Tensor
 
 MASK = 1e-14  # of 1 - rho², in float64
+Place = tuple[int, int]
+Patches = dict[Place, Tensor]
+Gradients = dict[tuple[int, Place], Tensor]  # by class and position
+NOTHING = torch.zeros((), dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -38,12 +44,12 @@ class _Kappa0(torch.autograd.Function):
     """``(π - acos ρ)/π``, with slope ``1/(π sqrt(1 - ρ²))``, and 0 at the ends."""
 
     @staticmethod
-    def forward(ctx, rho):
+    def forward(ctx: Any, rho: Tensor) -> Tensor:
         ctx.rho = rho.item()
         return rho.new_tensor((math.pi - math.acos(ctx.rho)) / math.pi)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         rest = 1 - ctx.rho**2
         return grad * (0.0 if rest <= MASK else 1 / (math.pi * math.sqrt(rest)))
 
@@ -52,13 +58,13 @@ class _Kappa1(torch.autograd.Function):
     """``(sqrt(1 - ρ²) + (π - acos ρ) ρ)/π``, with slope κ0."""
 
     @staticmethod
-    def forward(ctx, rho):
+    def forward(ctx: Any, rho: Tensor) -> Tensor:
         ctx.rho = rho.item()
         angle = math.pi - math.acos(ctx.rho)
         return rho.new_tensor((math.sqrt(1 - ctx.rho**2) + angle * ctx.rho) / math.pi)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         return grad * (math.pi - math.acos(ctx.rho)) / math.pi
 
 
@@ -66,15 +72,15 @@ class _Clip(torch.autograd.Function):
     """Rounding taken off the correlation, of which acos would make its root; the slope stays 1."""
 
     @staticmethod
-    def forward(ctx, rho):
+    def forward(ctx: Any, rho: Tensor) -> Tensor:
         return rho.sign() if 1 - rho.item() ** 2 <= MASK else rho
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         return grad
 
 
-def patches(image, net):
+def patches(image: Tensor, net: Net) -> Patches:
     """Patches of one image (c, H, W) as a dictionary of positions, each (D,)."""
     c, H, W = image.shape
     ps, pad = net.patch_size, net.patch_size // 2 if net.padding == "zero" else 0
@@ -91,7 +97,7 @@ def patches(image, net):
     return found
 
 
-def relu(k, theta, xx, zz):
+def relu(k: Tensor, theta: Tensor, xx: Tensor, zz: Tensor) -> tuple[Tensor, Tensor]:
     """One pair of positions through a ReLU."""
     product = xx * zz
     if product.item() == 0:
@@ -101,7 +107,7 @@ def relu(k, theta, xx, zz):
     return size * _Kappa1.apply(rho), theta * _Kappa0.apply(rho)
 
 
-def self_norms(u, channels, net):
+def self_norms(u: Patches, channels: int, net: Net) -> list[Patches]:
     """``kxx`` of every layer: a dictionary of positions for each."""
     layers = [{p: (v * v).sum() / channels for p, v in u.items()}]
     for _ in range(net.depth - 1):
@@ -109,22 +115,22 @@ def self_norms(u, channels, net):
     return layers
 
 
-def window_sums(found, ps):
+def window_sums(found: Patches, ps: int) -> Patches:
     """``Σ`` over the ps x ps window that begins at each position."""
     out = {}
     for i, j in found:
         window = [(i + y, j + x) for y in range(ps) for x in range(ps)]
         if all(p in found for p in window):
-            out[i, j] = sum(found[p] for p in window)
+            out[i, j] = sum((found[p] for p in window), NOTHING)
     return out
 
 
-def kernel(u, v, channels, net):
+def kernel(u: Patches, v: Patches, channels: int, net: Net) -> Tensor:
     """``k(x, z)`` of two images given as (transformed) patches; a scalar tensor."""
     return _flatten(u, v, channels, net) if net.head == "flatten" else _pool(u, v, channels, net)
 
 
-def _flatten(u, v, channels, net):
+def _flatten(u: Patches, v: Patches, channels: int, net: Net) -> Tensor:
     xx, zz = self_norms(u, channels, net), self_norms(v, channels, net)
     k = {p: (u[p] * v[p]).sum() / channels for p in u}
     theta = dict(k)
@@ -137,7 +143,7 @@ def _flatten(u, v, channels, net):
     return _head([k[p] for p in k], [theta[p] for p in k], net)
 
 
-def _pool(u, v, channels, net):
+def _pool(u: Patches, v: Patches, channels: int, net: Net) -> Tensor:
     xx, zz = self_norms(u, channels, net), self_norms(v, channels, net)
     ps = net.patch_size
     k = {(p, q): (u[p] * v[q]).sum() / channels for p in u for q in v}
@@ -149,25 +155,25 @@ def _pool(u, v, channels, net):
                 for q in zz[layer]:
                     shifts = [(y, x) for y in range(ps) for x in range(ps)]
                     pairs = [((p[0] + y, p[1] + x), (q[0] + y, q[1] + x)) for y, x in shifts]
-                    summed_k[p, q] = sum(k[pair] for pair in pairs)
-                    summed_theta[p, q] = sum(theta[pair] for pair in pairs) + summed_k[p, q]
+                    summed_k[p, q] = sum((k[pair] for pair in pairs), NOTHING)
+                    summed_theta[p, q] = sum((theta[pair] for pair in pairs), NOTHING) + summed_k[p, q]
             k, theta = summed_k, summed_theta
         for p, q in k:
             k[p, q], theta[p, q] = relu(k[p, q], theta[p, q], xx[layer][p], zz[layer][q])
     return _head(list(k.values()), list(theta.values()), net)
 
 
-def _head(k, theta, net):
-    total = sum(k) + sum(theta) if net.kind == "ntk" else sum(k)
+def _head(k: list[Tensor], theta: list[Tensor], net: Net) -> Tensor:
+    total = sum((*k, *theta) if net.kind == "ntk" else k, NOTHING)
     return total / len(k)
 
 
-def transformed(u, T):
+def transformed(u: Patches, T: Tensor | None) -> Patches:
     """``T u`` at every position."""
     return u if T is None else {p: T.double() @ vector for p, vector in u.items()}
 
 
-def matrix(X, Z, net, T=None):
+def matrix(X: Tensor, Z: Tensor, net: Net, T: Tensor | None = None) -> Tensor:
     """K (n, m), one pair at a time."""
     K = torch.zeros(len(X), len(Z), dtype=torch.float64)
     for i in range(len(X)):
@@ -177,7 +183,7 @@ def matrix(X, Z, net, T=None):
     return K
 
 
-def pair_gradient(u, v, channels, net, T=None):
+def pair_gradient(u: Patches, v: Patches, channels: int, net: Net, T: Tensor | None = None) -> Patches:
     """``∂k(x, z)`` with respect to the untransformed patches u of x: a dictionary of positions, (D,)."""
     leaves = {p: vector.clone().requires_grad_() for p, vector in u.items()}
     value = kernel(transformed(leaves, T), transformed(v, T), channels, net)
@@ -185,7 +191,9 @@ def pair_gradient(u, v, channels, net, T=None):
     return dict(zip(leaves, grads, strict=True))
 
 
-def gradients(points, centers, a, net, T=None):
+def gradients(
+    points: Tensor, centers: Tensor, a: Tensor, net: Net, T: Tensor | None = None
+) -> list[Gradients]:
     """``∂f_c(x_i)`` by class and position, ``f_c = Σ_j a_jc k(x, x_j)``: a list over the points."""
     found = []
     for x in points:
@@ -199,9 +207,9 @@ def gradients(points, centers, a, net, T=None):
     return found
 
 
-def agop(points, centers, a, net, T=None):
+def agop(points: Tensor, centers: Tensor, a: Tensor, net: Net, T: Tensor | None = None) -> Tensor:
     """``(1/m) Σ_i Σ_c Σ_p r rᵀ``: a mean over images, a sum over classes and positions, (D, D)."""
-    total = 0
+    total = NOTHING
     for r in gradients(points, centers, a, net, T):
         for vector in r.values():
             total = total + torch.outer(vector, vector)

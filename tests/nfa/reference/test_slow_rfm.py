@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from nfa.errors import NfaError
-from tests.nfa import rfm_oracle as oracle
-from tests.nfa.rfm_oracle import Kernel
+from nfa.reference import collapse as slow_collapse
+from nfa.reference import rfm as oracle
+from nfa.reference.rfm import Kernel
 
 KERNELS = [
     Kernel("laplace", 1.3),
@@ -530,9 +531,9 @@ def test_predictions_decay_to_zero_far_from_constant_labels_for_want_of_an_inter
         (lambda: oracle.update(eye(2), normalise="norm"), "none, max, trace"),
         (lambda: oracle.agop(eye(2), eye(2), eye(2), LAPLACE, eye(2), "batch"), "none, output, pooled"),
         (lambda: oracle.fit(eye(2).float(), eye(2), LAPLACE, 0.0, eye(2)), "float64"),
-        (lambda: oracle.nc1(eye(2), [0, 2]), "every class"),
-        (lambda: oracle.nc1(eye(2), [0, 1], divisor="C"), "n, Cn"),
-        (lambda: oracle.nc2(torch.ones(4, 2).double(), [0, 0, 1, 1]), "undefined"),
+        (lambda: slow_collapse.nc1(eye(2), [0, 2]), "every class"),
+        (lambda: slow_collapse.nc1(eye(2), [0, 1], divisor="C"), "n, Cn"),
+        (lambda: slow_collapse.nc2(torch.ones(4, 2).double(), [0, 0, 1, 1]), "undefined"),
         (lambda: oracle.draw_laplace(2, 3, 1.0, seeded(0), norm=3), "norm 1"),
     ],
 )
@@ -602,7 +603,7 @@ def test_root_of_m_collapses_classes_in_the_convention_of_one_over_n():
     X, labels = blobs(6, seed=67)
     Y = oracle.signed_one_hot(labels, 3)
     (layer,) = oracle.deep_rfm(X, Y, X[:1], Kernel("laplace", 2.0), [oracle.draw_relu(4, 8, seeded(68))])
-    assert oracle.nc1(layer.root, labels) < 0.8 * oracle.nc1(layer.X, labels)
+    assert slow_collapse.nc1(layer.root, labels) < 0.8 * slow_collapse.nc1(layer.X, labels)
 
 
 def test_zero_rows_stay_zero():
@@ -616,8 +617,8 @@ def test_zero_rows_stay_zero():
 def test_nc1_by_hand_in_both_divisors():
     H = torch.tensor([[1.0], [3.0], [9.0], [11.0], [10.0], [10.0]], dtype=torch.float64)
     labels = [0, 0, 1, 1, 1, 1]  # means 2 and 10, mean of means 6: between 16, within (2 + 2) over n = 6
-    assert oracle.nc1(H, labels) == pytest.approx(4 / 6 / 16)
-    assert oracle.nc1(H, labels, divisor="Cn") == pytest.approx(4 / 12 / 16)
+    assert slow_collapse.nc1(H, labels) == pytest.approx(4 / 6 / 16)
+    assert slow_collapse.nc1(H, labels, divisor="Cn") == pytest.approx(4 / 12 / 16)
 
 
 def test_collapsed_simplex_has_nc1_and_nc2_zero():
@@ -625,14 +626,14 @@ def test_collapsed_simplex_has_nc1_and_nc2_zero():
     labels = [c for c in range(C) for _ in range(3)]
     corners = eye(C) - 1 / C
     H = 5 * corners[labels] + 2.0  # neither scale nor a common shift matters
-    assert oracle.nc1(H, labels) == pytest.approx(0, abs=1e-20)
-    assert oracle.nc2(H, labels) == pytest.approx(0, abs=1e-20)
+    assert slow_collapse.nc1(H, labels) == pytest.approx(0, abs=1e-20)
+    assert slow_collapse.nc2(H, labels) == pytest.approx(0, abs=1e-20)
 
 
 def test_nc2_by_hand_for_three_means_on_a_line():
     H = torch.tensor([[-1.0], [-1.0], [2.0]], dtype=torch.float64)
     # cosines 1, 1, -1 against -1/2 off the diagonal: squares 2 (3/2)^2 + 4 (1/2)^2 over 9 entries
-    assert oracle.nc2(H, [0, 1, 2]) == pytest.approx((2 * 2.25 + 4 * 0.25) / 9)
+    assert slow_collapse.nc2(H, [0, 1, 2]) == pytest.approx((2 * 2.25 + 4 * 0.25) / 9)
 
 
 def test_nc1_and_nc2_forget_rotation_scale_shift_and_order():
@@ -640,8 +641,8 @@ def test_nc1_and_nc2_forget_rotation_scale_shift_and_order():
     R = torch.linalg.qr(normal(4, 4, seed=71))[0]
     order = torch.randperm(12, generator=seeded(72)).tolist()
     H, mixed = (3 * X @ R + 1.5)[order], [labels[i] for i in order]
-    assert oracle.nc1(H, mixed) == pytest.approx(oracle.nc1(X, labels))
-    assert oracle.nc2(H, mixed) == pytest.approx(oracle.nc2(X, labels))
+    assert slow_collapse.nc1(H, mixed) == pytest.approx(slow_collapse.nc1(X, labels))
+    assert slow_collapse.nc2(H, mixed) == pytest.approx(slow_collapse.nc2(X, labels))
 
 
 # --- circulant blocks ------------------------------------------------------------------------------------
@@ -654,15 +655,15 @@ def test_circulant_deviation_is_zero_one_way_and_the_share_of_variance_the_other
     for row in range(p):
         for j in range(p):
             A[row, j] = h[(j + sign * row) % p]
-    assert oracle.circulant_deviation(A, shift=shift) == pytest.approx(0, abs=1e-28)
+    assert slow_collapse.circulant_deviation(A, shift=shift) == pytest.approx(0, abs=1e-28)
     # rolled the wrong way every column runs through all of h (p odd)
     share = 1 - h.mean().item() ** 2 / (h**2).mean().item()
-    assert oracle.circulant_deviation(A, shift=-shift) == pytest.approx(share)
+    assert slow_collapse.circulant_deviation(A, shift=-shift) == pytest.approx(share)
 
 
 def test_circulant_deviation_rolls_row_l_by_minus_l():
     A = normal(5, 5, seed=81)
     B = torch.stack([torch.roll(A[row], -row) for row in range(5)])
     expected = ((B - B.mean(0)) ** 2).sum() / (A**2).sum()
-    assert oracle.circulant_deviation(A) == pytest.approx(expected.item())
-    assert oracle.circulant_deviation(A) == pytest.approx(oracle.circulant_deviation(3 * A))
+    assert slow_collapse.circulant_deviation(A) == pytest.approx(expected.item())
+    assert slow_collapse.circulant_deviation(A) == pytest.approx(slow_collapse.circulant_deviation(3 * A))
