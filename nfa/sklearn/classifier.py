@@ -43,7 +43,7 @@ class RFMClassifier(ClassifierMixin, RFMEstimator):
     Example:
         >>> from nfa.sklearn import RFMClassifier
         >>> X, y = [[0.0], [1.0], [4.0], [5.0]], ["low", "low", "high", "high"]
-        >>> list(RFMClassifier(bandwidth=2.0, rounds=1).fit(X, y).predict([[0.5], [4.5]]))
+        >>> RFMClassifier(bandwidth=2.0, rounds=1).fit(X, y).predict([[0.5], [4.5]]).tolist()
         ['low', 'high']
     """
 

@@ -31,4 +31,5 @@ def test_public_names_have_an_example_and_a_page(name):
     """A new one: an ``Example:`` in its docstring, a page ``docs/api/NAME.md``, a line in ``mkdocs.yml``."""
     assert doctest.DocTestParser().get_examples(getattr(nfa, name).__doc__)
     page = ROOT / "docs" / "api" / f"{name}.md"
-    assert page.read_text(encoding="utf-8").startswith(f"::: nfa.{name}")
+    text = page.read_text(encoding="utf-8")  # a module of the same name makes the longer path necessary
+    assert text.startswith(f"::: nfa.{name}") or f"heading: nfa.{name}\n" in text
