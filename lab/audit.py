@@ -3,8 +3,9 @@
 import signal
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
+from lab.describe import plain
 from lab.ending import say_finished_before
 from lab.job import Job, let_interrupt
 from nfa import NfaError
@@ -20,12 +21,13 @@ def audit(cfg: DictConfig, job: Job) -> dict[str, Any]:
         SystemExit: it failed otherwise, or was stopped.
     """
     let_interrupt()
-    options = OmegaConf.to_container(cfg.audit, resolve=True, throw_on_missing=True)
+    options = plain(cfg.audit, complete=True)
     if job.sweep and is_audited(job.folder):
         say_finished_before(job)
         return {}
     if job.sweep and options.get("wandb"):
         options.setdefault("group", job.sweep.name)
+    code: str | int | None
     try:
         code = main(["audit", options.pop("spec"), "--out", str(job.folder), *_flags(options)])
     except SystemExit as stop:  # the mistake was told
@@ -39,7 +41,7 @@ def audit(cfg: DictConfig, job: Job) -> dict[str, Any]:
     return {}
 
 
-def _flags(options: dict[str, Any]) -> list[str]:
+def _flags(options: dict[str, object]) -> list[str]:
     """Options as ``nfa audit`` takes them; those that are null or false are left out."""
     flags: list[str] = []
     for name, value in options.items():

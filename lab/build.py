@@ -35,7 +35,7 @@ def build_data(config: DictConfig) -> TensorDataModule:
         )
     data.prepare_data()
     data.setup()
-    if rank_zero_only.rank == 0:
+    if getattr(rank_zero_only, "rank", 0) == 0:
         for line in getattr(data, "remarks", list)():
             say(line)
     return data
@@ -90,7 +90,7 @@ def build_trainer(
     return trainer
 
 
-def instantiate(config: Mapping[str, Any], **extra: Any) -> Any:
+def instantiate(config: Mapping[str, Any], **extra: object) -> Any:
     """Build what a ``_target_`` names; a mistake of the user keeps its own one-line message."""
     target = config["_target_"]
     try:

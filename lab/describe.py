@@ -17,13 +17,14 @@ _NOTATION = ("decimal", "thousands", "missing")  # of tables, likewise
 _WHAT_IS_TRAINED = ("model.", "data.", "training.", "trainer.max_", "trainer.precision")
 
 
-def describe(cfg: DictConfig) -> dict[str, Any]:
+def describe(cfg: DictConfig) -> dict[str, object]:
     """Model, data and seed by name, the other options that were given for them, and a digest of all options.
 
     A ``_target_`` given on the command line is the name.
     """
     hydra_config = HydraConfig.get()
-    names = {"model": hydra_config.runtime.choices.model, "data": hydra_config.runtime.choices.data}
+    choices = hydra_config.runtime.choices
+    names = {"model": choices["model"], "data": choices["data"]}
     options = []
     for override in hydra_config.overrides.task:
         key, _, value = override.partition("=")
@@ -35,9 +36,11 @@ def describe(cfg: DictConfig) -> dict[str, Any]:
     return {**names, "seed": cfg.seed, **about}
 
 
-def plain(config: DictConfig) -> dict[str, Any]:
-    """A configuration in plain types, interpolations resolved."""
-    return OmegaConf.to_container(config, resolve=True)
+def plain(config: DictConfig, *, complete: bool = False) -> dict[str, Any]:
+    """A configuration in plain types, interpolations resolved; a ``complete`` one leaves none to be given."""
+    found = OmegaConf.to_container(config, resolve=True, throw_on_missing=complete)
+    assert isinstance(found, dict)  # as of every DictConfig
+    return {str(name): value for name, value in found.items()}
 
 
 def trainer_options(cfg: DictConfig) -> dict[str, Any]:
@@ -56,11 +59,11 @@ def _filed(cfg: DictConfig) -> dict[str, Any]:
     return options
 
 
-def _settings(cfg: DictConfig) -> dict[str, Any]:
+def _settings(cfg: DictConfig) -> dict[str, object]:
     """Every option that makes another model or training, typed or from a file, under its dotted name."""
-    settings: dict[str, Any] = {}
+    settings: dict[str, object] = {}
 
-    def collect(name: str, value: Any) -> None:
+    def collect(name: str, value: object) -> None:
         if isinstance(value, dict):
             for key, item in value.items():
                 collect(f"{name}.{key}", item)

@@ -74,23 +74,26 @@ def run(cfg: DictConfig, *, train: Train, arguments: Sequence[str]) -> float | N
     from nfa.errors import ProcessLost
 
     job = Job.current(arguments)
+    mistake: Exception
     try:
         _sign_and_announce(job)
         check_options(cfg)
         summary = _work_of(cfg, train)(cfg, job)
+        return summary.get("test/accuracy", summary.get("test/mse"))
     except (NfaError, ProcessLost, MisconfigurationException) as error:
-        return _fail(job, error)
+        mistake = error
     except MissingMandatoryValue as error:
-        return _fail(job, NfaError(f"{error.full_key} must be given: {error.full_key}=VALUE"))
+        mistake = NfaError(f"{error.full_key} must be given: {error.full_key}=VALUE")
     except OSError as error:
         if error.errno is None:
             raise
-        return _fail(job, NfaError(f"cannot write or read {error.filename or 'a file'}: {error.strerror}"))
+        mistake = NfaError(f"cannot write or read {error.filename or 'a file'}: {error.strerror}")
     except Exception as error:
         if not job.sweep:
             raise
-        return _fail(job, error)
-    return summary.get("test/accuracy", summary.get("test/mse"))
+        mistake = error
+    _fail(job, mistake)
+    return None
 
 
 def let_interrupt() -> None:

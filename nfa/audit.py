@@ -1,16 +1,14 @@
 """``audit(model, batches)`` says in which layers of a network the ansatz holds, and by more than chance."""
 
 import copy
-import inspect
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from nfa.ansatz.gather_rows import RowGatherer
+from nfa.ansatz.gather_rows import RowGatherer, skipped_row
 from nfa.ansatz.report import AnsatzReport
 from nfa.checks import known_options, network_of
 from nfa.errors import NfaError
@@ -24,13 +22,22 @@ from nfa.layers.maps import (
     patterns_of,
     weight_blocks,
 )
-from nfa.sweep.arguments import batches_of, check_combinations, check_initial_state, checked, measurable
+from nfa.sweep.arguments import (
+    batches_of,
+    check_combinations,
+    check_initial_state,
+    checked,
+    checked_of_audit,
+    checked_sweep,
+    measurable,
+)
 from nfa.sweep.batch_axis import with_batch_dim
 from nfa.sweep.batches import Batch, Replayable, limited, replayable, split
 from nfa.sweep.footprint import survey
 from nfa.sweep.interaction import RANDOM
 from nfa.sweep.measure import all_reduce, bases_of, build, measure_sensitivities
 from nfa.sweep.observer import Observer, Sweep
+from nfa.sweep.options import AuditedSweep, AuditOptions, SweepOptions
 from nfa.sweep.tolerance import sweep_to_tolerance
 from nfa.sweep.untouched import same_random_states
 
@@ -58,7 +65,7 @@ def audit(
     distributed: bool = False,
     replicates: int = _REPLICATES,
     watch: Observer | None = None,
-    **sweep_options: Any,
+    **sweep_options: object,
 ) -> AnsatzReport:
     """Measure ``WᵀW`` against the AGOP in every linear map of a network, each number with its null.
 
@@ -109,22 +116,26 @@ def audit(
     """
     known_options(sweep_options, audit, _SWEEP_OPTIONS)
     model, batches = measurable(model), batches_of(batches)
-    asked = _asked(layers, {
-        "power": power, "probes": probes, "max_samples": max_samples, "nulls": nulls, "seed": seed,
-        "device": device, "tolerance": tolerance, "drift": drift, "per_head": per_head, "memory": memory,
-        "distributed": distributed, "replicates": replicates, "watch": watch, **sweep_options,
+    own = checked_of_audit({
+        "power": power, "probes": probes, "nulls": nulls, "tolerance": tolerance, "drift": drift,
+        "per_head": per_head, "memory": memory, "distributed": distributed, "replicates": replicates,
+        "watch": watch,
     })  # fmt: skip
-    measured_before = initial_state is None or isinstance(initial_state, AnsatzReport)
-    if not measured_before:
-        check_initial_state(initial_state)
+    given = {**sweep_options, "max_samples": max_samples, "seed": seed, "device": device}
+    asked = _asked(layers, own, checked(given))
+    initial_weights = None if isinstance(initial_state, AnsatzReport) else initial_state
+    if initial_weights is not None:
+        check_initial_state(initial_weights)
     with same_random_states():  # loaders and lazy modules draw numbers
-        if not measured_before:
+        if initial_weights is not None:
             # they are read twice, and no further than needed
             batches = list(limited(batches, asked.of_sweep["max_samples"]))
         batches = replayable(batches)
         build(model, batches.first)
         maps, skipped = find_maps(model, asked.layers, per_head=asked.per_head)
-        initial = initial_state if measured_before else _initial_report(model, batches, initial_state, asked)
+        initial = initial_state if isinstance(initial_state, AnsatzReport) else None
+        if initial_weights is not None:
+            initial = _initial_report(model, batches, initial_weights, asked)
         _check_initial(maps, initial)
         check_any(maps, skipped)
         started = time.perf_counter()
@@ -152,7 +163,7 @@ def agop(
     model: nn.Module,
     batches: Iterable[Batch] | Tensor,
     layers: str | Sequence[str] | None = None,
-    **sweep_options: Any,
+    **sweep_options: object,
 ) -> dict[str, Tensor]:
     """Dense average gradient outer products of a network with respect to its layers' inputs.
 
@@ -176,13 +187,13 @@ def agop(
         >>> {name: tuple(G.shape) for name, G in found.items()}  # of patches: 2 channels of 3 x 3
         {'0': (18, 18), '2': (36, 36)}
     """
-    sweep_options = _checked_sweep(sweep_options, agop)
+    options = checked_sweep(sweep_options, agop)
     model, batches = measurable(model), batches_of(batches)
     with same_random_states():
         batches = replayable(batches)
         build(model, batches.first)
         maps, _ = find_maps(model, layers)
-        sweep = measure_sensitivities(model, batches, maps, bases=bases_of(maps, {}), **sweep_options)
+        sweep = measure_sensitivities(model, batches, maps, bases=bases_of(maps, {}), **options)
     return {
         m.name: sweep.sensitivities[m.name].pair(m.weight()).agop()
         for m in maps
@@ -217,7 +228,7 @@ def neural_feature_matrix(module: nn.Module) -> Tensor:
 
 
 @with_batch_dim
-def input_agop(model: nn.Module, batches: Iterable[Batch] | Tensor, **sweep_options: Any) -> Tensor:
+def input_agop(model: nn.Module, batches: Iterable[Batch] | Tensor, **sweep_options: object) -> Tensor:
     """AGOP of a network with respect to its whole input, flattened to d numbers.
 
     Args:
@@ -238,7 +249,7 @@ def input_agop(model: nn.Module, batches: Iterable[Batch] | Tensor, **sweep_opti
         >>> torch.allclose(nfa.input_agop(net, torch.randn(5, 3)), W.T @ W)
         True
     """
-    sweep_options = _checked_sweep(sweep_options, input_agop)
+    options = checked_sweep(sweep_options, input_agop)
     model, batches = measurable(model), batches_of(batches)
     with same_random_states():
         batches = replayable(batches)
@@ -246,16 +257,8 @@ def input_agop(model: nn.Module, batches: Iterable[Batch] | Tensor, **sweep_opti
         if not isinstance(x, Tensor) or not x.is_floating_point():
             raise NfaError("input_agop needs one floating tensor as the model's input")
         tap = LinearMap("input", nn.Identity(), "flat", x[0].numel(), x[0].numel())
-        sweep = measure_sensitivities(nn.Sequential(tap.module, model), batches, [tap], **sweep_options)
+        sweep = measure_sensitivities(nn.Sequential(tap.module, model), batches, [tap], **options)
     return sweep.sensitivities["input"].matrix[0]
-
-
-def _checked_sweep(options: dict[str, Any], of: Callable) -> dict[str, Any]:
-    parameters = inspect.signature(measure_sensitivities).parameters.values()
-    known_options(options, of, [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "bases"])
-    options = checked(options)
-    check_combinations(options)
-    return options
 
 
 # ---- steps of an audit ------------------------------------------------------------------------------------
@@ -272,19 +275,16 @@ class _Asked:
     tolerance: float | None
     drift: bool
     per_head: bool
-    memory: int | None
+    memory: float | None
     distributed: bool
     replicates: int
     watch: Observer
-    of_sweep: dict[str, Any]
+    of_sweep: SweepOptions
 
 
-def _asked(layers: str | Sequence[str] | None, given: dict[str, Any]) -> _Asked:
-    options = checked(given)
-    check_combinations(options)
-    options["watch"] = options["watch"] or Observer()
-    own = {f.name: options.pop(f.name) for f in fields(_Asked) if f.name in options}
-    return _Asked(patterns_of(layers), **own, of_sweep=options)
+def _asked(layers: str | Sequence[str] | None, own: AuditOptions, of_sweep: SweepOptions) -> _Asked:
+    check_combinations({**own, **of_sweep})
+    return _Asked(patterns_of(layers), of_sweep=of_sweep, **own)
 
 
 def _initial_report(
@@ -341,18 +341,19 @@ def _sweep(
     asked: _Asked,
 ) -> Sweep:
     """Measure C of every map: within the memory and to the tolerance, if these are given, over all ranks."""
-    options, replicates = dict(asked.of_sweep), asked.replicates
+    options: SweepOptions = {**asked.of_sweep}
+    replicates = asked.replicates
     bases = bases_of(maps, {} if initial is None else initial.weights)
     if asked.memory is not None or asked.tolerance is not None:
         footprint = survey(model, batches.first, maps, bases, **options)
         replicates, options["piece_limit"] = footprint.within(asked.memory, replicates)
         asked.watch.begin(footprint, replicates, options["piece_limit"])
-    options |= {"replicates": replicates, "bases": bases}
+    full: AuditedSweep = {**options, "replicates": replicates, "bases": bases}
     if asked.tolerance is None:
-        sweep = measure_sensitivities(model, batches, maps, probes=asked.probes, watch=asked.watch, **options)
+        sweep = measure_sensitivities(model, batches, maps, probes=asked.probes, watch=asked.watch, **full)
     else:
         sweep = sweep_to_tolerance(
-            model, batches, maps, asked.tolerance, asked.power, footprint.backwards, asked.watch, options
+            model, batches, maps, asked.tolerance, asked.power, footprint.backwards, asked.watch, full
         )
     if asked.distributed:
         all_reduce(sweep)
@@ -383,13 +384,15 @@ def _fill_rows(
         corrected=sweep.probes is not None,
     )
     for entry in entries:
-        sensitivity = sweep.sensitivities.pop(entry.name, None)  # its replicates are not needed any longer
-        row = gatherer.row(entry, sensitivity)
+        if isinstance(entry, SkippedModule):
+            row = skipped_row(entry)
+        else:  # the replicates are not needed any longer
+            row = gatherer.row(entry, sweep.sensitivities.pop(entry.name))
         report.rows.append(replace(row, status=RANDOM) if row.measured and sweep.noise else row)
         asked.watch.rows(len(report.rows), len(entries))
 
 
-def _facts(sweep: Sweep) -> dict[str, Any]:
+def _facts(sweep: Sweep) -> dict[str, object]:
     """What a report tells of its sweep; what happened in few of them, only where it did."""
     rare = {"neglected": sweep.neglected, "stopped": sweep.stopped, "noise": sweep.noise}
     return {

@@ -7,17 +7,19 @@ import difflib
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from nfa.errors import NfaError
 
+T = TypeVar("T")
+
 MOST = 2**63 - 1  # what PyTorch takes for a whole number
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> object:
     """The Python number, text or truth value that a NumPy scalar or a tensor without dimensions holds."""
     if isinstance(value, Tensor):
         return value.item() if value.dim() == 0 and value.device.type != "meta" else value
@@ -26,7 +28,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def whole(name: str, value: Any, least: int = 0, most: int = MOST) -> int:
+def whole(name: str, value: object, least: int = 0, most: int = MOST) -> int:
     """A whole number from ``least`` to ``most``; a truth value is none."""
     value = plain(value)
     if type(value) is not int or not least <= value <= most:
@@ -35,40 +37,40 @@ def whole(name: str, value: Any, least: int = 0, most: int = MOST) -> int:
     return value
 
 
-def whole_or_none(name: str, value: Any, least: int = 0) -> int | None:
+def whole_or_none(name: str, value: object, least: int = 0) -> int | None:
     """A whole number of at least ``least``, or None."""
     return None if value is None else whole(name, value, least)
 
 
-def seed_of(value: Any) -> int:
+def seed_of(value: object) -> int:
     """A seed: a whole number of 0 or more."""
     return whole("seed", value)
 
 
-def number(name: str, value: Any, allowed: Callable[[float], bool], words: str) -> float:
+def number(name: str, value: object, allowed: Callable[[float], bool], words: str) -> float:
     """A finite number for which ``allowed`` holds; ``words`` say what it must be."""
     value = plain(value)
-    if type(value) not in (int, float) or not math.isfinite(_float(value)) or not allowed(value):
-        raise NfaError(f"{name} must be {words}, got {told(value)}")
-    return value
+    if (type(value) is int or type(value) is float) and math.isfinite(_float(value)) and allowed(value):
+        return value
+    raise NfaError(f"{name} must be {words}, got {told(value)}")
 
 
-def positive(name: str, value: Any, words: str = "a positive number") -> float:
+def positive(name: str, value: object, words: str = "a positive number") -> float:
     """A finite number above zero."""
     return number(name, value, lambda x: x > 0, words)
 
 
-def not_negative(name: str, value: Any, words: str = "0 or a positive number") -> float:
+def not_negative(name: str, value: object, words: str = "0 or a positive number") -> float:
     """A finite number of zero or more."""
     return number(name, value, lambda x: x >= 0, words)
 
 
-def memory_of(value: Any) -> float | None:
+def memory_of(value: object) -> float | None:
     """A budget in bytes, or None."""
     return None if value is None else positive("memory", value, "a positive number of bytes")
 
 
-def choice(name: str, value: Any, known: Iterable[str]) -> str:
+def choice(name: str, value: object, known: Iterable[str]) -> str:
     """One of the names that are known."""
     value, known = plain(value), tuple(known)
     if not isinstance(value, str) or value not in known:
@@ -78,7 +80,7 @@ def choice(name: str, value: Any, known: Iterable[str]) -> str:
     return str(value)
 
 
-def flag(name: str, value: Any) -> bool:
+def flag(name: str, value: object) -> bool:
     """True or False."""
     value = plain(value)
     if not isinstance(value, bool):
@@ -86,7 +88,7 @@ def flag(name: str, value: Any) -> bool:
     return value
 
 
-def device_of_name(value: Any) -> torch.device | None:
+def device_of_name(value: object) -> torch.device | None:
     """A device that is there, or None."""
     if value is None:
         return None
@@ -105,7 +107,7 @@ def device_of_name(value: Any) -> torch.device | None:
     return device
 
 
-def known_options(given: Mapping[str, Any], of: Callable, more: Iterable[str] = ()) -> None:
+def known_options(given: Mapping[str, object], of: Callable, more: Iterable[str] = ()) -> None:
     """Refuse options that are neither parameters of a function or a class nor among ``more``."""
     parameters = inspect.signature(of).parameters.values()
     known = (*(p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)), *more)
@@ -115,7 +117,7 @@ def known_options(given: Mapping[str, Any], of: Callable, more: Iterable[str] = 
             raise NfaError(f"{of.__name__} has no option {name!r}{near}")
 
 
-def network_of(value: Any) -> nn.Module:
+def network_of(value: object) -> nn.Module:
     """A network, and nothing that stands for one."""
     if isinstance(value, nn.Module):
         return value
@@ -131,7 +133,7 @@ def network_of(value: Any) -> nn.Module:
     raise NfaError(f"the model must be a network, an instance of nn.Module, got {told(value)}: {advice}")
 
 
-def floats(name: str, value: Any, shape: str) -> Tensor:
+def floats(name: str, value: object, shape: str) -> Tensor:
     """A dense tensor of float32 or float64, detached; its shape is told and not checked."""
     shapes = f"expected {name} as a tensor {shape} of a floating dtype, float32 or float64"
     if not isinstance(value, Tensor):
@@ -151,7 +153,7 @@ def floats(name: str, value: Any, shape: str) -> Tensor:
     return value.detach()
 
 
-def told(value: Any) -> str:
+def told(value: object) -> str:
     """What came, short and in one line."""
     if isinstance(value, Tensor):
         return f"a tensor {value.dtype} of shape {tuple(value.shape)}"
@@ -160,14 +162,14 @@ def told(value: Any) -> str:
     if value is None or isinstance(value, bool | int | float | complex | str):
         words = repr(value)
         return words if len(words) <= 80 else f"{words[:77]}…"
-    if hasattr(value, "__array__") and hasattr(value, "dtype"):
+    if hasattr(value, "__array__") and hasattr(value, "dtype") and hasattr(value, "shape"):
         return f"an array {value.dtype} of shape {tuple(value.shape)}"
     if callable(value) and hasattr(value, "__name__"):
         return f"the function {value.__name__}"
     return f"a {type(value).__name__}"
 
 
-def did_you_mean(name: Any, known: Iterable[str]) -> str:
+def did_you_mean(name: object, known: Iterable[str]) -> str:
     """``; did you mean 'laplace'?``, or nothing."""
     lower = {entry.lower(): entry for entry in known}
     near = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5) if isinstance(name, str) else ()
@@ -181,7 +183,7 @@ def near(name: str, names: Iterable[str], cutoff: float = 0.5) -> str:
     return f"; near ones: {', '.join(lower[match] for match in found)}" if found else ""
 
 
-def settle(frozen: Any, **values: Any) -> None:
+def settle(frozen: object, **values: object) -> None:
     """Put checked values into an object that is frozen otherwise, while it is being made."""
     for name, value in values.items():
         object.__setattr__(frozen, name, value)
@@ -194,7 +196,7 @@ def _float(value: float) -> float:
         return math.inf
 
 
-def one_or_several(value: Any, check: Callable[[Any], Any]) -> Any:
+def one_or_several(value: object, check: Callable[[object], T]) -> T | tuple[T, ...]:
     """A value, or a tuple of what can be gone through (but no text), each as a check returns it.
 
     Raises:
@@ -206,6 +208,6 @@ def one_or_several(value: Any, check: Callable[[Any], Any]) -> Any:
     return check(value)
 
 
-def as_tuple(value: Any) -> tuple:
+def as_tuple(value: object) -> tuple:
     """A tuple as it is, anything else as its only entry."""
     return value if isinstance(value, tuple) else (value,)

@@ -6,8 +6,20 @@ What is measured is told to three digits and more, and is the same again from th
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import attrgetter
+from typing import Protocol
 
 import torch
+
+_SETTINGS = attrgetter(  # of torch.backends, which makes these while it is imported
+    "cuda.matmul", "cudnn.conv", "cudnn.rnn", "mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn"
+)
+
+
+class _Setting(Protocol):
+    """The precision of one kind of operation of a backend."""
+
+    fp32_precision: str
 
 
 @contextmanager
@@ -16,11 +28,7 @@ def full_precision() -> Iterator[None]:
 
     Other threads of the process see these settings meanwhile.
     """
-    backends = torch.backends
-    settings = [
-        backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn,
-        backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn,
-    ]  # fmt: skip
+    settings: tuple[_Setting, ...] = _SETTINGS(torch.backends)
     changed = [(s, s.fp32_precision) for s in settings if s.fp32_precision != "ieee"]
     try:
         for setting, _ in changed:

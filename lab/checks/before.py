@@ -1,7 +1,6 @@
 """The check of a run or sweep before there is a folder for it."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
@@ -20,11 +19,11 @@ _ONE_OF = ("model", "data", "trainer", "logger")
 class CheckOptions(Callback):
     """Hydra's callback that looks into all options before there is a folder for the run."""
 
-    def on_run_start(self, config: DictConfig, **options: Any) -> None:
+    def on_run_start(self, config: DictConfig, **options: object) -> None:
         """Of a single run."""
         _check_or_stop(config, set())
 
-    def on_multirun_start(self, config: DictConfig, **options: Any) -> None:
+    def on_multirun_start(self, config: DictConfig, **options: object) -> None:
         """Of a sweep: what all of its jobs have in common. Each of them looks into the rest."""
         parser = OverridesParser.create()
         given = parser.parse_overrides(typed(config))

@@ -1,9 +1,8 @@
 """Every option of a configuration: known, given, and within its range."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, Node, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from lab.checks.known import OPEN, known_options, section_of, table_of
@@ -41,7 +40,9 @@ def check_options(cfg: DictConfig, *, early: bool = False, swept: Collection[str
         if section not in groups:
             _check_section(section, cfg, names, early, swept)
     callbacks = None if "callbacks" in groups else section_of(cfg, "callbacks")
-    for name in callbacks or ():
+    if callbacks is None:
+        return
+    for name in map(str, callbacks):
         callback = callbacks[name] if not OmegaConf.is_missing(callbacks, name) else None
         if isinstance(callback, DictConfig) and "_target_" in callback:  # else options for another choice
             table = table_of("callbacks", callback.get("_target_"))
@@ -69,13 +70,13 @@ def _check_values(
     early: bool,
     swept: Collection[str],
 ) -> None:
-    for name in node:
+    for name in map(str, node):
         key = f"{section}.{name}"
         if key in swept or name == "_target_":
             continue
         if key in _SET_ELSEWHERE:
             raise NfaError(f"{key} is set by train.py, {_SET_ELSEWHERE[key]}: leave it out")
-        option = None if table is None else table.get(str(name))
+        option = None if table is None else table.get(name)
         if table is not None and option is None:
             names = [other for other in names if other != key]
             near = option_like(key, _typed(node, name), names)
@@ -105,7 +106,7 @@ def _check(key: str, option: Option | None, node: DictConfig, name: str, early: 
 def _texts(node: DictConfig, name: str) -> Iterator[str]:
     """All texts in a value as it was written, not resolved."""
 
-    def walk(value: Any) -> Iterator[str]:
+    def walk(value: object) -> Iterator[str]:
         if isinstance(value, str):
             yield value
         elif isinstance(value, Mapping):
@@ -116,7 +117,9 @@ def _texts(node: DictConfig, name: str) -> Iterator[str]:
                 yield from walk(item)
 
     raw = node._get_node(name)
-    yield from walk(OmegaConf.to_container(raw) if isinstance(raw, DictConfig | ListConfig) else raw._value())
+    if isinstance(raw, Node):
+        container = isinstance(raw, DictConfig | ListConfig)
+        yield from walk(OmegaConf.to_container(raw) if container else raw._value())
 
 
 def _typed(node: DictConfig, name: str) -> str:

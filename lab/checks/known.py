@@ -1,7 +1,5 @@
 """Which options there are, and what they may be, by section and class."""
 
-from typing import Any
-
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from lab.options import ANSATZ, AUDIT, DATA, LOGGER, MODEL, RUN, TRAINER, TRAINING, Table, shown
@@ -23,9 +21,9 @@ def known_options(cfg: DictConfig) -> list[str]:
         given = () if table and section not in OPEN else node or ()
         names += [f"{section}.{name}" for name in dict.fromkeys([*table, *given]) if str(name)[:1] != "_"]
     callbacks = section_of(cfg, "callbacks") if "callbacks" in cfg else None
-    for name in callbacks or ():
-        if isinstance(callbacks[name], DictConfig):
-            names += [f"callbacks.{name}.{option}" for option in callbacks[name] if str(option)[:1] != "_"]
+    for name, options in (callbacks or {}).items():
+        if isinstance(options, DictConfig):
+            names += [f"callbacks.{name!s}.{option!s}" for option in options if str(option)[:1] != "_"]
     return names
 
 
@@ -38,7 +36,7 @@ def section_of(cfg: DictConfig, section: str) -> DictConfig | None:
     return node
 
 
-def table_of(section: str, target: Any) -> Table | None:
+def table_of(section: str, target: object) -> Table | None:
     """What a section may hold; None where that is not known."""
     if section in ("training", "audit"):
         return {"training": TRAINING, "audit": AUDIT}[section]

@@ -28,7 +28,7 @@ def version_line() -> str:
 def check_flags(arguments: Sequence[str]) -> None:
     """Refuse words with dashes that are none of Hydra's: options of a run are written ``NAME=VALUE``."""
     parser = get_args_parser()
-    parser.error = _stop_parsing
+    vars(parser)["error"] = _stop_parsing
     known = {flag for action in parser._actions for flag in action.option_strings}
     for word in arguments:
         flag = word.partition("=")[0]

@@ -46,8 +46,8 @@ def _check_no_sweep(options: Sequence[str], overrides: Sequence[str]) -> None:
     """
     added = [override for override in overrides if override.startswith("+")]  # else Hydra refuses it
     experiment = value_of(added, "experiment")
-    places = [CONFIGS, *config_folders(options)]
-    files = [Path(place) / "experiment" / f"{experiment}.yaml" for place in places]
+    places = [CONFIGS, *map(Path, config_folders(options))]
+    files = [place / "experiment" / f"{experiment}.yaml" for place in places]
     path = next((file for file in files if experiment and file.is_file()), None)
     swept = nodes(path, "hydra", "sweeper", "params") if path else None
     pairs = swept.value if isinstance(swept, yaml.MappingNode) else []

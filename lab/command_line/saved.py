@@ -9,8 +9,8 @@ from nfa import NfaError
 _YAML_TYPES = {f"tag:yaml.org,2002:{name}" for name in ("seq", "str", "int", "float", "bool", "null")}
 
 
-def nodes(path: Path, *names: str) -> yaml.Node:
-    """The YAML node under names; as a node, nothing in it is built.
+def nodes(path: Path, *names: str) -> yaml.Node | None:
+    """The YAML node under names, None where it is empty; as a node, nothing in it is built.
 
     Raises:
         NfaError: the file cannot be read, or has no such place.
@@ -36,8 +36,9 @@ def texts(node: yaml.Node | None, path: Path) -> list[str]:
     Raises:
         NfaError: it is no list of texts.
     """
-    items = node.value if isinstance(node, yaml.SequenceNode) else None
-    scalars = [item for item in items or () if isinstance(item, yaml.ScalarNode)]
-    if items is None or len(scalars) < len(items) or {node.tag, *(i.tag for i in scalars)} - _YAML_TYPES:
+    items = node.value if isinstance(node, yaml.SequenceNode) else ()
+    scalars = [item for item in items if isinstance(item, yaml.ScalarNode)]
+    tags = {item.tag for item in (node, *scalars) if item is not None}
+    if not isinstance(node, yaml.SequenceNode) or len(scalars) < len(items) or tags - _YAML_TYPES:
         raise NfaError(f"{path} does not hold a list of options key=value: start a new run")
     return [item.value for item in scalars]

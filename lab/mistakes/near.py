@@ -57,10 +57,9 @@ def option_like(key: str, value: str, known: Sequence[str]) -> str | None:
     group, _, leaf = key.rpartition(".")
     if group in ("data", "model", "training", "trainer") or not group:
         leaf = leaf.lower()
-    words = [leaf, _OTHER_WORDS.get(leaf.replace("-", "_")), similar(leaf, _EVERY_LEAF)]
-    if words[2]:
-        words.append(_OTHER_WORDS.get(words[2]))
-    words = [word for word in dict.fromkeys(words) if word]
+    close = similar(leaf, _EVERY_LEAF)
+    meant = (leaf, _OTHER_WORDS.get(leaf.replace("-", "_")), close, _OTHER_WORDS.get(close or ""))
+    words = [word for word in dict.fromkeys(meant) if word]
     prefix = f"{group}." if group else ""
     siblings = [name for name in known if name.startswith(prefix) and "." not in name[len(prefix) :]]
     for word in words:
@@ -85,7 +84,7 @@ def value_like(group: str, value: str, known: Sequence[str]) -> str | None:
     """The choice of a group, with options, that somebody meant who typed ``group=value``."""
     if group == "model":
         for model in ("ResNet", "VGG"):
-            arch = similar_number(value, MODEL[model]["arch"].choices)
+            arch = similar_number(value, _architectures(model))
             if arch:
                 return f"model={model.lower()} model.arch={arch}"
     if group == "data":
@@ -108,9 +107,14 @@ def similar_number(value: str, known: Sequence[str]) -> str | None:
     return next((name for name in known if _plain(name) == _plain(value)), None)
 
 
+def _architectures(model: str) -> list[str]:
+    """Those of a class of networks, by name."""
+    return [str(arch) for arch in MODEL[model]["arch"].choices]
+
+
 def _architecture(value: str) -> str:
     """``model.arch=resnet50`` for a depth of 50."""
-    choices = [arch for model in ("ResNet", "VGG") for arch in MODEL[model]["arch"].choices]
+    choices = [arch for model in ("ResNet", "VGG") for arch in _architectures(model)]
     fitting = [arch for arch in choices if re.sub(r"\D", "", arch) == value.strip()]
     return f"model.arch={fitting[0]}" if fitting else "model.arch"
 

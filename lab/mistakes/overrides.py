@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Sequence
-from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -23,7 +22,8 @@ def parsed(overrides: Sequence[str]) -> list[Override]:
 
 def typed(config: DictConfig) -> list[str]:
     """The options as they were typed; interpolations in them are left for later."""
-    return OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+    overrides = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+    return [str(override) for override in overrides] if isinstance(overrides, list) else []
 
 
 def is_group(key: str) -> bool:
@@ -36,7 +36,7 @@ def typed_value(override: Override) -> str:
     return str(override.input_line).partition("=")[2]
 
 
-def parsed_value(override: Override) -> Any:
+def parsed_value(override: Override) -> object:
     """The value, or what was typed for several."""
     return typed_value(override) if override.is_sweep_override() else override.value()
 

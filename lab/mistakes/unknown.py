@@ -47,7 +47,7 @@ def first_unknown(typed: Sequence[Override], config: DictConfig | None) -> str |
         if _has(config, key):
             continue
         if key in names:
-            return f"{key} is in no configuration file: add it with +{override.input_line.lstrip('~')}"
+            return f"{key} is in no configuration file: add it with +{str(override.input_line).lstrip('~')}"
         return no_such_option(key, typed_value(override), names, _choice_of(key, config))
     return None
 

@@ -2,7 +2,6 @@
 
 import shlex
 from pathlib import Path
-from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
@@ -20,7 +19,7 @@ from nfa.terminal import say, typed
 class EndOfSweep(Callback):
     """Compare the finished jobs when a sweep ends, and say which did not finish and how to go on."""
 
-    def on_multirun_start(self, config: DictConfig, **options: Any) -> None:
+    def on_multirun_start(self, config: DictConfig, **options: object) -> None:
         """Sign what Hydra writes, and forget the failures of an earlier try: its jobs are tried again."""
         sweep, overrides = Path(config.hydra.sweep.dir), config.hydra.overrides
         sweep.mkdir(parents=True, exist_ok=True)
@@ -28,7 +27,7 @@ class EndOfSweep(Callback):
         for path in sweep.glob(f"*/{FAILED}"):
             path.unlink()
 
-    def on_multirun_end(self, config: DictConfig, **options: Any) -> None:
+    def on_multirun_end(self, config: DictConfig, **options: object) -> None:
         """Write ``comparison.html`` and the CSV files into the folder of the sweep."""
         sweep = Path(config.hydra.sweep.dir)
         jobs = [f for f in sorted(sweep.iterdir()) if f.is_dir() and ((f / ".hydra").exists() or _ended(f))]
@@ -52,8 +51,8 @@ class EndOfSweep(Callback):
             return
         try:
             words = ["python", "train.py", "-m", *config.hydra.overrides.task]
-            logger = config.logger or {}
-            is_logged = logger.get("_target_") == "callbacks.loggers.LabWandbLogger"
+            logger = config.logger
+            is_logged = bool(logger) and logger.get("_target_") == "callbacks.loggers.LabWandbLogger"
             written = compare_folders(finished, sweep, shlex.join(words))
             for comparison in written if is_logged else ():
                 where = log_to_wandb(

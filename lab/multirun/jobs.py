@@ -6,11 +6,11 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import read_write
+from omegaconf import DictConfig, read_write
 
 from lab.checkout import ROOT
 from lab.job import Job
@@ -70,7 +70,8 @@ def as_single_run(job: Job, checkpoint: str | None) -> Iterator[None]:
     if not job.sweep:
         yield
         return
-    hydra_config, typed, environment = HydraConfig.get(), sys.argv, dict(os.environ)
+    hydra_config = cast(DictConfig, HydraConfig.get())  # which it is, by another name
+    typed, environment = sys.argv, dict(os.environ)
     resumed = [f"ckpt_path='{checkpoint}'"] if checkpoint else []
     sys.argv = [str(ROOT / "train.py"), *job.arguments, *resumed]  # Lightning starts them with these
     with read_write(hydra_config):

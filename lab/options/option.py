@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
-from typing import Any
 
 from lab.options.words import kind_in_words, shown
 from nfa.errors import NfaError
@@ -57,7 +56,7 @@ class Option:
         """The same, or a list of such values."""
         return replace(self, several=True)
 
-    def accepts(self, value: Any) -> bool:
+    def accepts(self, value: object) -> bool:
         """Whether a value is one of these."""
         ways = list(self._ways())
         if value is None:
@@ -67,7 +66,7 @@ class Option:
             return bool(ways) and all(any(way._fits(item) for way in ways) for item in value)
         return any(way._fits(value) for way in ways)
 
-    def check(self, name: str, value: Any) -> None:
+    def check(self, name: str, value: object) -> None:
         """Refuse another value.
 
         Raises:
@@ -93,7 +92,7 @@ class Option:
             yield option
             option = option.other
 
-    def _fits(self, value: Any) -> bool:
+    def _fits(self, value: object) -> bool:
         if self.kind in ("whole", "number"):
             wanted = Integral if self.kind == "whole" else Real
             return isinstance(value, wanted) and not isinstance(value, bool) and self._in_range(value)
@@ -109,18 +108,18 @@ class Option:
             return any(type(value) is type(known) and value == known for known in self.choices)
         return True
 
-    def _in_range(self, value: Any) -> bool:
+    def _in_range(self, value: Real) -> bool:
         if abs(int(value)) > _LARGEST if isinstance(value, Integral) else not math.isfinite(value):
             return False
         return (
-            (self.least is None or value >= self.least)
+            (self.least is None or not value < self.least)
             and (self.most is None or value <= self.most)
-            and (self.above is None or value > self.above)
+            and (self.above is None or not value <= self.above)
             and (self.below is None or value < self.below)
         )
 
 
-def check_all(prefix: str, table: Mapping[str, Option], values: Mapping[str, Any]) -> None:
+def check_all(prefix: str, table: Mapping[str, Option], values: Mapping[str, object]) -> None:
     """Refuse the first value that its option does not accept.
 
     Args:

@@ -1,7 +1,7 @@
 """The values of an option in words, and a value that came as it is typed."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lab.options.option import Option
@@ -33,8 +33,8 @@ def range_in_words(option: "Option") -> str:
     return f" of at most {high}" if high is not None else ""
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A value as it is typed, cut to one short line."""
-    plain: Iterable[tuple[Any, str]] = ((None, "null"), (True, "true"), (False, "false"))
+    plain: Iterable[tuple[object, str]] = ((None, "null"), (True, "true"), (False, "false"))
     words = next((word for known, word in plain if value is known), None) or repr(value)
     return words if len(words) <= _SHOWN else f"{words[:_SHOWN]}…"

@@ -28,7 +28,7 @@ class Start:
 
 
 def find_start(
-    ckpt_path: str | None, run_dir: Path, description: Mapping[str, Any], max_epochs: int | None
+    ckpt_path: str | None, run_dir: Path, description: Mapping[str, object], max_epochs: int | None
 ) -> Start:
     """Where a run with these options begins.
 
@@ -44,7 +44,7 @@ def find_start(
     if ckpt_path is None:
         return Start()
     path = run_dir / LAST if ckpt_path == "last" else Path(ckpt_path)
-    mine = description["settings"]
+    mine = _part(description, "settings")
     saved = _read(path)
     done = int(_part(saved, "loops", "fit_loop", "epoch_progress", "current")["processed"])
     at_limit = max_epochs is not None and 0 <= max_epochs <= done
@@ -62,12 +62,12 @@ def find_start(
     return Start(str(path))
 
 
-def _today(name: str, value: Any) -> Any:
+def _today(name: str, value: object) -> object:
     """The value of a setting, networks by the names they have now."""
     return canonical(value) if name == "model._target_" and isinstance(value, str) else value
 
 
-def _part(saved: Any, *names: str) -> Mapping[str, Any]:
+def _part(saved: object, *names: str) -> Mapping[str, Any]:
     """What is found under names in nested mappings; an empty one where there is none."""
     for name in names:
         saved = saved.get(name) if isinstance(saved, Mapping) else None

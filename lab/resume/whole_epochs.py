@@ -3,6 +3,7 @@
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import StochasticWeightAveraging
 from pytorch_lightning.loops.fit_loop import _FitLoop
+from pytorch_lightning.loops.progress import _ProcessedTracker
 
 
 class _WholeEpochs(_FitLoop):
@@ -23,8 +24,9 @@ class _WholeEpochs(_FitLoop):
     @property
     def done(self) -> bool:
         """Whether to leave the loop."""
-        if self.trained:  # the epoch in whose last hook it was saved counts
-            self.epoch_progress.current.completed = self.epoch_progress.current.processed
+        now = self.epoch_progress.current
+        if self.trained and isinstance(now, _ProcessedTracker):
+            now.completed = now.processed  # the epoch in whose last hook it was saved counts
         return self.trained or super().done
 
     @property
@@ -39,6 +41,6 @@ class _WholeEpochs(_FitLoop):
 def train_by_epochs(trainer: pl.Trainer, *, trained: bool = False) -> None:
     """Let ``trainer.fit`` go on from whole epochs; if ``trained``, with what follows the last one."""
     trainer.fit_loop = _WholeEpochs(trainer, trained)
-    for callback in trainer.callbacks if trained else ():
+    for callback in vars(trainer)["callbacks"] if trained else ():
         if isinstance(callback, StochasticWeightAveraging):  # its own last epoch would have kept it
             callback._accumulate_grad_batches = trainer.accumulate_grad_batches

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable
-from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, QuotedString, RangeSweep
@@ -43,12 +42,12 @@ def _is_plain(parser: OverridesParser, text: str) -> bool:
     return bool(_KEY.fullmatch(key)) and key.split(".")[0] in _OPTIONS and _is_value(override.value())
 
 
-def _choices(override: Override) -> list[Any]:
+def _choices(override: Override) -> list[object]:
     value = override.value()
     return list(value.list) if isinstance(value, ChoiceSweep) else [value]
 
 
-def _is_own(group: str, choice: Any) -> bool:
+def _is_own(group: str, choice: object) -> bool:
     """Whether a configuration is the project's: no configuration of that name elsewhere comes before it."""
     name = choice.text if isinstance(choice, QuotedString) else choice
     return (
@@ -58,7 +57,7 @@ def _is_own(group: str, choice: Any) -> bool:
     )
 
 
-def _is_value(value: Any) -> bool:
+def _is_value(value: object) -> bool:
     if isinstance(value, ChoiceSweep):
         return all(map(_is_value, value.list))
     if isinstance(value, dict):
@@ -68,5 +67,5 @@ def _is_value(value: Any) -> bool:
     return value is None or isinstance(value, str | int | float | QuotedString | RangeSweep | IntervalSweep)
 
 
-def _is_key(key: Any) -> bool:
+def _is_key(key: object) -> bool:
     return isinstance(key, int | float) or (isinstance(key, str) and bool(_KEY.fullmatch(key)))

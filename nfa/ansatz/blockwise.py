@@ -1,7 +1,8 @@
 """Passes over a large weight in float64, a block of columns at a time: no copy of all of it is held."""
 
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -46,6 +47,11 @@ def gram(A: Tensor, scale: float = 1.0) -> Tensor:
 def smaller_gram(A: Tensor, scale: float = 1.0) -> Tensor:
     """``A Aᵀ`` or ``AᵀA``, whichever is smaller: their norms and their non-zero spectra are the same."""
     return gram(A if A.shape[1] <= A.shape[2] else A.mT, scale)
+
+
+def total(parts: Iterable[Tensor]) -> Tensor:
+    """The sum of one tensor or more, of one shape."""
+    return functools.reduce(torch.add, parts)
 
 
 def pooled(A: Tensor, max_size: int | None) -> Tensor:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from nfa.ansatz.blockwise import NAN, blocks, columns, gram, or_one, smaller_gram
+from nfa.ansatz.blockwise import NAN, blocks, columns, gram, or_one, smaller_gram, total
 from nfa.ansatz.forms import ratio
 
 
@@ -13,7 +13,7 @@ def weight_cosine(first: Tensor, second: Tensor) -> float:
     if A.shape[2] < A.shape[1]:
         N, M = gram(A.mT, a), gram(B.mT, b)
         return ratio((N * M).sum(), N.norm() * M.norm())
-    cross = sum(x @ y.mT for x, y in zip(columns(A, a), columns(B, b), strict=True))
+    cross = total(x @ y.mT for x, y in zip(columns(A, a), columns(B, b), strict=True))
     return ratio(cross.square().sum(), smaller_gram(A, a).norm() * smaller_gram(B, b).norm())
 
 

@@ -5,13 +5,15 @@ the k × k matrix ``YᵀY``, whose eigenvectors q give its own as ``Y q / √λ`
 directions are known to be more than rounding. All is float64.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeGuard, TypeVar
 
 import torch
 from torch import Tensor
 
-from nfa.ansatz.blockwise import NAN, columns, gram, largest_of_groups
+from nfa.ansatz.blockwise import NAN, columns, gram, largest_of_groups, total
 from nfa.checks import positive
 
 
@@ -183,6 +185,7 @@ class Spanned:
 
 
 Form = Dense | LowRank | Spanned
+F = TypeVar("F", Dense, LowRank, Spanned)
 
 
 @dataclass(frozen=True)
@@ -213,7 +216,7 @@ class Frame:
         keep = sigma2 > max(out, inputs) * torch.finfo(sigma2.dtype).eps * sigma2[:, :1]
         return cls(sigma2 * keep, U.mul_(keep[:, None, :]), keep)
 
-    def sensitivity(self, C: Tensor, scale: float, span: Tensor | None = None) -> Form:
+    def sensitivity(self, C: Tensor, scale: float, span: Tensor | None = None) -> Dense | Spanned:
         """``Uᵀ C U / scale`` for C (g, out, out), the symmetric part; of it what is in ``span`` (g, r, k)."""
         if span is not None:
             U = self.U @ span
@@ -221,15 +224,15 @@ class Frame:
             inside = Spanned(span, (within + within.mT).div_(2))
             some = self._is_inside(inside, largest_of_groups(C) / scale)
             return Spanned(span, inside.matrix * some[:, None, None])  # and in the same basis
-        inside = self.U.mT @ (C.double() / scale) @ self.U
-        return self._within(Dense((inside + inside.mT).div_(2)), largest_of_groups(C) / scale)
+        whole = self.U.mT @ (C.double() / scale) @ self.U
+        return self._within(Dense((whole + whole.mT).div_(2)), largest_of_groups(C) / scale)
 
-    def factor(self, X: Tensor, scale: float) -> Form:
+    def factor(self, X: Tensor, scale: float) -> LowRank:
         """``Uᵀ XXᵀ U / scale²`` for X (g, out, m)."""
         Y = torch.cat([self.U.mT @ block for block in columns(X, scale)], 2)
         return self._within(LowRank(Y), (largest_of_groups(X) / scale).square())
 
-    def _within(self, C: Form, size: Tensor) -> Form:
+    def _within(self, C: F, size: Tensor) -> F:
         """C with zeros for the groups where it has nothing on the range of W: what is left is rounding."""
         inside = self._is_inside(C, size)
         return C if bool(inside.all()) else C.between(inside[:, None].double().expand_as(self.sigma2))
@@ -243,13 +246,19 @@ class Frame:
         return C.between(self.sigma2.sqrt())
 
 
-def joined(parts: list[Form]) -> Form:
+def joined(parts: Sequence[Form]) -> Form:
     """The sum of matrices of one form, of one basis too."""
-    if isinstance(parts[0], LowRank):
+    if _are(parts, LowRank):
         return LowRank(torch.cat([part.factor for part in parts], 2))
-    if isinstance(parts[0], Spanned):
-        return Spanned(parts[0].basis, sum((part.matrix for part in parts[1:]), start=parts[0].matrix))
-    return Dense(sum((part.matrix for part in parts[1:]), start=parts[0].matrix))
+    if _are(parts, Spanned):
+        return Spanned(parts[0].basis, total(part.matrix for part in parts))
+    if _are(parts, Dense):
+        return Dense(total(part.matrix for part in parts))
+    raise TypeError("only matrices of one form are joined")
+
+
+def _are(parts: Sequence[Form], form: type[F]) -> TypeGuard[Sequence[F]]:
+    return all(isinstance(part, form) for part in parts)
 
 
 def _is_above(matrix: Tensor, floor: float, keep: Tensor) -> bool:
@@ -305,5 +314,5 @@ def cosine_of(sigma2: Tensor, values: Tensor, vectors: Tensor) -> float:
 
 def ratio(numerator: Tensor, denominator: Tensor) -> float:
     """Correlation-like ratio, clipped to [-1, 1]; NaN for 0/0."""
-    denominator = float(denominator)
-    return min(1.0, max(-1.0, float(numerator) / denominator)) if denominator > 0 else NAN
+    size = float(denominator)
+    return min(1.0, max(-1.0, float(numerator) / size)) if size > 0 else NAN

@@ -14,7 +14,7 @@ from nfa.ansatz.feature_matrices import weight_cosine
 from nfa.ansatz.pair import FeaturePair
 from nfa.ansatz.precision import Precision, without
 from nfa.ansatz.report import AnsatzReport
-from nfa.ansatz.row import AnsatzRow
+from nfa.ansatz.row import OK, TRIVIAL, AnsatzRow
 from nfa.ansatz.sensitivity import Sensitivity
 from nfa.layers.maps import LinearMap, SkippedModule
 
@@ -44,22 +44,24 @@ class RowGatherer:
     halves: bool
     corrected: bool
 
-    def row(self, entry: LinearMap | SkippedModule, sensitivity: Sensitivity | None) -> AnsatzRow:
-        """The row of a map, given its C in groups of samples; of what is no map, and has none, the reason."""
-        if isinstance(entry, SkippedModule):
-            out, *rest = entry.shape
-            return AnsatzRow(entry.name, entry.kind, math.prod(rest), out, status=f"skipped: {entry.reason}")
-        shape = (entry.name, entry.kind, entry.in_features, entry.out_features, entry.groups)
+    def row(self, entry: LinearMap, sensitivity: Sensitivity) -> AnsatzRow:
+        """The row of a map, given its C in groups of samples."""
         weight = self.report.weights[entry.name]
         reason = _unusable(entry, sensitivity, weight)
         if reason:
+            shape = (entry.name, entry.kind, entry.in_features, entry.out_features, entry.groups)
             return AnsatzRow(*shape, status=f"skipped: {reason}")
         if sensitivity.is_output:
             kept, columns = _of_raw_outputs(sensitivity, weight, self.power)
         else:
             kept, columns = sensitivity.merged(), self._measured(entry.name, sensitivity, weight)
+        status = TRIVIAL if sensitivity.is_output else OK
         self.report._sensitivities[entry.name] = kept
-        return AnsatzRow(*shape, **columns, **self._since_initialisation(entry, kept, weight))
+        return AnsatzRow(
+            layer=entry.name, kind=entry.kind, in_features=entry.in_features,
+            out_features=entry.out_features, groups=entry.groups, status=status,
+            **columns, **self._since_initialisation(entry, kept, weight),
+        )  # fmt: skip
 
     def _measured(self, name: str, sensitivity: Sensitivity, weight: Tensor) -> dict[str, float]:
         pair = sensitivity.pair(weight)
@@ -115,6 +117,12 @@ class RowGatherer:
         }
 
 
+def skipped_row(entry: SkippedModule) -> AnsatzRow:
+    """Of what is no map: the reason."""
+    out, *rest = entry.shape
+    return AnsatzRow(entry.name, entry.kind, math.prod(rest), out, status=f"skipped: {entry.reason}")
+
+
 def null_draws(pair: FeaturePair, nulls: int) -> int:
     """Random rotations worth drawing: a draw costs r³ and its spread falls as 1/r."""
     return draws_for(min(pair.weight.shape[1:]), nulls)
@@ -122,7 +130,7 @@ def null_draws(pair: FeaturePair, nulls: int) -> int:
 
 def _of_raw_outputs(
     sensitivity: Sensitivity, weight: Tensor, power: float
-) -> tuple[Sensitivity, dict[str, float | str]]:
+) -> tuple[Sensitivity, dict[str, float]]:
     """The last map on raw outputs: C is the identity whatever the weights, and so is every rotation of it."""
     C = sensitivity.matrix
     identity = torch.eye(C.shape[-1]).to(C) * C.diagonal(dim1=-2, dim2=-1).mean()
@@ -130,7 +138,7 @@ def _of_raw_outputs(
     pair = sensitivity.pair(weight)
     cosine = pair.null_isotropic(power)
     columns = {
-        "power": power, "status": "trivial",
+        "power": power,
         "cosine": cosine, "null_mean": cosine, "null_std": 0.0, "null_isotropic": cosine,
         "pearson": pair.pearson(power), "offdiag": pair.offdiag(power),
     }  # fmt: skip

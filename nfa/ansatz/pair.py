@@ -34,6 +34,7 @@ from nfa.ansatz.blockwise import (
     pearson,
     pooled,
     smaller_gram,
+    total,
 )
 from nfa.ansatz.forms import (
     Form,
@@ -104,17 +105,16 @@ class FeaturePair:
         if resolution is not None:
             self.resolution = not_negative("resolution", resolution)
         self.weight = W
-        self._C = self._X = None
         self._floor = 0.0  # relative to the largest eigenvalue of C
-        if factor is None:
-            self._C, self._C_scale = blocks(sensitivity, "sensitivity")
-            check_shape("sensitivity", self._C, (*W.shape[:2], W.shape[1]), W)
+        self._factored = factor is not None
+        if sensitivity is not None:
+            self._given, self._scale = blocks(sensitivity, "sensitivity")
+            check_shape("sensitivity", self._given, (*W.shape[:2], W.shape[1]), W)
             rounding = torch.finfo(sensitivity.dtype).eps if noise is None else not_negative("noise", noise)
             self._floor = max(_UNRESOLVED * rounding, W.shape[1] * torch.finfo(torch.float64).eps)
-            self._C_root = math.sqrt(self._C_scale)
-        else:
-            self._X, self._C_root = blocks(factor, "factor")
-            check_shape("factor", self._X, (*W.shape[:2], self._X.shape[2]), W)
+        elif factor is not None:
+            self._given, self._scale = blocks(factor, "factor")
+            check_shape("factor", self._given, (*W.shape[:2], self._given.shape[2]), W)
         self._sums: dict[float, EntrySums] = {}
 
     @property
@@ -125,9 +125,9 @@ class FeaturePair:
     @property
     def sensitivity(self) -> Tensor:
         """C, (groups, out, out) float64; formed anew each time."""
-        if self._X is not None:
-            return gram(self._X)
-        return (self._C.double() + self._C.double().mT).div_(2)
+        if self._factored:
+            return gram(self._given)
+        return (self._given.double() + self._given.double().mT).div_(2)
 
     # ---- dense matrices, for heatmaps and small layers -------------------------------------------------
 
@@ -147,8 +147,8 @@ class FeaturePair:
         """
         W = pooled(self.weight, whole_or_none("max_size", max_size, 1))
         power = positive("power", power)
-        if power == 1.0 and self._X is not None:
-            gradients = W.mT @ self._X.double()
+        if power == 1.0 and self._factored:
+            gradients = W.mT @ self._given.double()
             return self._ungroup(gradients @ gradients.mT)
         if power == 1.0:
             return self._ungroup(W.mT @ self.sensitivity @ W)
@@ -243,7 +243,7 @@ class FeaturePair:
             )
         values, vectors = self._power_basis(power)
         lift = self._lift(vectors)
-        cross = sum(d @ (W.mT @ lift) for d, W in zip(columns(D, scale), self._columns(), strict=True))
+        cross = total(d @ (W.mT @ lift) for d, W in zip(columns(D, scale), self._columns(), strict=True))
         inner = (values * cross.square().sum(-2)).sum()
         return ratio(inner, smaller_gram(D, scale).norm() * values.norm())
 
@@ -275,10 +275,10 @@ class FeaturePair:
         each group; the rotated blocks are also dealt out to the groups at random, so that a depthwise
         convolution (blocks of size one) has a null too.
         """
-        generator = torch.Generator().manual_seed(seed_of(seed))
-        power, draws = positive("power", power), range(whole("draws", draws))
+        rng = torch.Generator().manual_seed(seed_of(seed))
+        power, draws = positive("power", power), whole("draws", draws)
         root, frame = self._root_spectrum, self._frame
-        return torch.tensor([null_draw(frame, root, power, generator) for _ in draws], dtype=torch.float64)
+        return torch.tensor([null_draw(frame, root, power, rng) for _ in range(draws)], dtype=torch.float64)
 
     @cached_property
     def _root_spectrum(self) -> Tensor:
@@ -326,7 +326,7 @@ class FeaturePair:
             return Precision(cosine=cut or NAN, cut=cut)
         scale = or_one(max(largest(part) for part in sums))
         if factors:
-            parts = [self._frame.factor(part, scale) for part in sums]
+            parts: list[Form] = [self._frame.factor(part, scale) for part in sums]
         else:
             span = self._inside.basis if isinstance(self._inside, Spanned) else None
             parts = [self._frame.sensitivity(part, scale, span) for part in sums]
@@ -402,12 +402,12 @@ class FeaturePair:
     @cached_property
     def _inside(self) -> Form:
         """C̃: the scaled C in the coordinates of W's left singular vectors."""
-        if self._X is None:
-            C = self._frame.sensitivity(self._C, self._C_scale)
+        if not self._factored:
+            C = self._frame.sensitivity(self._given, self._scale)
             return C.resolved(self._floor, self._frame.keep)
-        C = self._frame.factor(self._X, self._C_root)
-        short = C.factor.shape[2] < int(self._frame.keep.sum(-1).min())
-        return C if short else C.dense()
+        low = self._frame.factor(self._given, self._scale)
+        short = low.factor.shape[2] < int(self._frame.keep.sum(-1).min())
+        return low if short else low.dense()
 
     @cached_property
     def _eigen(self) -> tuple[Tensor, Tensor]:
@@ -419,7 +419,7 @@ class FeaturePair:
         return powered(values, power), vectors
 
     def _G_scale(self, power: float) -> float:
-        return (self._W_scale * self._C_root) ** (2 * power)
+        return (self._W_scale * (self._scale if self._factored else math.sqrt(self._scale))) ** (2 * power)
 
     def _columns(self) -> Iterator[Tensor]:
         return columns(self.weight, self._W_scale)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from nfa.ansatz.report import AnsatzReport
-from nfa.layers.maps import map_kind
 
 _SIZE = 256  # px, the longest side of a heatmap
 _FILTERS = 64
@@ -96,12 +95,11 @@ def _picture(
 
 def _patch_shape(module: nn.Module, input_shape: Sequence[int] | None) -> tuple[int, ...] | None:
     """(channels, height, width) of what the map acts on, None where it is no picture."""
-    if map_kind(module) == "conv2d":
+    if isinstance(module, nn.Conv2d):
         return tuple(module.weight.shape[1:]) if max(module.kernel_size) > 1 else None
-    is_image = input_shape is not None and len(input_shape) == 3
-    if map_kind(module) == "linear" and is_image and module.in_features == math.prod(input_shape):
-        return tuple(input_shape)
-    return None
+    if not isinstance(module, nn.Linear) or input_shape is None or len(input_shape) != 3:
+        return None
+    return tuple(input_shape) if module.in_features == math.prod(input_shape) else None
 
 
 def _images(rows: Tensor, shape: tuple[int, ...] | None) -> Tensor | None:

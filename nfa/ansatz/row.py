@@ -4,7 +4,7 @@ import csv
 import io
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -122,8 +122,7 @@ class AnsatzRow:
 VERDICTS = ("above null", "within null", "below null", "not settled", "undefined", "trivial", "skipped")
 AUDIT_COLUMNS = tuple(f.name for f in fields(AnsatzRow) if f.name != "epoch")
 TRAIN_COLUMNS = ("epoch", *AUDIT_COLUMNS)
-_TEXT = {"layer", "kind", "status"}
-_WHOLE = {"in_features", "out_features", "groups"}
+_NO_FLOATS = ("layer", "kind", "in_features", "out_features", "groups", "status")
 
 
 def above_null(rows: Iterable[AnsatzRow]) -> tuple[int, int]:
@@ -154,16 +153,21 @@ def read_csv(path: str | os.PathLike) -> list[AnsatzRow]:
             if not text.endswith("\n"):  # the last number may have lost digits
                 raise ValueError("the last line has no end")
             records = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
-            return [AnsatzRow(**{k: _parse(k, v) for k, v in record.items()}) for record in records]
-        except (csv.Error, TypeError, ValueError, AttributeError) as error:
+            return [_row(record) for record in records]
+        except (csv.Error, KeyError, TypeError, ValueError, AttributeError) as error:
             raise NfaError(
                 f"{path} is cut off or damaged ({error}): expected a row a layer, as nfa writes them"
             ) from None
 
 
-def _parse(column: str, text: str) -> str | int | float:
-    if column in _TEXT:
-        return text_of(text)
-    if column in _WHOLE:
-        return int(text)
-    return float(text) if text else NAN
+def _row(record: Mapping[str, str]) -> AnsatzRow:
+    numbers = {c: float(text) if text else NAN for c, text in record.items() if c not in _NO_FLOATS}
+    return AnsatzRow(
+        layer=text_of(record["layer"]),
+        kind=text_of(record["kind"]),
+        in_features=int(record["in_features"]),
+        out_features=int(record["out_features"]),
+        groups=int(record["groups"]),
+        status=text_of(record["status"]),
+        **numbers,
+    )

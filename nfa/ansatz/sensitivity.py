@@ -2,11 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from nfa.ansatz.blockwise import total
 from nfa.ansatz.pair import FeaturePair
 from nfa.ansatz.precision import Precision
 
@@ -44,7 +44,7 @@ class Sensitivity:
     @property
     def matrix(self) -> Tensor:
         """C as (groups, q, q) float64, centred when that was asked for."""
-        C = sum(self.dense().values()) / max(sum(self.counts), 1)
+        C = total(self.dense().values()) / max(sum(self.counts), 1)
         if self.mean_outer is None:
             return C
         centered = C - self.mean_outer
@@ -76,13 +76,24 @@ class Sensitivity:
     def pair(self, weight: Tensor) -> FeaturePair:
         """C with the weight (groups, out, in) of the map, in the coordinates in which C was measured."""
         W = self.reduce(weight.to(next(iter(self.sums.values())).device))
-        name, C = ("factor", self.factor) if self.factored else ("sensitivity", self.matrix)
-        rounding = {"resolution": torch.finfo(weight.dtype).eps, "noise": self.resolution}
-        if len(W) > 1:
-            return FeaturePair(W, **{name: C}, **rounding)
-        return FeaturePair(W[0], **{name: C[0]}, **rounding)
+        C = self.factor if self.factored else self.matrix
+        if len(W) == 1:
+            W, C = W[0], C[0]
+        eps = torch.finfo(weight.dtype).eps
+        if self.factored:
+            return FeaturePair(W, factor=C, resolution=eps, noise=self.resolution)
+        return FeaturePair(W, C, resolution=eps, noise=self.resolution)
 
-    def precision(self, pair: FeaturePair, power: float, **options: Any) -> Precision:
+    def precision(
+        self,
+        pair: FeaturePair,
+        power: float,
+        *,
+        halves: bool = False,
+        corrected: bool = False,
+        null: Tensor | None = None,
+        seed: int = 0,
+    ) -> Precision:
         """How well the statistics of its pair are known; a centred C has no replicates that are centred.
 
         The options are those of `FeaturePair.precision`.
@@ -90,7 +101,10 @@ class Sensitivity:
         if self.mean_outer is not None:
             return Precision()
         counts = [self.counts[slot] for slot in self.sums]
-        return pair.precision(list(self.sums.values()), counts, power, factors=self.factored, **options)
+        return pair.precision(
+            list(self.sums.values()), counts, power, factors=self.factored,
+            halves=halves, corrected=corrected, null=null, seed=seed,
+        )  # fmt: skip
 
     def all_reduce(self) -> None:
         """Add up what all ranks of the default process group have, in place; each rank gets the sum."""

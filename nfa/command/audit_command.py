@@ -8,7 +8,6 @@ import time
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -174,12 +173,13 @@ def _first_channels(model: nn.Module) -> int | None:
     if has_unbuilt(model):
         return None
     first = next(iter(find_maps(model)[0]), None)
-    return first.module.in_channels if first is not None and first.kind == "conv2d" else None
+    module = None if first is None else first.module
+    return module.in_channels if isinstance(module, nn.Conv2d) else None
 
 
 def _device(name: str | None) -> torch.device:
     try:
-        device = device_of_name(name or "cpu")
+        device = device_of_name(name) or torch.device("cpu")
         torch.zeros(1, device=device).item()
     except Exception as error:  # a device without numbers, without its package, or none at all
         line = (str(error).splitlines() or [type(error).__name__])[0]
@@ -226,7 +226,7 @@ def _measurement(
         "watch": watch,
     }
 
-    def measure(model: nn.Module, **changes: Any) -> AnsatzReport:
+    def measure(model: nn.Module, **changes: object) -> AnsatzReport:
         try:
             return audit(model, inputs, **{**arguments, **changes})
         except NfaError as error:

@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -41,7 +40,7 @@ class Result:
 
     report: AnsatzReport
     notes: list[str]
-    meta: dict[str, Any]
+    meta: dict[str, object]
     title: str
     pictures: Sequence[LayerPicture] = field(default_factory=list)
 

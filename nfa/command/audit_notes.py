@@ -87,5 +87,5 @@ def _layers(values: Mapping[str, float]) -> str:
 
 
 def _worst(values: Mapping[str, float]) -> str:
-    layer = max(values, key=values.get)
+    layer = max(values, key=values.__getitem__)
     return f"{values[layer]:.3f} ({layer})"

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,7 +29,7 @@ class Choice:
     everything: bool = False
     known: OutputFn | None = None
 
-    def __call__(self, raw: Any) -> Tensor:
+    def __call__(self, raw: object) -> Tensor:
         """The outputs in what a network returned.
 
         Raises:
@@ -51,7 +50,7 @@ class Choice:
             return found[self.key]
         return self._unambiguous(raw, found)
 
-    def _unambiguous(self, raw: Any, found: Mapping[str, Tensor]) -> Tensor:
+    def _unambiguous(self, raw: object, found: Mapping[str, Tensor]) -> Tensor:
         if isinstance(raw, Tensor):
             return raw
         known = self.known(raw) if self.known else None

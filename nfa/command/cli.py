@@ -5,7 +5,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from nfa.errors import NfaError
 from nfa.terminal import error_line, say, tolerate_any_encoding
@@ -34,10 +34,10 @@ class _Parser(argparse.ArgumentParser):
 class _Version(argparse.Action):
     """Print the versions on one line and end."""
 
-    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any):
-        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help=options.get("help"))
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None, **_: object):
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help=help)
 
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         import torch
 
         import nfa

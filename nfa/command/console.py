@@ -3,10 +3,10 @@
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, TextIO
+from typing import TextIO
 
 from nfa.ansatz.duration import Statistics
 from nfa.device import size_words
@@ -74,7 +74,7 @@ class ConsoleObserver(Observer):
         gone, shares = time.monotonic() - self._statistics_start, self._statistics.shares
         shares = shares if len(shares) == total else [1.0] * total  # skipped layers take no time
         known = ""
-        if gone > _TELLING and sum(shares[1:done]):  # the clock began behind the first
+        if gone > _TELLING and sum(shares[1:done]) > 0:  # the clock began behind the first
             known = f", about {clock(gone * sum(shares[done:]) / sum(shares[1:done]))} left"
         self._line.show(f"{self.label}statistics of layer {done}/{total}{known}", last=done == total)
         if done == total:
@@ -130,7 +130,7 @@ class ConsoleObserver(Observer):
             self.stopped_by = number
             self.say("stopping: the samples under way are finished first (Ctrl-C again to quit at once)")
 
-        before: dict[int, Any] = {}
+        before: dict[signal.Signals, Callable[[int, FrameType | None], object] | int | None] = {}
         try:
             for number in (signal.SIGINT, signal.SIGTERM):
                 before[number] = signal.signal(number, handler)
@@ -139,8 +139,8 @@ class ConsoleObserver(Observer):
         try:
             yield
         finally:
-            for number, previous in before.items():
-                signal.signal(number, previous)
+            for kind, previous in before.items():
+                signal.signal(kind, previous)
 
 
 def clock(seconds: float) -> str:

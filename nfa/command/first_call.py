@@ -1,7 +1,5 @@
 """The first call of a network, before hours of work: whether it takes the inputs, else what is wrong."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -51,7 +49,7 @@ def check_call(model: nn.Module, inputs: Inputs, output_fn: OutputFn, batch_dim:
         _check_call(model, x, axis.outputs(output_fn))
 
 
-def _check_call(model: nn.Module, x: Any, output_fn: OutputFn) -> None:
+def _check_call(model: nn.Module, x: object, output_fn: OutputFn) -> None:
     two = doubled(cut(x, slice(2), length(x)))
     one = cut(two, slice(1), 2)
     with untouched(model), torch.no_grad():
@@ -69,11 +67,11 @@ def _check_call(model: nn.Module, x: Any, output_fn: OutputFn) -> None:
     _check_rows(outputs, alone)
 
 
-def _outputs(model: nn.Module, x: Any, output_fn: OutputFn) -> Tensor:
+def _outputs(model: nn.Module, x: object, output_fn: OutputFn) -> Tensor:
     return picked(call(model, prepare(model, x, device_of(model))), output_fn)
 
 
-def _outputs_alone(model: nn.Module, one: Any, output_fn: OutputFn) -> Tensor:
+def _outputs_alone(model: nn.Module, one: object, output_fn: OutputFn) -> Tensor:
     try:
         return _outputs(model, one, output_fn)
     except Exception as error:
@@ -102,7 +100,7 @@ def _check_rows(outputs: Tensor, alone: Tensor) -> None:
 # ---- what is wrong ----------------------------------------------------------------------------------------
 
 
-def _why_not(model: nn.Module, two: Any, error: Exception) -> str:
+def _why_not(model: nn.Module, two: object, error: Exception) -> str:
     """Why a network cannot be called with two samples, in a sentence that says what to do."""
     shape, one = _shapes(two), cut(two, slice(1), 2)
     if _holds(two, floating=False) and _works(model, map_tensors(two, Tensor.float)):
@@ -124,7 +122,7 @@ def _why_not(model: nn.Module, two: Any, error: Exception) -> str:
     )
 
 
-def _misfit(model: nn.Module, x: Any) -> str | None:
+def _misfit(model: nn.Module, x: object) -> str | None:
     """Where the inputs do not have the channels, or the length, that the first layer takes."""
     first = None if has_unbuilt(model) else _first_map(model)
     if first is None or not isinstance(x, Tensor):
@@ -163,7 +161,7 @@ def _first_map(model: nn.Module) -> LinearMap | None:
         return None
 
 
-def _works(model: nn.Module, x: Any) -> bool:
+def _works(model: nn.Module, x: object) -> bool:
     try:
         call(model, prepare(model, x, device_of(model)))
     except Exception:
@@ -171,10 +169,15 @@ def _works(model: nn.Module, x: Any) -> bool:
     return True
 
 
-def _holds(x: Any, *, floating: bool) -> bool:
+def _holds(x: object, *, floating: bool) -> bool:
     """Whether there is a tensor of one kind and none of the other."""
     kinds: set[bool] = set()
-    map_tensors(x, lambda t: kinds.add(t.is_floating_point()) or t)
+
+    def note(t: Tensor) -> Tensor:
+        kinds.add(t.is_floating_point())
+        return t
+
+    map_tensors(x, note)
     return kinds == {floating}
 
 
@@ -182,16 +185,16 @@ def _ids(t: Tensor) -> Tensor:
     return torch.zeros_like(t, dtype=torch.int64)  # the first entry of a table is there whatever its length
 
 
-def _repeated(one: Any, samples: int) -> Any:
+def _repeated(one: object, samples: int) -> object:
     """One sample many times."""
     return map_tensors(one, lambda t: t.expand(samples, *t.shape[1:]) if t.dim() and len(t) == 1 else t)
 
 
-def _shapes(x: Any) -> str:
+def _shapes(x: object) -> str:
     """Of one sample."""
     if isinstance(x, Tensor):
         return str(tuple(x.shape[1:]))
-    named = x.items() if isinstance(x, dict) else enumerate(x)
+    named = x.items() if isinstance(x, dict) else enumerate(x) if isinstance(x, tuple) else ()
     return ", ".join(f"{k} {tuple(v.shape[1:])}" for k, v in named if isinstance(v, Tensor))
 
 

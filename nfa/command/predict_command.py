@@ -76,7 +76,8 @@ def predictions(
     counts = Counter(found).most_common()
     listed = ", ".join(f"{name} {count}" for name, count in counts[:_LISTED])
     words = [f"{known.name}: {listed}{', …' if len(counts) > _LISTED else ''}"]
-    names, columns = [known.name], [found]
+    names = [known.name]
+    columns: list[Sequence[object]] = [found]
     shares, said = _probabilities(model, scores, calibration)
     if shares is not None:
         names += [f"P({name})" for name in known.class_names]

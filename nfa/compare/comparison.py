@@ -315,9 +315,9 @@ def _difference(best: Group, other: Group, better: int) -> Difference:
 
 def _setting(runs: Sequence[Run]) -> str:
     """On what all of them were trained and tested, and with which options in common."""
-    sizes = {name: {run.summary.get(name) for run in runs} for name in ("n_train", "n_val", "n_test")}
     words = {"n_train": "training", "n_val": "validation", "n_test": "test"}
-    counts = [f"{min(v):,} {words[name]}" for name, v in sizes.items() if len(v) == 1 and None not in v]
+    sizes = {name: {run.summary.get(name) for run in runs} for name in words}
+    counts = [f"{n:,} {words[name]}" for name, v in sizes.items() if len(v) == 1 for n in v if n is not None]
     common = [option for option in runs[0].options if all(option in run.options for run in runs)]
     parts = [f"{', '.join(counts)} samples" if counts else "", " ".join(common)]
     return f"Setting: {'; '.join(filter(None, [str(runs[0].summary['data']), *parts]))}"

@@ -7,7 +7,7 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from safetensors import SafetensorError, safe_open
 
@@ -70,7 +70,7 @@ def is_plain(value: object, depth: int = 0) -> bool:
     return value is None or isinstance(value, bool | str | float) or is_number(value)
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether a value is a number that can be reckoned with, and no truth value."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 

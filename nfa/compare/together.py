@@ -8,7 +8,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from nfa.files import write_whole
 
@@ -19,13 +18,13 @@ BESIDE = (METRICS, ANSATZ, FEATURES, REPORT, TABLE)
 _DIGESTS = "files"  # under which the summary has them
 
 
-def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
+def write_summary(folder: Path, summary: Mapping[str, object]) -> None:
     """Write ``summary.json``, with the digests of the files of the run that are there by now."""
     digests = {name: _digest(folder / name) for name in BESIDE if (folder / name).is_file()}
     write_whole(folder / SUMMARY, json.dumps({**summary, _DIGESTS: digests}, indent=2) + "\n")
 
 
-def disagreement(folder: Path, summary: Mapping[str, Any], *, report: bool = True) -> str | None:
+def disagreement(folder: Path, summary: Mapping[str, object], *, report: bool = True) -> str | None:
     """What of the files beside a summary is missing or not of its run, in a few words; None if all agree.
 
     Args:

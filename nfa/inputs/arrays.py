@@ -4,7 +4,6 @@ import re
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -149,12 +148,14 @@ def _read_npz(path: Path) -> dict[str, Tensor]:
     return arrays
 
 
-def _from_numpy(title: str, array: Any) -> Tensor:
+def _from_numpy(title: str, array: object) -> Tensor:
     """Numbers as torch has them; other kinds are refused."""
-    kind = getattr(getattr(array, "dtype", None), "kind", "?")
-    if kind not in "biufc":
+    import numpy as np
+
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biufc":
         found = getattr(array, "dtype", type(array).__name__)
         raise NfaError(f"expected numbers, got {found} for {title}")
+    kind = array.dtype.kind
     if kind == "f" and array.dtype.itemsize > 8:
         array = array.astype("float64")
     if kind in "iu" and array.dtype != "uint8":  # torch can hardly compute with unsigned integers

@@ -4,10 +4,13 @@ import math
 import os
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING
 
 from nfa.device import check_fits
 from nfa.errors import NfaError
+
+if TYPE_CHECKING:
+    from numpy import dtype
 
 _LONGEST_HEADER = 2**16
 _ADVICE = "give fewer samples, or smaller ones"
@@ -20,15 +23,13 @@ def check_npz(path: Path, archive: zipfile.ZipFile) -> None:
         NfaError: an array is none of that.
         ValueError, OSError, EOFError, zipfile.BadZipFile: a header cannot be read.
     """
-    import numpy
-
     total = 0
     for member in archive.infolist():
         if not member.filename.endswith(".npy"):
             raise NfaError(f"expected numbers, got bytes for {member.filename!r} in {path}")
         name = member.filename.removesuffix(".npy")
         with archive.open(member) as handle:
-            shape, dtype = _npy_header(numpy, handle)
+            shape, dtype = _npy_header(handle)
             begins = handle.tell()
         title = f"{name!r} in {path}"
         if dtype.hasobject:
@@ -55,17 +56,15 @@ def check_size(path: Path, factor: int = 1) -> None:
     check_fits(factor * path.stat().st_size, f"{path}", _ADVICE)
 
 
-def _npy_header(numpy: Any, handle: Any) -> tuple[tuple[int, ...], Any]:
-    version = numpy.lib.format.read_magic(handle)
+def _npy_header(handle: IO[bytes]) -> tuple[tuple[int, ...], "dtype"]:
+    from numpy.lib import format as npy
+
+    version = npy.read_magic(handle)
     length = 2 if version == (1, 0) else 4  # bytes that tell how long the header is
     told = handle.read(length)
     if int.from_bytes(told, "little") > _LONGEST_HEADER:
         raise ValueError(f"a header of more than {_LONGEST_HEADER} bytes")
     handle.seek(-len(told), os.SEEK_CUR)
-    read = (
-        numpy.lib.format.read_array_header_1_0
-        if version == (1, 0)
-        else numpy.lib.format.read_array_header_2_0
-    )
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, _, dtype = read(handle)
     return shape, dtype

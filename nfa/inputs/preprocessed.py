@@ -150,7 +150,7 @@ def _cut(image: Image.Image, preprocessing: Preprocessing, title: str) -> Image.
     if preprocessing.size is None:
         return image
     height, width = preprocessing.size
-    size = _resized(image.width, image.height, preprocessing)
+    size = _resized(image.width, image.height, preprocessing.size, preprocessing.resize)
     if size[0] < width or size[1] < height:
         raise NfaError(
             f"{title} is {size[1]}x{size[0]} once resized, too small to cut out {height}x{width}: pass a "
@@ -163,12 +163,11 @@ def _cut(image: Image.Image, preprocessing: Preprocessing, title: str) -> Image.
     return image.crop((left, top, left + width, top + height))
 
 
-def _resized(width: int, height: int, preprocessing: Preprocessing) -> tuple[int, int]:
-    """(width, height) with the shorter side at `resize`; without it, the least that covers the cut."""
-    cut_height, cut_width = preprocessing.size
-    if preprocessing.resize is None:
+def _resized(width: int, height: int, cut: tuple[int, int], side: int | None) -> tuple[int, int]:
+    """(width, height) with the shorter side at ``side``; without it, the least that covers the cut."""
+    cut_height, cut_width = cut
+    if side is None:
         if cut_height * width >= cut_width * height:
             return int(cut_height * width / height), cut_height
         return cut_width, int(cut_width * height / width)
-    side = preprocessing.resize
     return (side, int(side * height / width)) if width <= height else (int(side * width / height), side)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -91,6 +92,6 @@ class Sampling:
         return Inputs(text, shape, order, self.batch_size, read)
 
 
-def is_classes(y: Tensor | None) -> bool:
+def is_classes(y: Tensor | None) -> TypeGuard[Tensor]:
     """Whether targets are one class index a sample."""
     return y is not None and y.dtype == torch.int64 and y.dim() == 1

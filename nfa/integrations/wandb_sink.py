@@ -29,6 +29,8 @@ from nfa.page.raster import heatmap, tile
 from nfa.terminal import typed
 
 if TYPE_CHECKING:
+    from wandb import Artifact, Run, Table
+
     from nfa.compare import Comparison
 
 AXES = {"epoch": ("train/*", "val/*", "test/*", "features/*", "round/*"), "nfa/epoch": ("nfa/*",)}
@@ -45,7 +47,7 @@ _EIGENVALUES = 256
 _NUMERICAL_RANK = 1e-9
 
 
-def define_axes(run: Any) -> None:
+def define_axes(run: "Run") -> None:
     """Plot what the trainer logs against ``epoch`` and what is measured against ``nfa/epoch``.
 
     No name may match two patterns: W&B takes either of them, by chance.
@@ -67,20 +69,20 @@ def metrics_of(rows: Iterable[AnsatzRow], statistics: Sequence[str] = STATISTICS
     }
 
 
-def log_measurement(run: Any, rows: Iterable[AnsatzRow], epoch: float) -> None:
+def log_measurement(run: "Run", rows: Iterable[AnsatzRow], epoch: float) -> None:
     """Log the metrics of one measurement."""
     run.log({**metrics_of(rows), "nfa/epoch": epoch})
 
 
-def log_pictures(run: Any, pictures: Sequence[LayerPicture], epoch: float) -> None:
+def log_pictures(run: "Run", pictures: Sequence[LayerPicture], epoch: float) -> None:
     """Log heatmaps, filters and eigenvectors as images, at most 256 px wide, and spectra as charts."""
     run.log({"nfa/epoch": epoch, **_media(pictures), **_spectra(pictures)})
 
 
-def _media(pictures: Sequence[LayerPicture]) -> dict[str, Any]:
+def _media(pictures: Sequence[LayerPicture]) -> dict[str, object]:
     import wandb
 
-    media: dict[str, Any] = {}
+    media: dict[str, object] = {}
     for picture in pictures:
         for kind, matrix in (("nfm", picture.nfm), ("agop", picture.agop)):
             if matrix is not None:
@@ -92,11 +94,11 @@ def _media(pictures: Sequence[LayerPicture]) -> dict[str, Any]:
     return media
 
 
-def _spectra(pictures: Sequence[LayerPicture]) -> dict[str, Any]:
+def _spectra(pictures: Sequence[LayerPicture]) -> dict[str, object]:
     """A chart a layer: logarithms of the leading eigenvalues over the greatest, up to the numerical rank."""
     import wandb
 
-    charts: dict[str, Any] = {}
+    charts: dict[str, object] = {}
     for picture in pictures:
         spectra = {"NFM": picture.nfm_spectrum, "AGOP": picture.agop_spectrum}
         lines = {name: _relative_logs(values) for name, values in spectra.items() if values is not None}
@@ -117,16 +119,16 @@ def _relative_logs(eigenvalues: Tensor) -> list[float]:
     return (values[values > _NUMERICAL_RANK * values.max()] / values.max()).log10().tolist()
 
 
-def log_table(run: Any, history: Iterable[AnsatzRow]) -> None:
+def log_table(run: "Run", history: Iterable[AnsatzRow]) -> None:
     """Log all rows as one table, a row a layer and epoch."""
     run.log({"nfa/table": _row_table(history, TRAIN_COLUMNS)})
 
 
-def _row_table(rows: Iterable[AnsatzRow], columns: Sequence[str]) -> Any:
+def _row_table(rows: Iterable[AnsatzRow], columns: Sequence[str]) -> "Table":
     return _table(columns, ([getattr(row, column) for column in columns] for row in rows))
 
 
-def _table(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> Any:
+def _table(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> "Table":
     import wandb
 
     table = wandb.Table(columns=list(columns))
@@ -136,7 +138,7 @@ def _table(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> Any:
 
 
 def log_results(
-    run: Any, summary: Mapping[str, object], page: Path, features: Path, largest_mb: float
+    run: "Run", summary: Mapping[str, object], page: Path, features: Path, largest_mb: float
 ) -> None:
     """Log what a finished run left in its folder.
 
@@ -152,7 +154,7 @@ def log_results(
 
     told = {name: summary.get(name) for name in ("model", "data", "seed")}
     run.config.update({f"{name}_name": told[name] for name in ("model", "data")}, allow_val_change=True)
-    run.summary.update(plain(dict(summary)))
+    run.summary.update({name: plain(value) for name, value in summary.items()})
     run.log({"report": wandb.Html(str(page), inject=False)})
     if not features.is_file():
         return
@@ -206,11 +208,12 @@ def log_audit(
         NfaError: wandb is not installed, or a file does not exist.
     """
 
-    def fill(run: Any) -> None:
+    def fill(run: "Run") -> None:
         run.summary.update(metrics_of(rows))
         run.log({**_media(pictures), "nfa/table": _row_table(rows, (*AUDIT_COLUMNS, "verdict"))})
 
-    start = {"project": project, "name": name, "group": group, "job_type": "audit", "config": meta or {}}
+    told = plain(meta or {})
+    start = {"project": project, "name": name, "group": group, "job_type": "audit", "config": told}
     return _log_alone("audit", start, fill, files, directory, default_mode())
 
 
@@ -247,15 +250,12 @@ def log_comparison(
     """
     runs = [str(run.path) for run in comparison.runs]
     meta = {"data": comparison.data, "metric": comparison.metric, "runs": runs}
-
-    def fill(run: Any) -> None:
-        run.log(_compared(comparison))
-
     start = {"project": project, "name": name, "group": group, "job_type": "compare", "config": meta}
-    return _log_alone("comparison", start, fill, files, directory, default_mode() if mode == "auto" else mode)
+    mode = default_mode() if mode == "auto" else mode
+    return _log_alone("comparison", start, lambda run: run.log(_compared(comparison)), files, directory, mode)
 
 
-def _compared(comparison: "Comparison") -> dict[str, Any]:
+def _compared(comparison: "Comparison") -> dict[str, object]:
     import wandb
 
     columns = ("label", "kind", "runs", comparison.metric, "sd", "fit_seconds", "fit_memory_mb",
@@ -279,11 +279,11 @@ def _compared(comparison: "Comparison") -> dict[str, Any]:
         for space in comparison.spaces
         for numbers in [(space.cosine, space.null_mean, space.null_std, space.z)]
         for a, b in combinations_with_replacement(space.labels, 2)
+        if not math.isnan(space.between(a, b, space.cosine))
     )
-    names = ("space", "a", "b", "cosine", "null_mean", "null_sd", "z")
-    found = {
+    found: dict[str, object] = {
         "comparison/groups": _table(columns, groups),
-        "comparison/similarity": _table(names, (row for row in pairs if not math.isnan(row[3]))),
+        "comparison/similarity": _table(("space", "a", "b", "cosine", "null_mean", "null_sd", "z"), pairs),
     }
     for kind in ("cosine", "alignment"):
         images = [
@@ -307,8 +307,8 @@ def _enlarged(rgb: Tensor) -> Tensor:
 
 def _log_alone(
     what: str,
-    start: Mapping[str, Any],
-    fill: Callable[[Any], None],
+    start: Mapping[str, object],
+    fill: Callable[["Run"], None],
     files: Iterable[str | os.PathLike],
     directory: str | os.PathLike,
     mode: str,
@@ -326,7 +326,7 @@ def _log_alone(
     run = start_run(
         mode,
         {"console": "off"},
-        **{**start, "config": plain(dict(start["config"]))},
+        **start,
         dir=str(directory),
         reinit="create_new",
     )
@@ -346,7 +346,7 @@ def _log_alone(
     return folder, f"{typed('wandb')} sync {os.path.relpath(folder)}" if run.offline else str(run.url)
 
 
-def _log_files(artifact: Any, run: Any, paths: Sequence[Path]) -> None:
+def _log_files(artifact: "Artifact", run: "Run", paths: Sequence[Path]) -> None:
     for path in paths:
         artifact.add_file(str(path), name=path.name)  # W&B copies it into its own data folder
     run.log_artifact(artifact)
@@ -368,7 +368,7 @@ def default_mode() -> str:
     return os.environ.get("WANDB_MODE") or ("online" if has_account() else "offline")
 
 
-def start_run(mode: str, settings: Mapping[str, Any] | None = None, **options: Any) -> Any:
+def start_run(mode: str, settings: Mapping[str, object] | None = None, **options: Any) -> "Run":
     """``wandb.init``, quietly and without asking; offline, with a warning, where it cannot be online.
 
     Args:
@@ -383,10 +383,11 @@ def start_run(mode: str, settings: Mapping[str, Any] | None = None, **options: A
         mode = "offline"
     quiet = {"silent": True, "init_timeout": 20, "finish_timeout": 60, "finish_timeout_raises": False}
 
-    def init(mode: str) -> Any:
-        run = wandb.init(**options, mode=mode, settings=wandb.Settings(**quiet, **(settings or {})))
+    def init(mode: str) -> "Run":
+        known = wandb.Settings.model_validate({**quiet, **(settings or {})})
+        run = wandb.init(**{**options, "mode": mode}, settings=known)
         for handler in logging.getLogger("wandb").handlers:  # of debug.log: a traceback a line on a full disk
-            handler.handleError = lambda record: None
+            vars(handler)["handleError"] = lambda record: None
         return run
 
     if mode != "online":

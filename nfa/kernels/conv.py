@@ -108,8 +108,8 @@ class ConvKernel:
             CostWarning: a pooled kernel that takes more than about a minute.
         """
         check_images("X", X)
-        same = Z is None or Z is X
-        Z = X if same else Z
+        Z = X if Z is None else Z
+        same = Z is X
         check_alike(X, Z)
         shape, T = self.shape(X), check_transform(transform, X, self.patch_size)
         K = _result(out, X, len(Z))
@@ -151,7 +151,8 @@ class ConvKernel:
         """
         ps, border = self.patch_size, self.patch_size // 2 if self.padding == "zero" else 0
         first = [(side + 2 * border - ps) // self.stride + 1 for side in X.shape[2:]]
-        maps = [tuple(side - layer * (ps - 1) for side in first) for layer in range(self.depth)]
+        lost = [layer * (ps - 1) for layer in range(self.depth)]
+        maps = [(first[0] - pixels, first[1] - pixels) for pixels in lost]
         if min(maps[-1]) < 1:
             least = ps + self.stride * (self.depth - 1) * (ps - 1) - 2 * border
             raise NfaError(
@@ -219,7 +220,7 @@ class _Fill:
 
             def work(task: tuple[slice, slice]) -> None:
                 i, j = task
-                mine = selves[i] if own and i == j else None
+                mine = selves[i] if selves is not None and i == j else None
                 tile = sums(x, i, z, j, mine)
                 tile.mul_(x.scale[i, None] * self.factor).mul_(z.scale[j] * self.factor)
                 if mine is not None:

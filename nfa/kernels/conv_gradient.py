@@ -161,8 +161,7 @@ class _Sweep:
                 tiles = _Tiles(self.shape, x, inner, scaled, [c - part.start for c in owners[group]], kind)
                 done = functools.partial(self._done, centers=len(inner.scale))
                 run_tasks(blocks, tiles.make_worker, self.threads, done)
-            finish = functools.partial(self._finish, x=x, group=group, classes=classes)
-            run_tasks(blocks, lambda finish=finish: finish, self.threads)
+            run_tasks(blocks, functools.partial(self._finisher, x, group, classes), self.threads)
 
     def _maps(self, images: Tensor) -> PatchMaps:
         return PatchMaps.of(images.to(self.dtype), self.shape, self.T, self.threads)
@@ -174,15 +173,20 @@ class _Sweep:
         maps = self.shape.maps
         return _Block(i, zeros(maps[0], self.width), [zeros(size) for size in maps])
 
+    def _finisher(self, x: PatchMaps, group: slice, classes: slice) -> Callable[[_Block], None]:
+        return functools.partial(self._finish, x=x, group=group, classes=classes)
+
     def _finish(self, block: _Block, x: PatchMaps, group: slice, classes: slice) -> None:
         """Pass H down to the first layer, add its part, and hand the gradients over."""
-        H = None
-        for layer in reversed(range(self.shape.depth)):
+
+        def own(layer: int) -> Tensor:
             X = x.norms[layer][:, :, block.i, None]
-            own = torch.where(X > 0, block.H[layer] / X, 0)
-            if H is not None:
-                own += window_sums(_ringed(H, self.shape.patch_size), self.shape.patch_size).mul_(math.pi)
-            H = own
+            return torch.where(X > 0, block.H[layer] / X, 0)
+
+        top = self.shape.depth - 1
+        H, size = own(top), self.shape.patch_size
+        for layer in reversed(range(top)):
+            H = own(layer).add_(window_sums(_ringed(H, size), size).mul_(math.pi))
         U = x.patches[..., block.i].mT  # (h, w, points, k)
         block.R.addcmul_(H[..., None], U[..., None, :])
         rows = slice(group.start + block.i.start, group.start + block.i.stop)

@@ -104,7 +104,7 @@ class Slopes:
         torch.atan2(t.clamp_min_(0).sqrt_(), a, out=a)
         if empty is not None:
             a.masked_fill_(empty, math.pi / 2)
-        if E is None:
+        if E is None or parallel is None:
             return _Saved(K, t, a, None)
         ratio = torch.div(E, t, out=self.buffer(f"ratio {layer}", *K.shape))
         return _Saved(K, t, a, ratio.masked_fill_(parallel, 0))

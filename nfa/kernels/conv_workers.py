@@ -9,14 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
 Task = TypeVar("Task")
 Worker = Callable[[Task], None]
-
-_NONE = object()
 
 
 @contextmanager
@@ -60,35 +58,38 @@ def run_tasks(
                     done(task)
         return
     waiting = deque(tasks)
-    finished: SimpleQueue[tuple[Task | None, BaseException | None]] = SimpleQueue()
+    finished: SimpleQueue[tuple[Task] | BaseException] = SimpleQueue()
     inference = torch.is_inference_mode_enabled()
 
     def work() -> None:
         try:
             with torch.inference_mode(inference), torch.no_grad():
                 worker = make_worker()
-                while (task := _next(waiting)) is not _NONE:
+                for task in _left(waiting):
                     worker(task)
-                    finished.put((task, None))
+                    finished.put((task,))
         except BaseException as error:
-            finished.put((None, error))
+            finished.put(error)
 
     with ThreadPoolExecutor(threads) as pool:
         try:
             for _ in range(threads):
                 pool.submit(work)
             for _ in tasks:
-                task, error = finished.get()
-                if error is not None:
-                    raise error
+                one = finished.get()
+                if isinstance(one, BaseException):
+                    raise one
                 if done is not None:
-                    done(task)
+                    done(*one)
         finally:
             waiting.clear()
 
 
-def _next(waiting: deque[Any]) -> Any:
-    try:
-        return waiting.popleft()
-    except IndexError:  # another thread took the last one
-        return _NONE
+def _left(waiting: deque[Task]) -> Iterator[Task]:
+    """Take one task after the other, as do other threads, until there is none."""
+    while True:
+        try:
+            task = waiting.popleft()
+        except IndexError:
+            return
+        yield task

@@ -105,11 +105,15 @@ class Metric:
 
     def then(self, B: Tensor) -> "Metric":
         """The metric of ``F B (F B)ᵀ`` for B (k, r): a metric ``B Bᵀ`` found in transformed coordinates."""
+        return Metric.factored(self.times(B))
+
+    def times(self, B: Tensor) -> Tensor:
+        """``F B`` for B (k, r)."""
         if self.root is None:
-            return Metric.factored(B)
-        self._check_width("a factor", len(B), self.rank)
+            return B
+        self._check_width("a factor", len(B), self.root.shape[-1])
         F = self.root.to(B)
-        return Metric.factored(F[:, None] * B if F.dim() == 1 else F @ B)
+        return F[:, None] * B if F.dim() == 1 else F @ B
 
     def pull_back_gradients(self, gradients: Tensor) -> Tensor:
         """Gradients in transformed coordinates, (n, k), as gradients in the original ones, (n, d)."""

@@ -5,8 +5,9 @@ the order of the heads. Layouts that interleave heads (``query_key_value``) stay
 """
 
 from collections.abc import Iterator
+from typing import Protocol, TypeGuard
 
-from torch import nn
+from torch import Tensor, nn
 
 _PACKED = {"qkv", "c_attn", "Wqkv"}
 _SEPARATE = {
@@ -19,7 +20,13 @@ _SIZES = ("head_dim", "attention_head_size", "dim_head")
 Part = tuple[str, tuple[int, int]]
 
 
-def is_transposed(module: nn.Module) -> bool:
+class Transposed(Protocol):
+    """What is used of GPT-2's ``Conv1D``."""
+
+    weight: Tensor
+
+
+def is_transposed(module: nn.Module) -> TypeGuard[Transposed]:
     """Whether a module is GPT-2's ``Conv1D``: a linear layer that stores its weight (in, out)."""
     return type(module).__name__ == "Conv1D" and hasattr(module, "nf") and hasattr(module, "weight")
 
@@ -36,8 +43,7 @@ def parts(name: str, out: int, inputs: int, parent: nn.Module | None, per_head: 
     """
     last = name.rpartition(".")[2]
     head_count = _first(parent, _COUNTS)
-    packed = last in _PACKED and out == 3 * inputs and head_count and not _interleaved(parent)
-    if packed:
+    if head_count and last in _PACKED and out == 3 * inputs and not _interleaved(parent):
         for i, part in enumerate("qkv"):
             for suffix, (a, b) in split(inputs, head_count if per_head else 1):
                 yield f".{part}{suffix}", (i * inputs + a, i * inputs + b)
@@ -49,7 +55,7 @@ def parts(name: str, out: int, inputs: int, parent: nn.Module | None, per_head: 
         yield "", (0, out)
 
 
-def _interleaved(parent: nn.Module) -> bool:
+def _interleaved(parent: nn.Module | None) -> bool:
     """Whether a packed weight goes head by head: (q | k | v) of the first, (q | k | v) of the second, …."""
     head_first = getattr(parent, "head_first", False) or getattr(parent, "multi_query", True) is False
     return bool(head_first) or hasattr(parent, "key_dim") or hasattr(parent, "val_dim")

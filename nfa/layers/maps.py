@@ -11,10 +11,10 @@ import functools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import ParametrizationList
 
@@ -22,7 +22,7 @@ from nfa.errors import NfaError
 from nfa.layers import attention as heads
 from nfa.layers.turns import turn
 
-_CONVOLUTIONS = {nn.Conv1d: "conv1d", nn.Conv2d: "conv2d", nn.Conv3d: "conv3d"}
+_CONVOLUTIONS: dict[type[nn.Module], str] = {nn.Conv1d: "conv1d", nn.Conv2d: "conv2d", nn.Conv3d: "conv3d"}
 _MEASURABLE = (torch.float32, torch.float64)
 _FUSED = "its {name} acts inside a fused call that is not followed here"
 
@@ -31,7 +31,7 @@ _REASONS = {
     nn.Embedding: "its input is an index, not a vector",
     nn.EmbeddingBag: "its input is an index, not a vector",
     nn.Bilinear: "it is not linear in one input",
-    nn.modules.conv._ConvTransposeNd: "a transposed convolution has no single patch per output",
+    _ConvTransposeNd: "a transposed convolution has no single patch per output",
     nn.LayerNorm: "its weight is elementwise, not a map",
     nn.RMSNorm: "its weight is elementwise, not a map",
 }
@@ -120,7 +120,7 @@ def map_kind(module: nn.Module) -> str | None:
     """``linear``, ``conv1d``, ``conv2d``, ``conv3d``, or None for what is not a linear map."""
     if isinstance(module, nn.Linear) or heads.is_transposed(module):
         return "linear"
-    if isinstance(module, nn.modules.conv._ConvTransposeNd):
+    if isinstance(module, _ConvTransposeNd):
         return None
     return next((kind for cls, kind in _CONVOLUTIONS.items() if isinstance(module, cls)), None)
 
@@ -157,12 +157,15 @@ def find_maps(
             continue
         for found in _classify(name, module, modules, per_head):
             entry = _measurable(found) if isinstance(found, LinearMap) else found
-            (maps if isinstance(entry, LinearMap) else skipped).append(entry)
+            if isinstance(entry, LinearMap):
+                maps.append(entry)
+            else:
+                skipped.append(entry)
             owners[entry.name] = name
     return (maps, skipped) if patterns is None else _select(maps, skipped, owners, patterns)
 
 
-def patterns_of(layers: Any) -> list[str] | None:
+def patterns_of(layers: object) -> list[str] | None:
     """Patterns of layer names as a list; None stands for all layers.
 
     Raises:
@@ -170,9 +173,9 @@ def patterns_of(layers: Any) -> list[str] | None:
     """
     if layers is None:
         return None
-    listed = isinstance(layers, Iterable) and not isinstance(layers, Mapping | str)
-    patterns = list(layers) if listed else [layers]
-    if not patterns or not all(isinstance(pattern, str) and pattern for pattern in patterns):
+    given = [*layers] if isinstance(layers, Iterable) and not isinstance(layers, Mapping | str) else [layers]
+    patterns = [pattern for pattern in given if isinstance(pattern, str) and pattern]
+    if not patterns or len(patterns) < len(given):
         raise NfaError(
             f"layers must be a pattern of layer names such as 'layer1.*', or several, got {layers!r}"
         )
@@ -216,7 +219,8 @@ def _classify(
     elif isinstance(module, nn.RNNBase | nn.RNNCellBase):
         yield from _recurrent(name, module)
     elif _is_quantised(module):
-        shape = tuple(module.weight().shape) if callable(getattr(module, "weight", None)) else (0, 0)
+        weight = getattr(module, "weight", None)
+        shape = tuple(weight().shape) if callable(weight) else (0, 0)
         reason = "quantised weights have no gradient; measure the network before it is quantised"
         yield SkippedModule(name, type(module).__name__, shape, reason)
     else:
@@ -225,12 +229,11 @@ def _classify(
 
 def _whole(name: str, module: nn.Module, kind: str) -> LinearMap:
     out, inputs = _size(module)
-    replaced = _overrides_forward(module)
+    whole = LinearMap(name, module, kind, inputs, out, getattr(module, "groups", 1))
+    if not _overrides_forward(module):
+        return whole
     reason = f"{type(module).__name__} replaces the forward of its base class"
-    return LinearMap(
-        name, module, kind, inputs, out, getattr(module, "groups", 1),
-        called=not replaced, **({"unseen": reason} if replaced else {}),
-    )  # fmt: skip
+    return replace(whole, called=False, unseen=reason)
 
 
 def _parts_of(whole: LinearMap, parent: nn.Module | None, per_head: bool) -> Iterator[LinearMap]:
@@ -335,6 +338,7 @@ def _size(module: nn.Module) -> tuple[int, int]:
         return module.weight.shape[1], module.weight.shape[0]
     if isinstance(module, nn.Linear):
         return module.out_features, module.in_features
+    assert isinstance(module, _ConvNd)  # see `map_kind`
     return module.out_channels, module.in_channels // module.groups * math.prod(module.kernel_size)
 
 
@@ -345,11 +349,13 @@ def _overrides_forward(module: nn.Module) -> bool:
     """
     if heads.is_transposed(module) or getattr(type(module), "computes_linear_map", False):
         return False
-    bases = (nn.Linear, *_CONVOLUTIONS)
+    bases: tuple[type[nn.Module], ...] = (nn.Linear, *_CONVOLUTIONS)
     base = next(cls for cls in bases if isinstance(module, cls))
     cls = type(module)
     replaced = "forward" in vars(module) or cls.forward is not base.forward
-    return replaced or (base is not nn.Linear and cls._conv_forward is not base._conv_forward)
+    if replaced or not issubclass(cls, _ConvNd) or not issubclass(base, _ConvNd):
+        return replaced
+    return cls._conv_forward is not base._conv_forward
 
 
 def _join(name: str, part: str) -> str:

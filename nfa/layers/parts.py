@@ -72,7 +72,8 @@ def find_parts(layers: Sequence[str]) -> Parts | None:
 
 def common_start(names: Sequence[str]) -> str:
     """Beginning, up to a dot, that most names share; a number stays with the word before it."""
-    paths, words = [name.split(".") for name in names], []
+    paths = [name.split(".") for name in names]
+    words: list[str] = []
     while True:
         place = len(words)
         following = Counter(path[place] for path in paths if len(path) > place + 1 and path[:place] == words)

@@ -60,9 +60,11 @@ class Calibration:
         Their classes are known from the fit: ``K a + ridge a`` are its targets.
 
         Raises:
-            NfaError: there is no room for these scores.
+            NfaError: there is no fit, or no room for these scores.
         """
         p, ridge = network.predictor(), float(network.tail.ridge)
+        if p is None:
+            raise NfaError("expected a fitted machine, got one before its first fit: fit it first")
         with torch.no_grad():
             Y = p.at(p.centers) + ridge * p.coefficients.to(p.centers)
             Y = Y if p.intercept is None else Y.double() + p.intercept

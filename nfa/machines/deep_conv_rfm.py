@@ -10,6 +10,7 @@ from nfa.checks import whole
 from nfa.machines.conv_rfm import conv_layer
 from nfa.machines.layer import Layer
 from nfa.machines.layered import LayeredMachine
+from nfa.machines.patches import Patches
 from nfa.machines.random_filters import ConvFeatures
 
 
@@ -88,7 +89,7 @@ class DeepConvRFM(LayeredMachine):
         layer, o = conv_layer(options), options
         padding = o["padding"] if o["conv_padding"] is None else o["conv_padding"]
         lift = ConvFeatures(o["width"], o["activation"], padding, o["conv_stride"], o["pool"])
-        return stacked(layer, lift, layer.kernel.function.depth if o["layers"] is None else o["layers"])
+        return stacked(layer, lift, o["layers"])
 
     def features(self, X: Tensor, layer: int) -> Tensor:
         """The images that come into a layer, (n, c, h, w).
@@ -99,10 +100,12 @@ class DeepConvRFM(LayeredMachine):
         return self._before(X, self._known_layer(layer))
 
 
-def stacked(layer: Layer, lift: ConvFeatures, count: int) -> tuple[Layer, ...]:
+def stacked(layer: Layer, lift: ConvFeatures, count: int | None) -> tuple[Layer, ...]:
     """So many layers like the first, whose kernels become shallower; the last one hands nothing on."""
-    count = whole("layers", count, 1)
+    kernel = layer.kernel
+    assert isinstance(kernel, Patches)  # as of all machines on images
+    number = kernel.function.depth if count is None else whole("layers", count, 1)
     return tuple(
-        replace(layer, kernel=layer.kernel.below(index), lift=lift if index < count - 1 else None)
-        for index in range(count)
+        replace(layer, kernel=kernel.below(index), lift=lift if index < number - 1 else None)
+        for index in range(number)
     )

@@ -8,12 +8,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from nfa.kernels import Metric
 from nfa.machines.kernel_agop import KernelAgop
+from nfa.machines.maps import FeatureMap, PatchMap
 from nfa.machines.normalization import factored_root
 from nfa.machines.predictor import Predictor
+from nfa.machines.stages import Stage
 from nfa.machines.system import Solver, System
 from nfa.machines.tails import KernelSum
 
@@ -118,7 +120,7 @@ class Kernel(ABC):
         Raises:
             NfaError: G is zero.
         """
-        F = factored_root(old.then(agop.root()).root, power, normalization)
+        F = factored_root(old.times(agop.root()), power, normalization)
         return F, F.shape[1]
 
     def told_of(self, agop: KernelAgop, predictor: Predictor) -> dict[str, Any]:
@@ -128,15 +130,15 @@ class Kernel(ABC):
     # ---- modules -------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def feature_map(self, shape: Sequence[int]) -> nn.Module:
+    def feature_map(self, shape: Sequence[int]) -> FeatureMap | PatchMap:
         """W as a module whose ``weight`` an audit measures; at first the identity."""
 
-    def run(self, maps: Callable[[Tensor], Tensor], tail: nn.Module, x: Tensor) -> Tensor:
+    def run(self, maps: Callable[[Tensor], Tensor], tail: KernelSum, x: Tensor) -> Tensor:
         """Outputs (n, c) by way of a feature map and a tail."""
         return tail(maps(x))
 
     @abstractmethod
-    def stage(self, shape: Sequence[int], lift: Any, unit_norm: bool, seed: int) -> nn.Module:
+    def stage(self, shape: Sequence[int], lift: Any, unit_norm: bool, seed: int) -> Stage:
         """A layer of a deep machine, with what it hands on; see `nfa.machines.stages`."""
 
     def shape_behind(self, shape: Sequence[int], lift: Any) -> tuple[int, ...]:
@@ -158,7 +160,7 @@ class Kernel(ABC):
         """Tensors and plain values of a predictor."""
 
     @abstractmethod
-    def expect_held(self, predictor: Predictor, stage: nn.Module) -> None:
+    def expect_held(self, predictor: Predictor, stage: Stage) -> None:
         """Refuse the tensors of a predictor that do not belong to a layer of a network, or together.
 
         Raises:

@@ -52,11 +52,14 @@ class KernelAgop:
 
     def dense(self) -> Tensor:
         """G, (k, k)."""
-        return self.matrix if self.matrix is not None else self.factor @ self.factor.mT
+        if self.matrix is not None:
+            return self.matrix
+        assert self.factor is not None  # one of the two is there
+        return self.factor @ self.factor.mT
 
     def root(self) -> Tensor:
         """B (k, r) with ``G = B Bᵀ`` up to rounding."""
-        return self.factor if self.factor is not None else root(self.matrix.clone())
+        return self.factor if self.factor is not None else root(self.dense().clone())
 
 
 def kernel_agop(
@@ -271,9 +274,9 @@ def _congruence(P: Tensor, Z: Tensor) -> Tensor:
 
 def _centered(G: Tensor, Z: Tensor, V: Tensor, centering: str) -> Tensor:
     """G without the outer products of the mean gradients ``Zᵀ V``, in place."""
-    V = mean_to_remove(V, centering)
-    if V is not None:
-        means = Z.mT @ V
+    removed = mean_to_remove(V, centering)
+    if removed is not None:
+        means = Z.mT @ removed
         G.addmm_(means, means.mT, alpha=-1)
     return G
 

@@ -45,12 +45,12 @@ class Fit:
     solution: Solution
     train_scores: Tensor
     val_scores: Tensor | None
-    facts: dict[str, Any]
+    facts: dict[str, object]
     seconds: dict[str, float]
     distances: Tensor | None = field(default=None, repr=False)
 
     @property
-    def row(self) -> dict[str, Any]:
+    def row(self) -> dict[str, object]:
         """What a history tells of the fit."""
         s = self.solution
         row = {**self.facts, "ridge": s.ridge, "solver": s.method, "residual": s.residual}
@@ -179,7 +179,8 @@ class Layer:
         )
         seen = None if validation is None else plain.coordinates(validation[0])
         clock.lap("kernel")
-        best, best_error = None, math.inf
+        best: tuple[System, Solution, Tensor | None] | None = None
+        best_error = math.inf
         for system in kernel.systems(metric, U, Y.shape[1], self.solver, clock.lap, progress):
             system.weights = weights
             found = system.solutions(Y, self.ridges, None if start is None else start * system.scale)
@@ -187,20 +188,22 @@ class Layer:
             together = torch.cat([solution.coefficients for solution in found], 1) / system.scale
             predictor = replace(plain, kernel=system.kernel, coefficients=together)
             outputs = None if seen is None else predictor.at(seen, self.solver.memory)
-            apart = [None] * len(found)
+            apart: Sequence[Tensor | None] = [None] * len(found)
             if self.chooses and self.leave_one_out:
                 ridges = [ridge * system.scale for ridge in self.ridges]
                 apart = leave_one_out(predictor, targets, ridges, self.solver.memory)
             for index, solution in enumerate(found):
                 own = slice(index * Y.shape[1], (index + 1) * Y.shape[1])
                 val_scores = None if outputs is None else with_offset(outputs[:, own], intercept)
-                if apart[index] is not None:
-                    error = self.error(apart[index], targets, weights)
-                else:
-                    error = 0.0 if val_scores is None else self.error(val_scores, validation[1])
+                predicted, error = apart[index], 0.0
+                if predicted is not None:
+                    error = self.error(predicted, targets, weights)
+                elif val_scores is not None and validation is not None:
+                    error = self.error(val_scores, validation[1])
                 if best is None or error < best_error:
                     best, best_error = (system, solution, val_scores), error
             clock.lap("predict")
+        assert best is not None  # there is a system at least, and a ridge
         system, solution, val_scores = best
         coefficients = solution.coefficients / system.scale
         train_scores = with_offset(self._train_scores(system, solution, Y), intercept)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nfa.checks import choice, whole
 from nfa.errors import NfaError
@@ -17,6 +17,7 @@ from nfa.machines.network import DeepNetwork
 from nfa.machines.progress import layer_line
 from nfa.machines.reached import Kept
 from nfa.machines.saved import Saved, expect, expect_room
+from nfa.machines.stages import Stage
 from nfa.status import StatusLine
 
 SELECTIONS = ("last", "best")
@@ -89,11 +90,15 @@ class LayeredMachine(Machine):
     # ---- what is fitted ------------------------------------------------------------------------------------
 
     @property
-    def layers(self) -> tuple[nn.Module, ...]:
+    def layers(self) -> tuple[Stage, ...]:
         """The layers that are fitted, as modules with their ``M``."""
+        return self._fitted.layers[: len(self.history)]
+
+    @property
+    def _fitted(self) -> DeepNetwork:
         if self._network is None or not self.history:
             raise NfaError("this machine is not fitted: call fit(X, y) first")
-        return self._network.layers[: len(self.history)]
+        return self._network
 
     def scores(self, X: Tensor) -> Tensor:
         """Real outputs (n, outputs); for classes the larger, the likelier."""
@@ -108,7 +113,7 @@ class LayeredMachine(Machine):
     @torch.no_grad()
     def _before(self, X: Tensor, layer: int) -> Tensor:
         X = self._inputs(X, self._shape).to(self.predictor.centers)
-        return self._network.before(X, layer)
+        return self._fitted.before(X, layer)
 
     def network(self) -> DeepNetwork:
         """The machine that predicts, as a module that `nfa.audit` can measure.
@@ -154,6 +159,8 @@ class LayeredMachine(Machine):
         self.best_layer = whole("the layer of its position", best, 0, layers - 1)
         whole("the round of its position", index, 0, stack[best].rounds)
         p = network.predictor()
+        if p is None:
+            raise NfaError("centers are missing")
         expect("feature_map", p.root(), widths[best], None)
         expect("coefficients", p.coefficients, len(p.centers), self._targets.columns_of)
         expect("intercept", network.tail.intercept, outputs)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from nfa.errors import NfaError
 from nfa.kernels import exact_products
+from nfa.machines.points import Points
 from nfa.machines.predictor import Predictor
 from nfa.solvers import room
 
@@ -55,7 +56,9 @@ def leave_one_out(
         )
     Y = Y.to(device).double()
     w = Y.new_ones(n) if predictor.weights is None else predictor.weights
-    K, T, shift = predictor.kernel.gram(predictor.centers.double()), Y, Y.new_zeros(n, 1)
+    kernel = predictor.kernel
+    assert isinstance(kernel, Points)  # as of all machines that have this option
+    K, T, shift = kernel.gram(predictor.centers.double()), Y, Y.new_zeros(n, 1)
     part = w.clamp_max(1.0)
     if predictor.intercept is not None:
         T = Y - predictor.intercept

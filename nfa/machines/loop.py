@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from nfa.machines.normalization import symmetric
 from nfa.machines.random_features import check_rows
 from nfa.machines.reached import Kept, Reached, Round
 from nfa.machines.rise import Rise
+from nfa.machines.stages import Stage
 from nfa.machines.target_code import TargetCode
 
 FAILURES = (NfaError, torch.OutOfMemoryError)
@@ -78,11 +78,13 @@ class Steps:
         if self.validation is not None:
             seen = inputs[1], self.validation[1]
         rise = None if seen is not None or self.judged else Rise(layer, H, self.Y, self.weights)
-        predictor, kept, distances, row = reached.predictor, reached.kept, None, {}
+        predictor, kept, distances = reached.predictor, reached.kept, None
+        row: dict[str, object] = {}
         for index in range(reached.index + 1, layer.rounds + 1):
-            metric, update, start = Metric.identity(), {}, None
+            metric, start = Metric.identity(), None
+            update: dict[str, object] = {}
             try:
-                if index:
+                if predictor is not None:  # after round 0
                     step = number * layer.rounds + index - 1
                     metric, update = layer.update(predictor, step, layer.solver, distances)
                     if index == layer.rounds and layer.keeps == "last":
@@ -93,7 +95,7 @@ class Steps:
                 if rise is not None:
                     rise.check(index, metric, mse(fit.train_scores, self.Y, self.weights))
             except FAILURES as error:
-                if index == 0:
+                if kept is None:  # in round 0
                     raise
                 kept = self._finished(layer, kept, H)
                 found = Round(number, index - 1, None, row, update, kept, layer.rounds, error)
@@ -102,9 +104,11 @@ class Steps:
             fit = fit.settled() if self.resumable else fit
             predictor, distances = fit.predictor, fit.distances
             fit = replace(fit, distances=None)
-            error = -index if seen is None else layer.error(fit.val_scores, seen[1])
-            if kept is None or layer.keeps == "last" or error < kept.error:
-                kept = Kept(index, predictor, fit.solution.ridge, error)
+            judged: float = -index
+            if seen is not None and fit.val_scores is not None:
+                judged = layer.error(fit.val_scores, seen[1])
+            if kept is None or layer.keeps == "last" or judged < kept.error:
+                kept = Kept(index, predictor, fit.solution.ridge, judged)
             row = self._row(fit, seen)
             found = Round(number, index, fit, row, update, kept, layer.rounds)
             if found.last:
@@ -112,9 +116,9 @@ class Steps:
             else:
                 yield found
 
-    def _row(self, fit: Fit, seen: Pair | None) -> dict[str, Any]:
-        row = self.targets.quality(fit.train_scores, self.Y, "train")
-        if seen is not None:
+    def _row(self, fit: Fit, seen: Pair | None) -> dict[str, object]:
+        row: dict[str, object] = {**self.targets.quality(fit.train_scores, self.Y, "train")}
+        if seen is not None and fit.val_scores is not None:
             row |= self.targets.quality(fit.val_scores, seen[1], "val")
         return row | fit.row
 
@@ -147,9 +151,10 @@ class Steps:
     def _last(self, number: int, layer: Layer, found: Round) -> Iterator[Round]:
         """The last round of a layer, with what is told of the layer; what it hands on is held."""
         broken = None
-        if layer.lift is not None:
+        if layer.lift is not None and self.network is not None:
             try:
-                found = replace(found, row=found.row | self._hand_on(number, layer, found.kept))
+                handed = self._hand_on(self.network.layers[number], layer, found.kept)
+                found = replace(found, row=found.row | handed)
             except FAILURES as error:
                 broken = error
         yield found
@@ -157,13 +162,13 @@ class Steps:
             raise broken
 
     @exact_products()
-    def _hand_on(self, number: int, layer: Layer, kept: Kept) -> dict[str, Any]:
+    def _hand_on(self, stage: Stage, layer: Layer, kept: Kept) -> dict[str, object]:
         began = time.perf_counter()
         inputs, predictor = self._scaled, kept.predictor.settled()
-        stage = self.network.layers[number].to(self.X.device, self.X.dtype)
+        stage.to(self.X.device, self.X.dtype)
         stage.feature_map.set_tensor("weight", predictor.weight.contiguous())
         self._inputs = handed = [stage.features(H) for H in inputs]
-        row: dict[str, Any] = {}
+        row: dict[str, object] = {}
         if layer.lift.collapses and self.targets.classes:
             told = {"input": inputs[0], "root": predictor.centers, "features": handed[0]}
             for of, points in told.items():

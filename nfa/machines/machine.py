@@ -1,5 +1,6 @@
 """What all machines share: options, targets, the fit, predictions and files."""
 
+import inspect
 import os
 import warnings
 from abc import ABC, abstractmethod
@@ -48,6 +49,7 @@ class Machine(ABC):
     defaults: ClassVar[dict[str, Any]]
     positional: ClassVar[int] = 99
     format: ClassVar[str]
+    __signature__: ClassVar[inspect.Signature]
 
     def __init_subclass__(cls) -> None:
         """Show the options as the signature of the class."""
@@ -61,7 +63,8 @@ class Machine(ABC):
         self.device = device_of_name(found["device"])
         self._own(found)
         self.history: list[dict[str, Any]] = []
-        self._targets, self._shape = TargetCode(), ()
+        self._targets = TargetCode()
+        self._shape: tuple[int, ...] = ()
         self._predictor: Predictor | None = None
 
     @staticmethod
@@ -164,21 +167,21 @@ class Machine(ABC):
                 line.fitted(row)
             if self._is_patient_no_more(found, steps.validation):
                 break
-        if self.refit:
-            self._fit_again(steps, found)
+        if self.refit and steps.validation is not None:
+            self._fit_again(steps, steps.validation, found)
 
     def _is_patient_no_more(self, found: Round, validation: Pair | None) -> bool:
         waited = found.index - self.best_round
         return self.patience is not None and validation is not None and waited >= self.patience
 
-    def _fit_again(self, steps: Steps, found: Round) -> None:
+    def _fit_again(self, steps: Steps, validation: Pair, found: Round) -> None:
         """Fit the best round to training and validation data together."""
-        both = (torch.cat(pair) for pair in zip((steps.X, steps.Y), steps.validation, strict=True))
+        X, Y = torch.cat([steps.X, validation[0]]), torch.cat([steps.Y, validation[1]])
         layer, kept, weights = self._targets.suited(self.stack[0]), found.kept, steps.weights
         if weights is not None:
-            weights = torch.cat([weights, weights.new_ones(len(steps.validation[0]))])
+            weights = torch.cat([weights, weights.new_ones(len(validation[0]))])
         try:
-            self._predictor = layer.refit(kept.predictor, kept.ridge, *both, weights).predictor
+            self._predictor = layer.refit(kept.predictor, kept.ridge, X, Y, weights).predictor
         except FAILURES as error:
             _warn(
                 f"the refit failed ({error}); the machine is that of round {self.best_round}, fitted to the "

@@ -4,14 +4,15 @@ The weight of a feature map is ``W`` with ``WᵀW = M``. Equal inputs have equal
 (`Metric.transform`), so that an input which is a center is recognised as one.
 """
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_input
 
 from nfa.kernels import Metric
-from nfa.machines.first_derivatives import differentiable_once
+from nfa.machines.first_derivatives import Context, differentiable_once
 from nfa.machines.fitted_sizes import SizedOnLoad
 
 
@@ -45,7 +46,8 @@ class RandomMap(FeatureMap):
     def __init__(self, R: Tensor, b: Tensor | None):
         super().__init__(R.shape[1])
         self.set_tensor("weight", R.to(self.weight))
-        self.bias = None if b is None else nn.Parameter(b.to(self.weight), requires_grad=False)
+        if b is not None:
+            self.bias = nn.Parameter(b.to(self.weight), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, d) to (n, D)."""
@@ -98,13 +100,13 @@ class _Transformed(torch.autograd.Function):
     """`Metric.transform`, with the gradient of a linear map."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Context, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(weight)
         return Metric.factored(weight.mT).transform(x)
 
     @staticmethod
     @differentiable_once
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor, None]:
         (weight,) = ctx.saved_tensors
         return gradient @ weight, None
 
@@ -113,13 +115,13 @@ class _TransformedPatches(torch.autograd.Function):
     """`Metric.transform` of every patch, with the gradient of a convolution."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+    def forward(ctx: Context, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
         ctx.save_for_backward(weight)
         ctx.geometry = x.shape, stride, padding
         return patch_maps(x, weight.flatten(1), weight.shape[-1], stride, padding)
 
     @staticmethod
     @differentiable_once
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Context, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         (weight,) = ctx.saved_tensors
-        return nn.grad.conv2d_input(ctx.geometry[0], weight, gradient, *ctx.geometry[1:]), None, None, None
+        return conv2d_input(ctx.geometry[0], weight, gradient, *ctx.geometry[1:]), None, None, None

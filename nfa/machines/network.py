@@ -11,12 +11,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nfa.machines.fitted_sizes import SizedOnLoad
 from nfa.machines.kernel import Kernel
+from nfa.machines.maps import FeatureMap, PatchMap
 from nfa.machines.predictor import Predictor
 from nfa.machines.reached import Kept, Reached, Round
+from nfa.machines.stages import Stage
 from nfa.machines.system import seed_for
 from nfa.machines.tails import KernelSum
 
@@ -35,8 +37,11 @@ class Network(SizedOnLoad):
         offset: (d,) what is taken off what comes in; None for nothing.
     """
 
-    kernel: Kernel
-    feature_map: nn.Module
+    offset: Tensor | None
+
+    def _current(self) -> tuple[Kernel, FeatureMap | PatchMap]:
+        """The kernel and the feature map of the layer that is being fitted."""
+        raise NotImplementedError
 
     def _add_predictor(self, kernel: Kernel, shape: Sequence[int], outputs: int) -> None:
         """Begin without a fit."""
@@ -46,21 +51,23 @@ class Network(SizedOnLoad):
     @property
     def tail(self) -> KernelSum:
         """What comes behind the feature map."""
-        tail = self.get_submodule(self.kernel.tail.name)
-        tail.kernel = self.kernel
+        kernel, _ = self._current()
+        tail = self.get_submodule(kernel.tail.name)
+        assert isinstance(tail, KernelSum)
+        tail.kernel = kernel
         return tail
 
     def take_over(self, predictor: Predictor, ridge: float = 0.0) -> None:
         """Hold a fit, found with a ridge."""
         predictor = predictor.settled()
-        self.feature_map.set_tensor("weight", predictor.weight.contiguous())
+        self._current()[1].set_tensor("weight", predictor.weight.contiguous())
         if predictor.offset is not None:
             self.set_tensor("offset", predictor.offset)
         self.tail.take_over(predictor, ridge)
 
     def predictor(self) -> Predictor | None:
         """The fit that is held, of what comes into its layer; None before the first one."""
-        return self.tail.predictor(self.feature_map.weight, self.offset)
+        return self.tail.predictor(self._current()[1].weight, self.offset)
 
 
 class KernelNetwork(Network):
@@ -83,6 +90,9 @@ class KernelNetwork(Network):
         self.feature_map = kernel.feature_map(shape)
         self._add_predictor(kernel, shape, outputs)
 
+    def _current(self) -> tuple[Kernel, FeatureMap | PatchMap]:
+        return self.kernel, self.feature_map
+
     @classmethod
     def of(cls, predictor: Predictor, shape: Sequence[int]) -> "KernelNetwork":
         """The network of a predictor of inputs of this shape."""
@@ -99,7 +109,7 @@ class KernelNetwork(Network):
 
     def take(self, found: Round) -> None:
         """Hold what a step of a machine found, unless it failed."""
-        if found.failed is None:
+        if found.fit is not None:
             self.take_over(found.fit.predictor, found.fit.solution.ridge)
 
     def reached(self, rounds: int) -> Reached:
@@ -131,6 +141,13 @@ class DeepNetwork(Network):
         NfaError: the inputs become smaller than what a kernel sees.
     """
 
+    position: Tensor
+    best_round: Tensor
+    best_error: Tensor
+    best_ridge: Tensor
+    best_transform: Tensor
+    best_coefficients: Tensor
+
     fitted_sizes: ClassVar = {"offset": (0,), "best_transform": (0, 1), "best_coefficients": (0,)}
 
     def __init__(self, layers: Sequence["Layer"], shape: Sequence[int], outputs: int):
@@ -154,9 +171,13 @@ class DeepNetwork(Network):
             self.register_buffer("best_coefficients", torch.zeros(0, outputs))
 
     @property
-    def layers(self) -> tuple[nn.Module, ...]:
+    def layers(self) -> tuple[Stage, ...]:
         """All layers."""
-        return tuple(self.get_submodule(f"layer{index}") for index in range(len(self.kernels)))
+        stages = (self.get_submodule(f"layer{index}") for index in range(len(self.kernels)))
+        return tuple(stage for stage in stages if isinstance(stage, Stage))
+
+    def _current(self) -> tuple[Kernel, FeatureMap | PatchMap]:
+        return self.kernel, self.feature_map
 
     @property
     def kernel(self) -> Kernel:
@@ -164,7 +185,7 @@ class DeepNetwork(Network):
         return self.kernels[int(self.position[0])]
 
     @property
-    def feature_map(self) -> nn.Module:
+    def feature_map(self) -> FeatureMap | PatchMap:
         """Of that layer."""
         return self.layers[int(self.position[0])].feature_map
 
@@ -199,7 +220,7 @@ class DeepNetwork(Network):
     def take(self, found: Round) -> None:
         """Hold what a step of a machine found, and with the last round of a layer what that keeps."""
         kept = found.kept
-        if found.failed is None:
+        if found.fit is not None:
             error = kept.error if kept.index == found.index else math.inf
             self.hold(found.layer, found.index, found.fit.predictor, found.fit.solution.ridge, error)
         if found.last:  # no round of this layer comes after it

@@ -53,7 +53,9 @@ def symmetric_root(G: Tensor, power: float) -> tuple[Tensor, int]:
 
 
 def symmetric(metric: Metric) -> Metric:
-    """The same M by its symmetric root ``V S^½ Vᵀ``, (d, d); M is not the identity."""
+    """The same M by its symmetric root ``V S^½ Vᵀ``, (d, d)."""
+    if metric.root is None:
+        return metric
     values, vectors = root_spectrum(metric.root)
     return Metric(((vectors * values.sqrt()) @ vectors.mT).to(metric.root), "full")
 
@@ -77,8 +79,9 @@ def cosine_of_metrics(F: Tensor | None, B: Tensor) -> float:
 
 
 def _scale(diagonal: Tensor, normalization: str) -> float:
-    scale = {"max": diagonal.max, "trace": diagonal.sum, "none": lambda: 1.0}[normalization]
-    scale = float(scale())
+    if normalization == "none":
+        return 1.0
+    scale = float(diagonal.max() if normalization == "max" else diagonal.sum())
     return scale if scale > 0 else 1.0
 
 

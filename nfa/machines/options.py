@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nfa.checks import choice, known_options, plain
 from nfa.errors import NfaError
@@ -16,21 +16,30 @@ from nfa.machines.radial import Radial
 from nfa.machines.system import Solver
 from nfa.machines.update import UPDATES, Update
 
-Part = TypeVar("Part")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    from nfa.machines.machine import Machine
+
+Part = TypeVar("Part", bound="DataclassInstance")
 
 
 def signature_of(defaults: Mapping[str, Any], positional: int) -> inspect.Signature:
     """The signature of a machine with these options, of which the first ones may be given by position."""
     kinds = inspect.Parameter
     return inspect.Signature(
-        kinds(
-            name, kinds.POSITIONAL_OR_KEYWORD if place < positional else kinds.KEYWORD_ONLY, default=default
-        )
-        for place, (name, default) in enumerate(defaults.items())
+        [
+            kinds(
+                name,
+                kinds.POSITIONAL_OR_KEYWORD if place < positional else kinds.KEYWORD_ONLY,
+                default=default,
+            )
+            for place, (name, default) in enumerate(defaults.items())
+        ]
     )
 
 
-def bound(machine: type, values: tuple[Any, ...], given: Mapping[str, Any]) -> dict[str, Any]:
+def bound(machine: "type[Machine]", values: tuple[Any, ...], given: Mapping[str, Any]) -> dict[str, Any]:
     """All options of a machine, and under ``kernel_options`` those of the kernel that it takes.
 
     Raises:
@@ -62,7 +71,7 @@ def point_kernel(name: Any, bandwidth: Any = 1.0, kernel_options: Mapping[str, A
     return InnerProduct(name)
 
 
-def kernel_of(machine: type, options: Mapping[str, Any]) -> Points:
+def kernel_of(machine: "type[Machine]", options: Mapping[str, Any]) -> Points:
     """The kernel of points of the options of a machine.
 
     Raises:

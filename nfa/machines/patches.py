@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nfa.checks import floats
 from nfa.errors import NfaError
@@ -20,9 +20,9 @@ from nfa.machines.patch_agop import patch_agop
 from nfa.machines.predictor import Predictor
 from nfa.machines.saved import expect
 from nfa.machines.shared_out import shared_matrix, shared_mean
-from nfa.machines.stages import PatchStage
+from nfa.machines.stages import PatchStage, Stage
 from nfa.machines.system import DenseSystem, Solver, expect_matrix_room
-from nfa.machines.tails import PatchSum, matches
+from nfa.machines.tails import KernelSum, PatchSum, matches
 from nfa.solvers import room
 
 
@@ -122,23 +122,22 @@ class Patches(Kernel):
 
     def root(self, agop: KernelAgop, old: Metric, power: float, normalization: str) -> tuple[Tensor, int]:
         """The symmetric one, of Frobenius norm 1: ``M = TᵀT`` has the trace 1, whatever the option."""
-        T, rank = symmetric_root(agop.matrix, power)
+        T, rank = symmetric_root(agop.dense(), power)
         return T.mT, rank
 
     # ---- modules and files ---------------------------------------------------------------------------------
 
-    def feature_map(self, shape: Sequence[int]) -> nn.Module:
+    def feature_map(self, shape: Sequence[int]) -> PatchMap:
         """A convolution."""
         border = self.function.shape(torch.empty(1, *shape)).border
         return PatchMap(shape[0], self.function.patch_size, self.function.stride, border)
 
-    def run(self, maps: Callable[[Tensor], Tensor], tail: nn.Module, x: Tensor) -> Tensor:
+    def run(self, maps: Callable[[Tensor], Tensor], tail: KernelSum, x: Tensor) -> Tensor:
         """By way of the maps where gradients are on; else the kernel is computed from images, faster."""
-        if torch.is_grad_enabled() or not len(tail.centers):
-            return tail(maps(x), matches(x.detach(), tail.centers))
-        return tail.predictor()(x)
+        held = tail.predictor() if isinstance(tail, PatchSum) and not torch.is_grad_enabled() else None
+        return tail(maps(x), matches(x.detach(), tail.centers)) if held is None else held(x)
 
-    def stage(self, shape: Sequence[int], lift: Any, unit_norm: bool, seed: int) -> nn.Module:
+    def stage(self, shape: Sequence[int], lift: Any, unit_norm: bool, seed: int) -> PatchStage:
         """With random filters."""
         return PatchStage(self.function, shape, lift, seed)
 
@@ -167,8 +166,9 @@ class Patches(Kernel):
         T = transform_of(predictor.metric)
         return ({} if T is None else {"transform": T}), {}
 
-    def expect_held(self, predictor: Predictor, stage: nn.Module) -> None:
+    def expect_held(self, predictor: Predictor, stage: Stage) -> None:
         """Images of the layer, and a square transform."""
+        assert isinstance(stage, PatchStage)  # see `stage`
         expect("centers", predictor.centers, None, *stage.shape)
         D = self.width(stage.shape)
         expect("transform", predictor.weight, D, D)
@@ -206,7 +206,8 @@ def gradients_at(predictor: Predictor, X: Tensor, same: Tensor | None = None) ->
         X: images (m, c, h, w).
         same: (m,), which center each image is, -1 for none; None looks for them.
     """
-    p, centers = predictor, predictor.centers
-    X = p.kernel.checked(X, centers.shape[1:]).to(centers)
+    p, kernel, centers = predictor, predictor.kernel, predictor.centers
+    assert isinstance(kernel, Patches)  # the kernels of images
+    X = kernel.checked(X, centers.shape[1:]).to(centers)
     same = matches(X, centers) if same is None else same
-    return patch_agop(p.kernel.function, X, centers, p.coefficients, transform_of(p.metric), same=same)
+    return patch_agop(kernel.function, X, centers, p.coefficients, transform_of(p.metric), same=same)

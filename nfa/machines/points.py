@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nfa.checks import choice, floats
 from nfa.errors import NfaError
@@ -14,7 +14,7 @@ from nfa.machines.kernel import Kernel
 from nfa.machines.maps import FeatureMap
 from nfa.machines.predictor import Predictor, copies
 from nfa.machines.saved import expect
-from nfa.machines.stages import PointStage
+from nfa.machines.stages import PointStage, Stage
 
 _KINDS = {None: ("identity",), 1: ("diagonal",), 2: ("full", "factored")}  # by the dimensions of a root
 
@@ -77,15 +77,15 @@ class Points(Kernel):
         if len(shape) != 1:
             raise NfaError(f"points have one size, the number of their features, got {tuple(shape)}")
 
-    def feature_map(self, shape: Sequence[int]) -> nn.Module:
+    def feature_map(self, shape: Sequence[int]) -> FeatureMap:
         """A linear layer."""
         return FeatureMap(self.width(shape))
 
-    def stage(self, shape: Sequence[int], lift: Any, unit_norm: bool, seed: int) -> nn.Module:
+    def stage(self, shape: Sequence[int], lift: Any, unit_norm: bool, seed: int) -> PointStage:
         """With random features."""
         return PointStage(self.width(shape), lift, unit_norm, seed)
 
-    def expect_held(self, predictor: Predictor, stage: nn.Module) -> None:
+    def expect_held(self, predictor: Predictor, stage: Stage) -> None:
         """Centers in coordinates of the metric, and an offset of the width of the layer."""
         root = predictor.root()
         expect("centers", predictor.centers, None, root.shape[1])

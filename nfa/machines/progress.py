@@ -1,7 +1,7 @@
 """Seconds of a fit by phase, and its rounds on the terminal."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -43,7 +43,7 @@ class Progress:
             f"round {index}/{self._rounds}: {done / total:.0%} of the kernel"
         )
 
-    def fitted(self, row: dict[str, Any]) -> None:
+    def fitted(self, row: Mapping[str, Any]) -> None:
         """A round is fitted."""
         names = ("train_mse", "val_mse", "val_accuracy")
         numbers = "  ".join(f"{name} {row[name]:.4g}" for name in names if name in row)
@@ -52,7 +52,7 @@ class Progress:
         )
 
 
-def layer_line(row: dict[str, Any], depth: int) -> str:
+def layer_line(row: Mapping[str, Any], depth: int) -> str:
     """One line on a fitted layer."""
     names = ("train_mse", "val_mse", "val_accuracy", "nc1_features")
     numbers = "  ".join(f"{name} {row[name]:.4g}" for name in names if name in row)

@@ -82,7 +82,18 @@ class Radial(Points):
     @property
     def function(self) -> RadialKernel:
         """k, where the bandwidth is one number."""
-        return make_kernel(self.kernel, self.bandwidth, **self.kernel_options)
+        return make_kernel(self.kernel, self.one_bandwidth, **self.kernel_options)
+
+    @property
+    def one_bandwidth(self) -> float:
+        """L, where the bandwidth is one number.
+
+        Raises:
+            NfaError: it is still to be chosen.
+        """
+        if isinstance(self.bandwidth, int | float):
+            return self.bandwidth
+        raise NfaError(f"expected a kernel of one bandwidth, got {self.bandwidth!r}: take that of a fit")
 
     # ---- fits ----------------------------------------------------------------------------------------------
 
@@ -145,17 +156,18 @@ class Radial(Points):
         U, a, n = predictor.centers, predictor.coefficients.to(predictor.centers), len(predictor.centers)
         function, budget = self.function, solver.budget(U.device)
         m = n if points is None else len(points)
-        how = {"points": points, "weights": predictor.weights_at(points), "centering": centering}
-        shared = solver.shares(n)
+        weights, shared = predictor.weights_at(points), solver.shares(n)
         if shared or (m * n + n * n) * U.itemsize > budget:
             rows = max(int(min(budget / 3, _STRIP_BYTES if shared else math.inf) / (n * U.itemsize)), 1)
-            return blockwise_agop(function, U, a, rows=rows, shared=shared, **how)
+            return blockwise_agop(
+                function, U, a, points=points, weights=weights, centering=centering, rows=rows, shared=shared
+            )
         if distances is not None and points is None:
             slope = function.slope_(distances)
         else:
             slope = function.slope_matrix(U if points is None else U[points], U)
         without_self(slope, points)
-        return kernel_agop(slope, U, a, **how)
+        return kernel_agop(slope, U, a, points=points, weights=weights, centering=centering)
 
     def told_of(self, agop: KernelAgop, predictor: Predictor) -> dict[str, Any]:
         """The route, and the number of coordinates."""
@@ -166,7 +178,8 @@ class Radial(Points):
     def written(self, predictor: Predictor) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """With the offset and the bandwidth that was chosen."""
         tensors, facts = super().written(predictor)
-        return tensors | {"offset": predictor.offset}, facts | {"bandwidth": predictor.kernel.bandwidth}
+        offset = {} if predictor.offset is None else {"offset": predictor.offset}
+        return tensors | offset, facts | {"bandwidth": self.bandwidth}
 
     def read(self, tensors: dict[str, Tensor], state: dict[str, Any], outputs: int | None) -> Predictor:
         """With both of these."""

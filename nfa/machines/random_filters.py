@@ -57,9 +57,8 @@ class ConvFeatures:
     def shape(self, shape: Sequence[int], patch_size: int) -> tuple[int, int, int]:
         """(c, h, w) of what is handed on for images (c, h, w); a size below 1 where nothing is left."""
         border = 2 * self.border(patch_size)
-        return self.width, *(
-            ((side + border - patch_size) // self.stride + 1) // self.pool for side in shape[1:]
-        )
+        h, w = (((side + border - patch_size) // self.stride + 1) // self.pool for side in shape[1:])
+        return self.width, h, w
 
     def finished(self, z: Tensor) -> Tensor:
         """``pool(φ(z))``."""

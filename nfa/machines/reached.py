@@ -1,7 +1,7 @@
 """How far a fit has come: what a round leaves behind, and where the next one goes on."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nfa.machines.predictor import Predictor
 
@@ -57,8 +57,8 @@ class Round:
     layer: int
     index: int
     fit: "Fit | None"
-    row: dict[str, Any]
-    update: dict[str, Any]
+    row: dict[str, object]
+    update: dict[str, object]
     kept: Kept
     rounds: int
     failed: Exception | None = None

@@ -93,9 +93,10 @@ class Rise:
                     held_out = self._X[other], self._Y[other]
                     weights = None if self._weights is None else self._weights[own]
                     fit = self._layer.fit(metric, self._X[own], self._Y[own], held_out, weights=weights)
+                    assert fit.val_scores is not None  # of the half held out
                     error = (fit.val_scores.double() - held_out[1].double()).square().sum(1)
-                    errors.append(error if weights is None else error * self._weights[other])
+                    errors.append(error if self._weights is None else error * self._weights[other])
         except (NfaError, torch.OutOfMemoryError):
             return None
-        errors = torch.cat(errors)
-        return errors if self._weights is None else errors / self._weights[chosen].mean()
+        both = torch.cat(errors)
+        return both if self._weights is None else both / self._weights[chosen].mean()

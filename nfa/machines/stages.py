@@ -1,6 +1,6 @@
 """Layers of deep machines as modules: a feature map, and the random features of what it gives."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +16,22 @@ _HELD = 2**24  # numbers of transformed patches at a time, where no gradients ar
 class Stage(nn.Module):
     """A layer, whose ``features`` of scaled inputs are handed on, and whose predictor sees its ``maps``."""
 
-    feature_map: nn.Module
+    scale: nn.Module
+    feature_map: FeatureMap | PatchMap
 
     @property
     def M(self) -> Tensor:
         """The Mahalanobis matrix of points (d, d) or of patches (D, D)."""
         W = self.feature_map.weight.detach().flatten(1)
         return W.mT @ W
+
+    def features(self, x: Tensor) -> Tensor:
+        """What is handed on, for inputs that are scaled already."""
+        raise NotImplementedError
+
+    def maps(self, x: Tensor, offset: Tensor | None) -> Tensor:
+        """What the predictor sees."""
+        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """What is handed on, (n, …), for inputs (n, …)."""
@@ -39,6 +48,9 @@ class PointStage(Stage):
         activation: the nonlinearity of Φ.
     """
 
+    random: RandomMap | None
+    activation: nn.Module | None
+
     def __init__(self, in_features: int, features: RandomFeatures | None, unit_norm: bool, seed: int):
         super().__init__()
         self.scale = UnitRows() if unit_norm else nn.Identity()
@@ -50,6 +62,8 @@ class PointStage(Stage):
 
     def features(self, x: Tensor) -> Tensor:
         """What is handed on, (n, D), for points (n, d) that are scaled already."""
+        assert self.random is not None  # as of every layer that hands on
+        assert self.activation is not None
         return self.activation(self.random(self.feature_map(x)))
 
     def maps(self, x: Tensor, offset: Tensor | None) -> Tensor:
@@ -69,7 +83,10 @@ class PatchStage(Stage):
         random: A; None where only a predictor comes after the feature map.
     """
 
-    def __init__(self, kernel: ConvKernel, shape: Any, features: ConvFeatures | None, seed: int):
+    feature_map: PatchMap
+    random: RandomFilters | None
+
+    def __init__(self, kernel: ConvKernel, shape: Sequence[int], features: ConvFeatures | None, seed: int):
         super().__init__()
         self.shape, self._kernel, self._features = tuple(shape), kernel, features
         self.scale = nn.Identity()
@@ -81,6 +98,7 @@ class PatchStage(Stage):
 
     def features(self, x: Tensor) -> Tensor:
         """What is handed on (n, width, h', w') for images (n, c, h, w)."""
+        assert self._features is not None
         self._place(self._features.stride, self._features.border(self._kernel.patch_size))
         if torch.is_grad_enabled():
             return self._handed_on(x)
@@ -93,6 +111,8 @@ class PatchStage(Stage):
         return self.feature_map(x)
 
     def _handed_on(self, x: Tensor) -> Tensor:
+        assert self._features is not None  # as of every layer that hands on
+        assert self.random is not None
         return self._features.finished(self.random(self.feature_map(x)))
 
     def _place(self, stride: int, border: int) -> None:

@@ -124,7 +124,7 @@ class System(ABC):
 class DenseSystem(System):
     """A system whose K (n, n), divided by its scale, is held."""
 
-    K: Tensor = field(default=None, repr=False)
+    K: Tensor = field(repr=False, kw_only=True)
     budget: float = 0.0
 
     keeps_matrix = True
@@ -163,8 +163,8 @@ class RadialSystem(System):
         progress: called with the iteration and the residual of conjugate gradients.
     """
 
-    function: RadialKernel = None
-    points: Tensor = field(default=None, repr=False)
+    function: RadialKernel = field(kw_only=True)
+    points: Tensor = field(repr=False, kw_only=True)
     direct: bool = True
     lap: Callable[[str], None] = field(default=lambda phase: None, repr=False)
     progress: Callable[[int, float], None] | None = field(default=None, repr=False)
@@ -180,8 +180,8 @@ class RadialSystem(System):
             if D is not None:
                 K.mul_(D[:, None].to(K)).mul_(D.to(K))
             return [cholesky(K, Y, ridge, overwrite=True, memory=spare) for ridge in ridges]
-        operator = KernelOperator(self.function, self.points)
-        operator = operator if D is None else ScaledOperator(operator, D)
+        plain = KernelOperator(self.function, self.points)
+        operator = plain if D is None else ScaledOperator(plain, D)
         return self._one_by_one(
             operator, Y, ridges, start, method="cg", memory=self.solver.memory, progress=self.progress
         )

@@ -44,6 +44,11 @@ class KernelSum(SizedOnLoad):
         intercept: b (c,), zero where the targets kept their mean.
     """
 
+    centers: Tensor
+    coefficients: Tensor
+    ridge: Tensor
+    intercept: Tensor
+
     name: ClassVar[str]
     zero_if_absent: ClassVar = ("intercept",)
 
@@ -91,6 +96,7 @@ class RadialSum(KernelSum):
     """
 
     kernel: "Radial"
+    bandwidth: Tensor
     name: ClassVar = "radial"
     fitted_sizes: ClassVar = {"centers": (0, 1), "coefficients": (0,)}
 
@@ -101,7 +107,7 @@ class RadialSum(KernelSum):
     def take_over(self, predictor: Predictor, ridge: float) -> None:
         """Hold a fit, and its bandwidth."""
         super().take_over(predictor, ridge)
-        self.bandwidth.fill_(predictor.kernel.bandwidth)
+        self.bandwidth.fill_(self.kernel.one_bandwidth)
 
     def predictor(self, weight: Tensor, offset: Tensor | None = None) -> Predictor | None:
         """With the bandwidth that is held, which a checkpoint may have brought."""
@@ -137,6 +143,7 @@ class PatchSum(KernelSum):
     """
 
     kernel: "Patches"
+    transform: Tensor
     name: ClassVar = "sum"
     fitted_sizes: ClassVar = {"centers": (0, 1, 2, 3), "transform": (0, 1), "coefficients": (0,)}
 

@@ -149,7 +149,7 @@ class TargetCode:
         if texts is not None:
             positions = {name: index for index, name in enumerate(names)}
             found = torch.tensor([positions.get(text, -1) for text in texts])
-            strange = next((text for text in texts if text not in positions), None)
+            strange: str | int | None = next((text for text in texts if text not in positions), None)
         else:
             values, sorted_names = _flat(y), torch.tensor(names, dtype=torch.int64, device=y.device)
             found = torch.searchsorted(sorted_names, values).clamp_max(self.classes - 1)

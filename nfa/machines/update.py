@@ -5,7 +5,7 @@ A new one is a class with `Update.__call__`, and its name in `UPDATES`, by which
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ DRAWS = ("random", "first")
 METRICS = ("full", "diagonal")
 
 
+@dataclass(frozen=True)
 class Update(ABC):
     """From a predictor to the next metric.
 
@@ -36,7 +37,7 @@ class Update(ABC):
     @abstractmethod
     def __call__(
         self, predictor: Predictor, index: int, solver: Solver, distances: Tensor | None = None
-    ) -> tuple[Metric, dict[str, Any]]:
+    ) -> tuple[Metric, dict[str, object]]:
         """The next metric, and what a history tells of it.
 
         Args:
@@ -59,7 +60,7 @@ class Fixed(Update):
 
     def __call__(
         self, predictor: Predictor, index: int, solver: Solver, distances: Tensor | None = None
-    ) -> tuple[Metric, dict[str, Any]]:
+    ) -> tuple[Metric, dict[str, object]]:
         """The metric there is."""
         return predictor.metric, {}
 
@@ -107,20 +108,22 @@ class Agop(Update):
     @exact_products()
     def __call__(
         self, predictor: Predictor, index: int, solver: Solver, distances: Tensor | None = None
-    ) -> tuple[Metric, dict[str, Any]]:
+    ) -> tuple[Metric, dict[str, object]]:
         """The metric of a root of ``G^power``."""
         clock, kernel, old = Clock(), predictor.kernel, predictor.metric
         points = self.points(len(predictor.centers), index, solver.seed, predictor.centers.device)
         agop = kernel.agop(predictor, points, self.centering, solver, distances)
         if self.metric == "diagonal":
-            root = diagonal_root(old.then(agop.root()).root, self.power, self.normalization)
+            root = diagonal_root(old.times(agop.root()), self.power, self.normalization)
             rank = int((root > 0).sum())
         else:
             root, rank = kernel.root(agop, old, self.power, self.normalization)
         root = root.to(predictor.centers)
         clock.lap("agop")
         row = kernel.told_of(agop, predictor) | {
-            "self_consistency": cosine_of_metrics(_matrix(old.root), _matrix(root)),
+            "self_consistency": cosine_of_metrics(
+                None if old.root is None else _matrix(old.root), _matrix(root)
+            ),
             "rank": rank,
             "agop_seconds": clock.seconds["agop"],
         }
@@ -136,8 +139,8 @@ class Agop(Update):
         return torch.randperm(n, generator=generator)[: self.agop_samples].sort().values.to(device)
 
 
-def _matrix(root: Tensor | None) -> Tensor | None:
-    return root.diag() if root is not None and root.dim() == 1 else root
+def _matrix(root: Tensor) -> Tensor:
+    return root.diag() if root.dim() == 1 else root
 
 
 UPDATES: dict[str, type[Update]] = {update.name: update for update in (Agop, Fixed)}

@@ -1,10 +1,10 @@
 """A limit on what building a network may take, known before anything is allocated."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
@@ -34,11 +34,15 @@ class Allowance(TorchDispatchMode):
         self.name, self.steps, self.at_once = name, steps, at_once
         free, share = free_memory(torch.device("cpu")), _SHARE_AT_ONCE if at_once else _SHARE
         self.memory = memory if memory is not None else share * free if free else float("inf")
-        self._bytes = self._done = 0
+        self._bytes, self._done = 0.0, 0
 
     def __torch_dispatch__(
-        self, func: Any, types: Sequence[type], args: tuple = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+        self,
+        func: OpOverload,
+        types: Sequence[type],
+        args: tuple = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         """Ask the operation on the meta device, which has shapes and no data, what it will return."""
         self._done += 1
         if self._done > self.steps:
@@ -57,7 +61,7 @@ class Allowance(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
-def _bytes_of(func: Any, args: tuple, kwargs: dict[str, Any]) -> float:
+def _bytes_of(func: OpOverload, args: tuple, kwargs: dict[str, object]) -> float:
     """Bytes of new tensors that an operation returns; 0 for a view, and where only the data tell."""
     if any(returned.alias_info is not None for returned in func._schema.returns):
         return 0.0

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Literal
 
 from torch import nn
 
@@ -10,7 +11,11 @@ from nfa.errors import NfaError
 from nfa.nets.activations import activation_layer
 from nfa.nets.checks import image_shape
 
-_PADDINGS = ("zeros", "circular", "reflect", "replicate", "none")
+_Mode = Literal["zeros", "circular", "reflect", "replicate"]
+_MODES: dict[str, _Mode] = {
+    "zeros": "zeros", "circular": "circular", "reflect": "reflect", "replicate": "replicate",
+}  # fmt: skip
+_PADDINGS = (*_MODES, "none")
 _DOWNSAMPLING = ("max_pool", "stride", "none")
 _HEADS = ("pool", "flatten")
 
@@ -81,13 +86,14 @@ def _convolution(inputs: int, outputs: int, patch: int, stride: int, padding: st
     if padding == "none":
         return nn.Conv2d(inputs, outputs, patch, stride, bias=bias)
     if stride == 1:
-        return nn.Conv2d(inputs, outputs, patch, padding="same", padding_mode=padding, bias=bias)
-    return nn.Conv2d(inputs, outputs, patch, stride, patch // 2, padding_mode=padding, bias=bias)
+        return nn.Conv2d(inputs, outputs, patch, padding="same", padding_mode=_MODES[padding], bias=bias)
+    return nn.Conv2d(inputs, outputs, patch, stride, patch // 2, padding_mode=_MODES[padding], bias=bias)
 
 
 def _size_after(size: int, conv: nn.Conv2d) -> int:
-    total = size if conv.padding == "same" else size + 2 * conv.padding[0]
-    return size if conv.padding == "same" else (total - conv.kernel_size[0]) // conv.stride[0] + 1
+    if isinstance(conv.padding, str):  # "same"
+        return size
+    return (size + 2 * conv.padding[0] - conv.kernel_size[0]) // conv.stride[0] + 1
 
 
 def _check(depth: int, width: int, patch_size: int, padding: str, downsample: str, head: str) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from nfa.checks import near
 from nfa.errors import NfaError
@@ -61,11 +61,11 @@ def is_installed(package: str) -> bool:
         return importlib.machinery.PathFinder.find_spec(package) is not None
 
 
-def is_own_code(target: Any) -> bool:
+def is_own_code(target: object) -> bool:
     """Whether a class or function is the user's: neither of the standard library nor an installed package."""
     module = sys.modules.get(getattr(target, "__module__", None) or "")
     file = getattr(module, "__file__", None)
-    if not file or not callable(target) or module.__name__.split(".")[0] == "nfa":
+    if module is None or not file or not callable(target) or module.__name__.split(".")[0] == "nfa":
         return False
     place = Path(file).resolve()
     library = [Path(sysconfig.get_path(key)).resolve() for key in ("stdlib", "platstdlib")]
@@ -78,7 +78,7 @@ def without_network(place: str | os.PathLike) -> Iterator[None]:
     """Context in which nothing can ask a network, whatever a file names and whichever library reads it."""
     before = socket.getaddrinfo
 
-    def refuse(host: Any, *_: Any, **__: Any) -> NoReturn:
+    def refuse(host: object, *_: object, **__: object) -> NoReturn:
         raise OSError(f"{place} asks for {host}, and a file or folder brings all it needs")
 
     socket.getaddrinfo = refuse
@@ -88,7 +88,7 @@ def without_network(place: str | os.PathLike) -> Iterator[None]:
         socket.getaddrinfo = before
 
 
-def import_attribute(module: str, path: str) -> Any:
+def import_attribute(module: str, path: str) -> object:
     """The attribute ``path`` (dotted) of a module.
 
     Raises:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from types import ModuleType
 
 from torch import nn
 
@@ -36,6 +36,7 @@ _WEIGHTS = {  # of constructors: the checkpoint brings the weights
     "torchvision": ("weights", "weights_backbone", "progress"),
     "timm": ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"),
 }
+Arguments = tuple[list[object], dict[str, object]]  # positional, and by name
 _WORD = re.compile(r"[A-Za-z0-9_+-]{0,64}")  # no dots, slashes or colons: no path, address or dotted name
 _LARGEST = 10**6  # of a number that may count something, such as layers
 _HUGE = 2**63  # of any number
@@ -44,7 +45,7 @@ _DEEPEST = 32  # layers within layers
 _ADVICE = "nfa audit my_module:build --weights FILE"
 
 
-def build(config: Mapping[str, Any], path: str | os.PathLike) -> nn.Module:
+def build(config: Mapping[str, object], path: str | os.PathLike) -> nn.Module:
     """Build the network that a file names, from this registry and plain values.
 
     Args:
@@ -71,8 +72,8 @@ def canonical(name: str) -> str:
     return name
 
 
-def _build(config: Mapping[str, Any], path: str | os.PathLike, depth: int) -> nn.Module:
-    name = config.get(TARGET)
+def _build(config: Mapping[str, object], path: str | os.PathLike, depth: int) -> nn.Module:
+    name = _name(config.get(TARGET), path)
     constructor = _constructor(name, path)
     positional, arguments = _arguments(config, path, depth, holds_layers=name.startswith("torch.nn."))
     if name.split(".")[0] in _WEIGHTS and len(positional) > isinstance(constructor, _Named):
@@ -95,9 +96,13 @@ def _build(config: Mapping[str, Any], path: str | os.PathLike, depth: int) -> nn
 # ---- names -------------------------------------------------------------------------------------------------
 
 
-def _constructor(name: Any, path: str | os.PathLike) -> Callable[..., Any]:
+def _name(name: object, path: str | os.PathLike) -> str:
     if not isinstance(name, str) or "." not in name or not all(map(str.isidentifier, name.split("."))):
         raise NfaError(f"{path}: expected the dotted name of a network under {TARGET}, got {name!r:.80}")
+    return name
+
+
+def _constructor(name: str, path: str | os.PathLike) -> Callable[..., object]:
     found = _own(canonical(name), path) or _layer(name) or _torchvision(name, path) or _timm(name, path)
     if found is None:
         raise NfaError(_unknown(name, path))
@@ -145,7 +150,9 @@ def _timm(name: str, path: str | os.PathLike) -> Callable[..., nn.Module] | None
     if not name.startswith("timm."):
         return None
     timm = _zoo("timm", path)
-    create = {known: partial(timm.create_model, known, pretrained=False) for known in timm.list_models()}
+    create: dict[str, Callable[..., nn.Module]] = {
+        known: partial(timm.create_model, known, pretrained=False) for known in timm.list_models()
+    }
     if name in ("timm.create_model", "timm.models.create_model"):
         return _Named(create, "model_name")
     return create.get(name.rpartition(".")[2]) if name.startswith("timm.models.") else None
@@ -158,14 +165,14 @@ class _Named:
     known: dict[str, Callable[..., nn.Module]]
     key: str
 
-    def __call__(self, *args: Any, **options: Any) -> nn.Module:
+    def __call__(self, *args: object, **options: object) -> nn.Module:
         name = args[0] if args else options.pop(self.key, None)
-        if name not in self.known:
+        if not isinstance(name, str) or name not in self.known:
             raise NfaError(f"the installed zoo has no network {name!r:.80}")
         return self.known[name](*args[1:], **options)
 
 
-def _zoo(package: str, path: str | os.PathLike) -> Any:
+def _zoo(package: str, path: str | os.PathLike) -> ModuleType:
     try:
         return import_installed(package)
     except Exception as error:  # a torchvision built for another torch raises a RuntimeError
@@ -191,7 +198,7 @@ def _unknown(name: str, path: str | os.PathLike) -> str:
 # ---- arguments ---------------------------------------------------------------------------------------------
 
 
-def plain_arguments(config: Mapping[str, Any], path: str | os.PathLike) -> tuple[list[Any], dict[str, Any]]:
+def plain_arguments(config: Mapping[str, object], path: str | os.PathLike) -> Arguments:
     """Positional and keyword arguments of a ``_target_``, where they are plain values.
 
     Raises:
@@ -201,15 +208,15 @@ def plain_arguments(config: Mapping[str, Any], path: str | os.PathLike) -> tuple
 
 
 def _arguments(
-    config: Mapping[str, Any], path: str | os.PathLike, depth: int, *, holds_layers: bool
-) -> tuple[list[Any], dict[str, Any]]:
-    name, positional = config[TARGET], config.get("_args_", ())
+    config: Mapping[str, object], path: str | os.PathLike, depth: int, *, holds_layers: bool
+) -> Arguments:
+    name, positional = str(config[TARGET]), config.get("_args_", ())
     if config.get("_partial_"):
         raise NfaError(f"{path}: a file may not leave a call to others, as _partial_ of {name} does")
     if not isinstance(positional, list | tuple):
         raise NfaError(f"{path}: expected a list under _args_ of {name}, got {type(positional).__name__}")
 
-    def value(entry: Any, key: str = "") -> Any:
+    def value(entry: object, key: str = "") -> object:
         return _value(entry, f"{name} {key}".strip(), path, depth + 1, holds_layers, key == _FREE)
 
     left_out = (*_OPTIONS, *_WEIGHTS.get(name.split(".")[0], ()))
@@ -217,15 +224,15 @@ def _arguments(
     return [value(entry) for entry in positional], named
 
 
-def _key(key: Any, path: str | os.PathLike) -> str:
+def _key(key: object, path: str | os.PathLike) -> str:
     if not isinstance(key, str) or not key.isidentifier() or key.startswith("__"):
         raise NfaError(f"{path}: expected names of arguments, got {key!r:.80}")
     return key
 
 
 def _value(
-    value: Any, what: str, path: str | os.PathLike, depth: int, layers: bool, free: bool = False
-) -> Any:
+    value: object, what: str, path: str | os.PathLike, depth: int, layers: bool, free: bool = False
+) -> object:
     """A plain value as it is, layers of ``torch.nn`` built; everything else is refused."""
     if depth > _DEEPEST:
         raise NfaError(f"{path}: the arguments of {what} are nested more than {_DEEPEST} deep")

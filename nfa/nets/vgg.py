@@ -37,25 +37,26 @@ class VGG(nn.Sequential):
             raise NfaError(f"model.width must be at least 1, got {width}")
         plan = _fit(tv.cfgs[ARCHITECTURES[arch]], min(height, side), width)
         features = tv.make_layers(plan, batch_norm)
+        widths = [step for step in plan if isinstance(step, int)]
         if channels != 3:
-            features[0] = nn.Conv2d(channels, plan[0], 3, padding=1)
-        last = [step for step in plan if step != "M"][-1]
+            features[0] = nn.Conv2d(channels, widths[0], 3, padding=1)
         super().__init__()
         self.features = features
         self.average = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
-        self.output = nn.Linear(last, num_outputs)
+        self.output = nn.Linear(widths[-1], num_outputs)
         for module in features:
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
 
 def _fit(plan: Sequence[int | str], side: int, width: int) -> list[int | str]:
     """Scale the channels and drop the max-pools for which no two pixels are left."""
     fitted: list[int | str] = []
     for step in plan:
-        if step != "M":
+        if isinstance(step, int):
             fitted.append(max(1, step * width // 64))
         elif side >= 2:
             fitted.append("M")

@@ -46,9 +46,10 @@ class DepthCharts:
 def depth_charts(rows: Sequence[AnsatzRow]) -> DepthCharts:
     """Draw alignment, cosine and exponent of measured layers."""
     parts = find_parts([row.layer for row in rows])
-    charts = [figure(draw(rows, parts)) for draw in (_alignment_chart, _cosine_chart, _alpha_chart)]
+    draws = (_alignment_chart, _cosine_chart, _alpha_chart)
+    alignment, cosine, alpha = (figure(draw(rows, parts)) for draw in draws)
     powers = sorted(set(finite(_column(rows, "power"))))
-    return DepthCharts(*charts, powers, _part_table(rows, parts) if parts else None)
+    return DepthCharts(alignment, cosine, alpha, powers, _part_table(rows, parts) if parts else None)
 
 
 def _depth_chart(

@@ -213,7 +213,7 @@ def _runs(comparison: Comparison) -> _Table:
         *(Heading(column.label, column.explanation) for column in columns),
         Heading("folder", kind="text"),
     ]
-    rows = [
+    rows: list[tuple[str, Sequence[str | int | Number]]] = [
         (
             group.label,
             [

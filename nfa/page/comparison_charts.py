@@ -1,7 +1,7 @@
 """The charts of a comparison: scores against what they cost, learning, and the ansatz by depth and epoch."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -63,9 +63,11 @@ def cost_charts(comparison: Comparison) -> list[Figure]:
         known = [x for s in series for x in s.x]
         if series:
             log = log or max(known) > _WIDE_RANGE * min(known)
-            options = {"title": title, "x_label": x_label, "y_label": comparison.metric, "x_log": log}
             named = len(series) <= _MOST_NAMED
-            chart = partial(line_chart, series, named=named, plot_height=300, **options)
+            chart = partial(
+                line_chart, series, title=title, x_label=x_label, y_label=comparison.metric, x_log=log,
+                named=named, plot_height=300,
+            )  # fmt: skip
             charts.append(figure(chart, width=svg.HALF))
     return charts
 
@@ -126,10 +128,20 @@ def ansatz_charts(comparison: Comparison) -> list[Figure]:
         (by_epoch, "Mean alignment by epoch and by round", "epoch or round", "mean alignment"),
     )
     return [
-        figure(partial(line_chart, series, rules=[0.0], plot_height=280, **labels), width=svg.HALF)
+        figure(
+            partial(
+                line_chart,
+                series,
+                title=title,
+                x_label=x_label,
+                y_label=y_label,
+                rules=[0.0],
+                plot_height=280,
+            ),
+            width=svg.HALF,
+        )
         for series, title, x_label, y_label in charts
         if by_depth and series
-        for labels in [{"title": title, "x_label": x_label, "y_label": y_label}]
     ]
 
 
@@ -146,7 +158,7 @@ def depth_curve(runs: Iterable[Run]) -> list[Point]:
 
 def _epochs(run: Run) -> list[Point]:
     """(epoch, mean alignment over layers) of each measurement of a run."""
-    epochs: Mapping[float, list[float]] = {}
+    epochs: dict[float, list[float]] = {}
     for row in run.ansatz:
         if row.measured and math.isfinite(row.epoch):
             epochs.setdefault(row.epoch, []).append(row.alignment)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nfa.ansatz.row import CHANCE
 from nfa.ansatz.words import UNDEFINED, show
-from nfa.compare.similarity import COVARIANCE, FeatureSpace, Member
+from nfa.compare.similarity import COVARIANCE, FeatureSpace
 from nfa.page import raster
 from nfa.page.text import minus
 
@@ -102,17 +102,20 @@ def _cell(space: FeatureSpace, a: str, b: str) -> Cell:
 
 def eigenvector_strips(spaces: Sequence[FeatureSpace]) -> list[Strips]:
     """Draw the leading eigenvectors of each model; of no space in which there are none."""
-    drawn = [(space, [m for m in space.members if m.eigenvectors is not None]) for space in spaces]
-    drawn = [(space, members) for space, members in drawn if members]
+    found = [
+        (space, [(m, m.eigenvectors) for m in space.members if m.eigenvectors is not None])
+        for space in spaces
+    ]
+    drawn = [(space, members) for space, members in found if members]
     side = _SIDE if sum(len(members) for _, members in drawn) <= _MANY_STRIPS else _SMALLER_SIDE
     return [
-        Strips(_space(space), [(_named(member.label), _images(member, side)) for member in members])
+        Strips(_space(space), [(_named(member.label), _images(own, side)) for member, own in members])
         for space, members in drawn
     ]
 
 
-def _images(member: Member, side: int) -> list[str]:
-    vectors = raster.shrink(signed(member.eigenvectors), side)
+def _images(vectors: Tensor, side: int) -> list[str]:
+    vectors = raster.shrink(signed(vectors), side)
     return [raster.data_uri(raster.png(raster.tile(vector[None], scale=1))) for vector in vectors]
 
 

@@ -137,8 +137,9 @@ def data_uri(png_bytes: bytes) -> str:
 
 def _pool(images: Tensor, max_size: int) -> Tensor:
     """Area-average ``(k, h, w)`` where a side exceeds ``max_size``; float64, CPU."""
-    size = tuple(min(side, max_size) for side in images.shape[-2:])
-    if size != tuple(images.shape[-2:]):
+    h, w = images.shape[-2:]
+    size = min(h, max_size), min(w, max_size)
+    if size != (h, w):
         wide_enough = images if images.dtype in (torch.float32, torch.float64) else images.float()
         images = F.adaptive_avg_pool2d(wide_enough, size)
     return images.cpu().double()

@@ -182,7 +182,8 @@ def line_chart(
     bands = [b for b in bands if finite(b.low)]
     legend, top = _legend([*series, *bands] if not named else bands, width)
     padding = 0.06 if named else 0.015 if any(s.shape for s in series) else 0.0
-    x_limits = range_of([v for s in (*series, *bands) for v in s.x], x_log, padding)
+    positions = [v for s in series for v in s.x] + [v for b in bands for v in b.x]
+    x_limits = range_of(positions, x_log, padding)
     drawn = [v for s in series for v in s.y] + [v for b in bands for v in (*b.low, *b.high)]
     y_limits = y_range or range_of([*drawn, *rules], y_log, 0.05)
     plot = _Plot(

@@ -3,15 +3,14 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nfa.reference.linear_rows import require_linear_map
+from nfa.reference.linear_rows import Linear, require_linear_map
 
 Inputs = Tensor | tuple[Tensor, ...]
-OutputFn = Callable[[Any], Tensor]
+OutputFn = Callable[[object], Tensor]
 Forward = Callable[[Tensor], Tensor]
 
 
@@ -20,16 +19,15 @@ def leaf_gradients(
     inputs: Inputs,
     name: str,
     output_fn: OutputFn | None,
-    leafed: Callable[[nn.Module, Forward, list[Tensor]], Forward],
-    as_rows: Callable[[nn.Module, Tensor], Tensor],
+    leafed: Callable[[Linear, Forward, list[Tensor]], Forward],
+    as_rows: Callable[[Linear, Tensor], Tensor],
 ) -> list[Tensor]:
     """Gradient of every output with respect to the zero leaves that ``leafed`` plants in one module.
 
     Returns:
         One ``(rows, groups, features)`` float64 per output; rows run over samples, calls and positions.
     """
-    module = model.get_submodule(name)
-    require_linear_map(module)
+    module = require_linear_map(model.get_submodule(name))
     rows: dict[int, list[Tensor]] = defaultdict(list)
     leaves: list[Tensor] = []
     replacement = leafed(module, module.forward, leaves)

@@ -4,7 +4,15 @@ import torch
 from torch import Tensor, nn
 
 from nfa.reference.gradients import Forward, Inputs, OutputFn, count, eval_mode, leaf_gradients, outer_sum
-from nfa.reference.linear_rows import arranged, groups_of, multiply, patches, require_linear_map, weight_of
+from nfa.reference.linear_rows import (
+    Linear,
+    arranged,
+    groups_of,
+    multiply,
+    patches,
+    require_linear_map,
+    weight_of,
+)
 
 
 def layer_nfm(module: nn.Module) -> Tensor:
@@ -16,9 +24,9 @@ def layer_nfm(module: nn.Module) -> Tensor:
     Returns:
         ``(groups, in, in)`` float64; ``in`` counts ``(channels of the group, *kernel)`` for a convolution.
     """
-    require_linear_map(module)
-    with eval_mode(module):  # reading a spectral-norm weight in training mode would change it
-        W = weight_of(module).detach().double()
+    layer = require_linear_map(module)
+    with eval_mode(layer):  # reading a spectral-norm weight in training mode would change it
+        W = weight_of(layer).detach().double()
     groups, _, features = W.shape
     N = W.new_zeros(groups, features, features)
     for g in range(groups):
@@ -88,7 +96,7 @@ def layer_sensitivity(
         ``(groups, out, out)`` float64, ``out`` counting the outputs of one group.
     """
 
-    def leafed(module: nn.Module, original: Forward, leaves: list[Tensor]) -> Forward:
+    def leafed(module: Linear, original: Forward, leaves: list[Tensor]) -> Forward:
         def forward(input: Tensor) -> Tensor:
             z = original(input)
             leaves.append(torch.zeros_like(z, requires_grad=True))
@@ -96,7 +104,7 @@ def layer_sensitivity(
 
         return forward
 
-    def as_rows(module: nn.Module, delta: Tensor) -> Tensor:
+    def as_rows(module: Linear, delta: Tensor) -> Tensor:
         axis = -1 if isinstance(module, nn.Linear) else -1 - len(module.kernel_size)
         return delta.movedim(axis, -1).reshape(-1, groups_of(module), weight_of(module).shape[1])
 
@@ -106,7 +114,7 @@ def layer_sensitivity(
 def _patch_gradients(model: nn.Module, inputs: Inputs, name: str, output_fn: OutputFn | None) -> list[Tensor]:
     """``∂f_k/∂p`` as one ``(rows, groups, in)`` per output k."""
 
-    def leafed(module: nn.Module, original: Forward, leaves: list[Tensor]) -> Forward:
+    def leafed(module: Linear, original: Forward, leaves: list[Tensor]) -> Forward:
         def forward(input: Tensor) -> Tensor:
             p = patches(module, input)
             leaves.append(torch.zeros_like(p, requires_grad=True))

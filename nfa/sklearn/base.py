@@ -49,7 +49,7 @@ class RFMEstimator(BaseEstimator):
         for name, default in OPTIONS.items():
             setattr(self, name, options.get(name, default))
 
-    __init__.__signature__ = inspect.Signature(
+    vars(__init__)["__signature__"] = inspect.Signature(
         [
             inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD),
             *(
@@ -69,7 +69,7 @@ class RFMEstimator(BaseEstimator):
         weights = self._checked(X, y, sample_weight)
         kept = None if weights is None or weights.all() else np.flatnonzero(weights)
         folds = self._folds(X, y, kept)
-        if kept is not None:
+        if kept is not None and weights is not None:
             X, y, weights = take(X, kept), take(y, kept), weights[kept]
         points = self._fitted_points(X)
         own = self._targets(y, reset=True)

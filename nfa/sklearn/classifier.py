@@ -125,6 +125,7 @@ class RFMClassifier(ClassifierMixin, RFMEstimator):
     ) -> None:
         """Find the temperature."""
         machine = self.machine_
+        self.calibration_: Calibration | None
         if held is not None:
             scores, rows = held.scores[held.best_round], held.samples
             w = None if weights is None else weights.to(rows.device)[rows]

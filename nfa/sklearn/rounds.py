@@ -56,14 +56,17 @@ def held_out(
         NfaError: there is no fold, or one that holds out nothing or all.
     """
     layer = targets.suited(machine.stack[0])
-    samples, shares, scores = [], [], []
+    samples: list[Tensor] = []
+    shares: list[float] = []
+    scores: list[list[Tensor]] = []
     for fitted, held in folds:
         if not len(fitted) or not len(held):
             raise NfaError("cv has a fold with nothing to fit to, or nothing held out: give fewer folds")
         own, out = (torch.from_numpy(np.asarray(rows)).to(X.device) for rows in (fitted, held))
         own_weights = None if weights is None else weights[own]
         steps = Steps(machine.stack, X[own], Y[own], targets, (X[out], Y[out]), weights=own_weights)
-        scores.append([found.fit.val_scores for found in steps.after() if found.failed is None])
+        fits = [found.fit for found in steps.after() if found.fit is not None]
+        scores.append([fit.val_scores for fit in fits if fit.val_scores is not None])
         samples.append(out)
         shares.append(len(held) if weights is None else float(weights[out].sum()))
     if not samples:

@@ -118,9 +118,11 @@ def solve(
         raise NfaError(f"start must be coefficients in the shape of the targets, got {told(start)}")
     budget = room(operator.device, memory)
     if planned(operator, outputs, method, budget) == "cholesky":
-        own = not isinstance(K, Tensor)
         spare = max(budget - _need(operator, outputs), 1.0)
-        solution = cholesky(K.matrix() if own else K, Y, ridge, overwrite=own, memory=spare)
+        if isinstance(K, Tensor):
+            solution = cholesky(K, Y, ridge, memory=spare)
+        else:
+            solution = cholesky(K.matrix(), Y, ridge, overwrite=True, memory=spare)
     else:
         operator, rank = _with_cache(operator, outputs, budget, rank)
         solution = conjugate_gradients(

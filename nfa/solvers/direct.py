@@ -100,7 +100,7 @@ def _solve(
     if factor.decompose(ridge):
         found = _refined(K, Y, ridge, 0.0, factor)
     if K.dtype == torch.float32 and (found is None or found.attained > _BAD) and _fits(K, memory):
-        factor = None  # its panels make room for those of the next
+        del factor  # its panels make room for those of the next
         factor = _factor(K, torch.float64, overwrite=False)
         second = _refined(K, Y, ridge, 0.0, factor) if factor.decompose(ridge) else None
         if found is None or (second is not None and second.attained < found.attained):

@@ -1,12 +1,12 @@
 """A Nyström preconditioner: the leading directions of K from some of its columns."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from nfa.errors import NfaError
-from nfa.kernels.operator import KernelOperator
 from nfa.kernels.precision import exact_products
 
 ROWS = 4096  # at a time
@@ -41,14 +41,32 @@ class NystromPreconditioner:
             return (R - (self.U @ inside.to(self.U)).to(R)).div_(self.delta)
 
 
-def nystrom(operator: KernelOperator, ridge: float, rank: int, seed: int = 0) -> NystromPreconditioner:
+class Columns(Protocol):
+    """A kernel matrix of which single columns and the diagonal can be had."""
+
+    @property
+    def size(self) -> int:
+        """Number of points n."""
+
+    @property
+    def device(self) -> torch.device:
+        """Of the columns."""
+
+    def columns(self, index: Tensor) -> Tensor:
+        """``K[:, index]``."""
+
+    def diagonal(self) -> Tensor:
+        """The diagonal (n,)."""
+
+
+def nystrom(operator: Columns, ridge: float, rank: int, seed: int = 0) -> NystromPreconditioner:
     """The preconditioner from ``rank`` columns of K chosen at random.
 
     With ``C = K[:, S]`` and ``K[S, S] + ν I = T Tᵀ``, K is near ``L Lᵀ`` for ``L = C T⁻ᵀ``; the shift ν is of
     the size of rounding (Frangella, Tropp and Udell 2023). Takes n · rank scalars, and O(n rank²) time.
 
     Args:
-        operator: with ``columns(index)``, ``diagonal()``, ``size``, ``dtype`` and ``device``.
+        operator: K.
         ridge: of the system.
         rank: number of columns.
         seed: of the choice of columns.

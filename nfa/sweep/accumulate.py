@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
+from nfa.ansatz.blockwise import total
 from nfa.ansatz.sensitivity import Sensitivity
 from nfa.layers.maps import LinearMap
 
@@ -214,7 +215,7 @@ class Accumulator:
         mean_outer = None
         if self.line_sums:
             scale = self.row_count * samples
-            mean_outer = sum(m[:, :, None] * m[:, None, :] for m in self.line_sums.values()) / scale
+            mean_outer = total(m[:, :, None] * m[:, None, :] for m in self.line_sums.values()) / scale
         counts = list(self.counts)
         return Sensitivity(
             sums, counts, self.basis, mean_outer, self.called, self.reached, self.resolution,
@@ -234,8 +235,9 @@ class Accumulator:
         """Whether C is of low rank and all its rows are still there."""
         if self.size <= _WIDE or self.line_sums is not None or not self.sums:
             return False
-        waiting = [total.waiting for total in self.sums.values()]
-        return None not in waiting and 0 < sum(waiting) <= self.size // 2
+        waiting = [outer.waiting for outer in self.sums.values()]
+        known = [rows for rows in waiting if rows is not None]
+        return len(known) == len(waiting) and 0 < sum(known) <= self.size // 2
 
     def _rows(self, delta: Tensor) -> Tensor:
         """(m, batch, …) gradients as (m, B, groups, q, P): P positions of B samples, in the basis."""

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import cast
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -12,6 +12,7 @@ from nfa.checks import (
     choice,
     device_of_name,
     flag,
+    known_options,
     memory_of,
     network_of,
     number,
@@ -24,26 +25,29 @@ from nfa.checks import (
 from nfa.errors import NfaError
 from nfa.sweep.batches import OUTPUTS, Batch
 from nfa.sweep.observer import Observer
+from nfa.sweep.options import AuditOptions, MeasureOptions
 from nfa.sweep.sources import is_array, is_datamodule, loader_of, loader_of_datamodule, tensors_in
 
 _MESSAGE = (
     "batches must be a tensor or an array of samples, or a DataLoader, a dataset, a datamodule, a list or a "
     "generator of batches, got"
 )
-_SWEEP: dict[str, Callable[[Any], Any]] = {
+_SWEEP: dict[str, Callable[[object], object]] = {
     "output": lambda value: choice("output", value, OUTPUTS),
-    "probes": lambda value: whole_or_none("probes", value, 1),
+    "output_fn": lambda value: _output_fn(value),
     "neglect": lambda value: number("neglect", value, lambda x: 0 <= x < 1, "a share in [0, 1)"),
     "chunk": lambda value: whole("chunk", value, 1),
     "max_samples": lambda value: whole_or_none("max_samples", value, 1),
     "centered": lambda value: flag("centered", value),
-    "replicates": lambda value: whole("replicates", value, 1),
     "replicates_over": lambda value: choice("replicates_over", value, ("auto", "batches", "probes")),
     "seed": seed_of,
     "device": device_of_name,
     "piece_limit": lambda value: whole_or_none("piece_limit", value, 1),
 }
-_AUDIT: dict[str, Callable[[Any], Any]] = _SWEEP | {
+_AUDIT: dict[str, Callable[[object], object]] = {
+    "probes": lambda value: whole_or_none("probes", value, 1),
+    "replicates": lambda value: whole("replicates", value, 1),
+    "watch": lambda value: _observer(value),
     "power": lambda value: positive("power", value),
     "nulls": lambda value: whole("nulls", value),
     "tolerance": lambda value: None if value is None else _tolerance(value),
@@ -54,21 +58,39 @@ _AUDIT: dict[str, Callable[[Any], Any]] = _SWEEP | {
 }
 
 
-def checked(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a measurement as plain values.
+def checked(options: Mapping[str, object]) -> MeasureOptions:
+    """Options of a measurement as plain values; those of others stay as they are.
 
     Raises:
         NfaError: one is of a wrong type or out of range.
     """
-    output_fn, watch = options.get("output_fn"), options.get("watch")
-    if not (output_fn is None or callable(output_fn)):
-        raise NfaError(f"output_fn must be a function of what the network returns, got {told(output_fn)}")
-    if not (watch is None or isinstance(watch, Observer)):
-        raise NfaError(f"watch must be an nfa.sweep.observer.Observer, got {told(watch)}")
-    return {name: _AUDIT[name](value) if name in _AUDIT else value for name, value in options.items()}
+    checks = _SWEEP | _AUDIT
+    plain = {name: checks[name](value) if name in checks else value for name, value in options.items()}
+    return cast(MeasureOptions, plain)
 
 
-def measurable(model: Any) -> nn.Module:
+def checked_sweep(given: Mapping[str, object], of: Callable) -> MeasureOptions:
+    """Options of a measurement that is no audit, for a function of the library.
+
+    Raises:
+        NfaError: one is unknown, of a wrong type or out of range, or they do not go together.
+    """
+    known_options(given, of, MeasureOptions.__annotations__)
+    options = checked(given)
+    check_combinations(options)
+    return options
+
+
+def checked_of_audit(options: Mapping[str, object]) -> AuditOptions:
+    """Options of an audit alone as plain values; all of them must be there.
+
+    Raises:
+        NfaError: one is of a wrong type or out of range.
+    """
+    return cast(AuditOptions, {name: _AUDIT[name](value) for name, value in options.items()})
+
+
+def measurable(model: object) -> nn.Module:
     """A network whose weights hold values and whose forward can be watched."""
     model = network_of(model)
     if not all(hasattr(module, "training") for module in model.modules()):
@@ -85,7 +107,7 @@ def measurable(model: Any) -> nn.Module:
     return model
 
 
-def batches_of(batches: Any) -> Iterable[Batch]:
+def batches_of(batches: object) -> Iterable[Batch]:
     """Batches to go through: a tensor or an array is one, a data set gives them in order.
 
     Raises:
@@ -115,7 +137,7 @@ def batches_of(batches: Any) -> Iterable[Batch]:
     return batches
 
 
-def check_initial_state(initial_state: Any) -> None:
+def check_initial_state(initial_state: object) -> None:
     """Refuse what is neither a state dict nor, as the caller has seen, a report."""
     if isinstance(initial_state, Mapping) and all(isinstance(key, str) for key in initial_state):
         return
@@ -128,7 +150,7 @@ def check_initial_state(initial_state: Any) -> None:
     )
 
 
-def check_combinations(options: Mapping[str, Any]) -> None:
+def check_combinations(options: Mapping[str, object]) -> None:
     """Refuse options that do not go together."""
     centered, probes = options.get("centered"), options.get("probes")
     distributed, tolerance = options.get("distributed"), options.get("tolerance")
@@ -146,5 +168,19 @@ def check_combinations(options: Mapping[str, Any]) -> None:
         raise NfaError("a tolerance goes neither with distributed nor with centered=True")
 
 
-def _tolerance(value: Any) -> float:
+def _output_fn(value: object) -> object:
+    if value is None or callable(value):
+        return value
+    raise NfaError(f"output_fn must be a function of what the network returns, got {told(value)}")
+
+
+def _observer(value: object) -> Observer:
+    if value is None:
+        return Observer()
+    if isinstance(value, Observer):
+        return value
+    raise NfaError(f"watch must be an nfa.sweep.observer.Observer, got {told(value)}")
+
+
+def _tolerance(value: object) -> float:
     return number("tolerance", value, lambda x: 0 < x < 1, "a standard error between 0 and 1")

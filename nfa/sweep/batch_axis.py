@@ -8,7 +8,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -19,7 +19,10 @@ from nfa.layers.turns import turn
 from nfa.sweep.arguments import batches_of, checked, measurable
 from nfa.sweep.batches import Batch, OutputFn, picked, split
 
-Path = tuple[Any, ...]
+Path = tuple[object, ...]
+OnTensor = Callable[[Path, torch.Tensor], torch.Tensor]
+Named = dict[str, object]
+R = TypeVar("R")
 
 
 class BatchAxis:
@@ -31,7 +34,7 @@ class BatchAxis:
 
     def __init__(self, dim: int):
         self.dim = dim
-        self._turned: set[Path] | None = None  # places of the inputs, known from the first batch
+        self._turned: set[Path] = set()  # places of the inputs, known from the first batch
         self._samples = 0  # in the call under way
         self._of_outputs: int | None = None  # their axis of samples, once it is plain
 
@@ -51,17 +54,17 @@ class BatchAxis:
             shape = tuple(found[0][1].shape) if found else told(inputs)
             raise NfaError(f"batch_dim={self.dim} is no axis of the inputs, got {shape}")
         n = found[0][1].shape[self.dim]
-        if self._turned is None:
+        if not self._turned:
             self._turned = {place for place, t in found if self._along(t, n)}
-        turned = _mapped(inputs, lambda place, t: self._front(t) if place in self._turned else t)
-        if isinstance(inputs, Mapping):
-            return turned if target is None else {**turned, "labels": self._target(target, n)}
-        return turned, self._target(target, n)
+        if not isinstance(inputs, Mapping):
+            return _mapped(inputs, self._forth), self._target(target, n)
+        named = {name: _mapped(value, self._forth, (name,)) for name, value in inputs.items()}
+        return named if target is None else {**named, "labels": self._target(target, n)}
 
     def outputs(self, output_fn: OutputFn | None) -> OutputFn:
         """Picks the outputs of a network as ``output_fn`` does, with samples first."""
 
-        def pick(raw: Any) -> torch.Tensor:
+        def pick(raw: object) -> torch.Tensor:
             out = picked(raw, output_fn)
             axes = [axis for axis in (0, self.dim) if out.dim() > axis and out.shape[axis] == self._samples]
             if len(axes) == 1:
@@ -75,10 +78,13 @@ class BatchAxis:
     def turning(self, model: nn.Module) -> Iterator[None]:
         """Context in which a network takes its samples first."""
 
-        def back(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        def back(
+            module: nn.Module, args: tuple, kwargs: dict[str, object]
+        ) -> tuple[tuple, dict[str, object]]:
             found = [t for place, t in (*_tensors(args), *_tensors(kwargs)) if place in self._turned]
             self._samples = len(found[0])
-            return _mapped(args, self._back), _mapped(kwargs, self._back)
+            turned = tuple(_mapped(value, self._back, (i,)) for i, value in enumerate(args))
+            return turned, {name: _mapped(value, self._back, (name,)) for name, value in kwargs.items()}
 
         with turn():
             hook = model.register_forward_pre_hook(back, prepend=True, with_kwargs=True)
@@ -93,10 +99,13 @@ class BatchAxis:
     def _front(self, t: torch.Tensor) -> torch.Tensor:
         return t.movedim(self.dim, 0)
 
+    def _forth(self, place: Path, t: torch.Tensor) -> torch.Tensor:
+        return self._front(t) if place in self._turned else t
+
     def _back(self, place: Path, t: torch.Tensor) -> torch.Tensor:
         return t.movedim(0, self.dim) if place in self._turned else t
 
-    def _target(self, target: Any, samples: int) -> Any:
+    def _target(self, target: object, samples: int) -> object:
         return (
             self._front(target)
             if isinstance(target, torch.Tensor) and self._along(target, samples)
@@ -114,26 +123,27 @@ class _Turned:
         return map(self.axis.first, self.source)
 
 
-def with_batch_dim(measure: Callable) -> Callable:
+def with_batch_dim(measure: Callable[..., R]) -> Callable[..., R]:
     """Give a function of (model, batches, …) that measures batch-first networks the option ``batch_dim``."""
 
     @functools.wraps(measure)
-    def along(model: Any, batches: Any, *args: Any, batch_dim: int = 0, **options: Any) -> Any:
+    def along(model: object, batches: object, *args: Any, batch_dim: int = 0, **options: Any) -> R:
         if whole("batch_dim", batch_dim) == 0:
             return measure(model, batches, *args, **options)
-        model, batches, axis = measurable(model), batches_of(batches), BatchAxis(int(batch_dim))
-        output_fn = checked({"output_fn": options.pop("output_fn", None)})["output_fn"]
-        with axis.turning(model):
-            return measure(model, axis.batches(batches), *args, output_fn=axis.outputs(output_fn), **options)
+        network, axis = measurable(model), BatchAxis(int(batch_dim))
+        turned = axis.batches(batches_of(batches))
+        output_fn = checked({"output_fn": options.pop("output_fn", None)}).get("output_fn")
+        with axis.turning(network):
+            return measure(network, turned, *args, output_fn=axis.outputs(output_fn), **options)
 
     shown = inspect.signature(measure)
     option = inspect.Parameter("batch_dim", inspect.Parameter.KEYWORD_ONLY, default=0, annotation=int)
     *others, rest = shown.parameters.values()
-    along.__signature__ = shown.replace(parameters=[*others, option, rest])
+    vars(along)["__signature__"] = shown.replace(parameters=[*others, option, rest])
     return along
 
 
-def _tensors(inputs: Any, place: Path = ()) -> Iterator[tuple[Path, torch.Tensor]]:
+def _tensors(inputs: object, place: Path = ()) -> Iterator[tuple[Path, torch.Tensor]]:
     """Places and tensors; one tensor alone is the first argument."""
     if isinstance(inputs, torch.Tensor):
         yield place or (0,), inputs
@@ -145,7 +155,9 @@ def _tensors(inputs: Any, place: Path = ()) -> Iterator[tuple[Path, torch.Tensor
             yield from _tensors(value, (*place, i))
 
 
-def _mapped(inputs: Any, function: Callable[[Path, torch.Tensor], torch.Tensor], place: Path = ()) -> Any:
+def _mapped(
+    inputs: object, function: Callable[[Path, torch.Tensor], torch.Tensor], place: Path = ()
+) -> object:
     if isinstance(inputs, torch.Tensor):
         return function(place or (0,), inputs)
     if isinstance(inputs, Mapping):

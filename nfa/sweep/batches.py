@@ -3,7 +3,6 @@
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +12,8 @@ from nfa.errors import NfaError
 from nfa.sweep.returned import pick_tensor, words
 from nfa.sweep.sources import tensors_in
 
-Batch = Tensor | Sequence[Any] | Mapping[str, Any]
-OutputFn = Callable[[Any], Tensor]
+Batch = Tensor | Sequence[object] | Mapping[str, object]
+OutputFn = Callable[[object], object]  # to a tensor, which is checked
 _OF_DTYPES = ("dtype", "scalar type", "not implemented for", "Input type", "should be the same")
 _MISMATCHES = (
     *_OF_DTYPES, "cannot be multiplied", "size mismatch", "must match", "is invalid for input of size",
@@ -24,15 +23,15 @@ _MISMATCHES = (
 OUTPUTS = ("logits", "softmax", "log_softmax", "loss")
 
 
-def split(batch: Batch) -> tuple[Any, Any]:
+def split(batch: Batch) -> tuple[object, object]:
     """(inputs, target) of a batch; inputs are a tensor, a tuple of arguments, or keyword arguments."""
     batch = tensors_in(batch)
     if isinstance(batch, Tensor):
         return batch, None
     if isinstance(batch, Mapping):
-        inputs = {k: v for k, v in batch.items() if k not in ("labels", "label", "target")}
-        targets = [v for k, v in batch.items() if k not in inputs]
-        return inputs, targets[0] if targets else None
+        named = {k: v for k, v in batch.items() if k not in ("labels", "label", "target")}
+        targets = [v for k, v in batch.items() if k not in named]
+        return named, targets[0] if targets else None
     if isinstance(batch, Sequence) and not isinstance(batch, str | bytes) and 1 <= len(batch) <= 2:
         inputs = batch[0]
         return tuple(inputs) if isinstance(inputs, list) else inputs, batch[1] if len(batch) == 2 else None
@@ -42,14 +41,14 @@ def split(batch: Batch) -> tuple[Any, Any]:
     )
 
 
-def _tensors(inputs: Any) -> list[Tensor]:
+def _tensors(inputs: object) -> list[Tensor]:
     values = (
         inputs.values() if isinstance(inputs, Mapping) else inputs if isinstance(inputs, tuple) else [inputs]
     )
     return [v for v in values if isinstance(v, Tensor)]
 
 
-def map_tensors(inputs: Any, function: Callable[[Tensor], Tensor]) -> Any:
+def map_tensors(inputs: object, function: Callable[[Tensor], Tensor]) -> object:
     """Apply a function to every tensor of the inputs, whatever holds them."""
     if isinstance(inputs, Tensor):
         return function(inputs)
@@ -60,7 +59,7 @@ def map_tensors(inputs: Any, function: Callable[[Tensor], Tensor]) -> Any:
     return inputs
 
 
-def length(inputs: Any) -> int:
+def length(inputs: object) -> int:
     """Samples in the inputs of one batch."""
     tensors = _tensors(inputs)
     if not tensors or tensors[0].dim() == 0:
@@ -85,9 +84,10 @@ class Replayable:
     def __init__(self, source: Iterable[Batch]):
         self.source, self.read_once = source, isinstance(source, Iterator)
         rest = iter(source)
-        self.first = next((batch for batch in rest if length(split(batch)[0])), None)
-        if self.first is None:
+        first = next((batch for batch in rest if length(split(batch)[0])), None)
+        if first is None:
             raise NfaError("no samples to measure on: the batches are empty")
+        self.first = first
         self._rest: Iterator[Batch] | None = rest
 
     def __iter__(self) -> Iterator[Batch]:
@@ -100,18 +100,18 @@ def replayable(batches: Iterable[Batch]) -> Replayable:
     return batches if isinstance(batches, Replayable) else Replayable(batches)
 
 
-def doubled(inputs: Any) -> Any:
+def doubled(inputs: object) -> object:
     """One sample twice."""
     return map_tensors(inputs, lambda t: torch.cat([t, t]) if t.dim() and len(t) == 1 else t)
 
 
-def changed(inputs: Any) -> Any:
+def changed(inputs: object) -> object:
     """Other inputs of the same kind: floats moved by noise, token ids shifted along the sequence."""
     change = _change_of(torch.Generator().manual_seed(0))
     return map_tensors(inputs, change)
 
 
-def beside_another(inputs: Any) -> Any:
+def beside_another(inputs: object) -> object:
     """One sample, and another that is made up after it."""
     change = _change_of(torch.Generator().manual_seed(0))
     return map_tensors(inputs, lambda t: torch.cat([t, change(t)]) if t.dim() and len(t) == 1 else t)
@@ -126,7 +126,7 @@ def _change_of(generator: torch.Generator) -> Callable[[Tensor], Tensor]:
     return change
 
 
-def chosen(value: Any, index: Sequence[int], samples: int) -> Any:
+def chosen(value: object, index: Sequence[int], samples: int) -> object:
     """The entries of the samples at some indices, as `cut` takes those of a part."""
     if isinstance(value, Tensor):
         return value[list(index)] if value.dim() and len(value) == samples else value
@@ -137,7 +137,7 @@ def chosen(value: Any, index: Sequence[int], samples: int) -> Any:
     return [value[i] for i in index] if isinstance(value, list) and len(value) == samples else value
 
 
-def limited(batches: Iterable[Batch], max_samples: int | None) -> Iterator[tuple[Any, Any]]:
+def limited(batches: Iterable[Batch], max_samples: int | None) -> Iterator[tuple[object, object]]:
     """Pairs (inputs, target) until ``max_samples`` samples have come; empty batches are passed over."""
     left = math.inf if max_samples is None else max_samples
     for batch in batches:
@@ -152,7 +152,7 @@ def limited(batches: Iterable[Batch], max_samples: int | None) -> Iterator[tuple
             return
 
 
-def pieces(inputs: Any, target: Any, size: Callable[[], int | None]) -> Iterator[tuple[Any, Any]]:
+def pieces(inputs: object, target: object, size: Callable[[], int | None]) -> Iterator[tuple[object, object]]:
     """A batch in pieces of at most ``size()`` samples, asked for before each piece; None means the rest."""
     n, start = length(inputs), 0
     while start < n:
@@ -165,7 +165,7 @@ def pieces(inputs: Any, target: Any, size: Callable[[], int | None]) -> Iterator
         start = stop
 
 
-def cut(value: Any, part: slice, samples: int) -> Any:
+def cut(value: object, part: slice, samples: int) -> object:
     """The part of whatever has one entry a sample; what is shared by all samples stays whole."""
     if isinstance(value, Tensor):
         return value[part] if value.dim() and len(value) == samples else value
@@ -176,7 +176,7 @@ def cut(value: Any, part: slice, samples: int) -> Any:
     return value[part] if isinstance(value, list) and len(value) == samples else value
 
 
-def prepare(model: nn.Module, inputs: Any, device: torch.device) -> Any:
+def prepare(model: nn.Module, inputs: object, device: torch.device) -> object:
     """Inputs on the device, in the model's dtype, usable by autograd, and checked to be finite."""
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
 
@@ -194,14 +194,14 @@ def prepare(model: nn.Module, inputs: Any, device: torch.device) -> Any:
     return map_tensors(inputs, ready)
 
 
-def call(model: nn.Module, inputs: Any) -> Any:
+def call(model: nn.Module, inputs: object) -> object:
     """Call the model with a tensor, a tuple of arguments, or keyword arguments."""
     if isinstance(inputs, Mapping):
         return model(**inputs)
     return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
 
 
-def understood(model: nn.Module, inputs: Any) -> Any:
+def understood(model: nn.Module, inputs: object) -> object:
     """What `call` returns.
 
     Raises:
@@ -218,7 +218,7 @@ def understood(model: nn.Module, inputs: Any) -> Any:
         raise NfaError(reason) from error
 
 
-def _known_reason(error: Exception, inputs: Any) -> str | None:
+def _known_reason(error: Exception, inputs: object) -> str | None:
     """What is wrong and what to do, where the error of a forward pass tells it."""
     if "nference tensor" in str(error):
         return (
@@ -237,7 +237,7 @@ def _known_reason(error: Exception, inputs: Any) -> str | None:
     return f"the network cannot take the inputs {_describe(inputs)} ({first}){advice}"
 
 
-def picked(raw: Any, output_fn: OutputFn | None) -> Tensor:
+def picked(raw: object, output_fn: OutputFn | None) -> Tensor:
     """The tensor of outputs in what a model returned."""
     if output_fn is None:
         return pick_tensor(raw)
@@ -247,14 +247,15 @@ def picked(raw: Any, output_fn: OutputFn | None) -> Tensor:
     return out
 
 
-def output_mask(out: Tensor, output: str, inputs: Any) -> Tensor | None:
+def output_mask(out: Tensor, output: str, inputs: object) -> Tensor | None:
     """1 for the outputs of tokens that count, 0 for those of padding, (samples, k); None where all count.
 
     Outputs (samples, tokens, …), or losses (samples, tokens), of inputs with an ``attention_mask``.
     """
     mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
-    by_token = out.dim() >= 3 and isinstance(mask, Tensor) and mask.shape == out.shape[:2]
-    if not by_token or output in ("softmax", "log_softmax") or bool(mask.all()):
+    if not isinstance(mask, Tensor) or out.dim() < 3 or mask.shape != out.shape[:2]:
+        return None
+    if output in ("softmax", "log_softmax") or bool(mask.all()):
         return None
     each = mask.to(out.device, out.dtype)
     if output == "loss":
@@ -262,7 +263,7 @@ def output_mask(out: Tensor, output: str, inputs: Any) -> Tensor | None:
     return each.reshape(*mask.shape, *[1] * (out.dim() - 2)).expand_as(out).reshape(len(out), -1)
 
 
-def flat_outputs(out: Tensor, output: str, target: Any, samples: int) -> Tensor:
+def flat_outputs(out: Tensor, output: str, target: object, samples: int) -> Tensor:
     """Outputs as (samples, k)."""
     if out.dim() == 0 or out.shape[0] != samples:
         raise NfaError(
@@ -282,7 +283,7 @@ def flat_outputs(out: Tensor, output: str, target: Any, samples: int) -> Tensor:
     return out.reshape(samples, -1)
 
 
-def _loss(out: Tensor, target: Any) -> Tensor:
+def _loss(out: Tensor, target: object) -> Tensor:
     """Loss of each sample (n, …): cross-entropy for integer targets, else the mean squared error."""
     if not isinstance(target, Tensor):
         raise NfaError("output='loss' needs batches of pairs (inputs, target)")
@@ -299,7 +300,7 @@ def _loss(out: Tensor, target: Any) -> Tensor:
     )
 
 
-def _describe(value: Any) -> str:
+def _describe(value: object) -> str:
     if isinstance(value, Tensor):
         return f"{value.dtype} of shape {tuple(value.shape)}"
     if isinstance(value, Mapping):

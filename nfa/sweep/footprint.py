@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from nfa.errors import NfaError
 from nfa.layers.maps import LinearMap
 from nfa.sweep.batches import (
     Batch,
+    OutputFn,
     cut,
     doubled,
     flat_outputs,
@@ -80,9 +80,9 @@ def survey(
     bases: Mapping[str, Tensor],
     *,
     output: str = "logits",
-    output_fn: Any = None,
+    output_fn: OutputFn | None = None,
     neglect: float = 0.0,
-    **_: Any,
+    **_: object,
 ) -> Footprint:
     """Carry one sample of a batch forward and see what it takes."""
     inputs, target = split(batch)
@@ -100,12 +100,12 @@ def survey(
 
 def _footprint(
     model: nn.Module,
-    inputs: Any,
-    target: Any,
+    inputs: object,
+    target: object,
     maps: Sequence[LinearMap],
     bases: Mapping[str, Tensor],
     output: str,
-    output_fn: Any,
+    output_fn: OutputFn | None,
     neglect: float,
 ) -> Footprint:
     home, n = device_of(model), length(inputs)
@@ -128,8 +128,9 @@ def _footprint(
             out = flat_outputs(raw, output, target, n)
             forward.end()
             direct = output == "logits" and output_mask(raw, output, inputs) is None
-            head = find_head(forward.last_call, raw, out.shape[1], neglect) if direct else None
-            backwards = head.lines(forward.last_call.inputs) if head else out.shape[1]
+            last = forward.last_call
+            head = find_head(last, raw, out.shape[1], neglect) if direct else None
+            backwards = head.lines(last.inputs) if head and last else out.shape[1]
             widest = forward.most_bytes
     return Footprint(
         sample=(sum(saved.values()) + 3 * widest) // n,

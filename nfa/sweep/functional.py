@@ -8,7 +8,6 @@ their arguments is known, the linear map is computed apart and tapped.
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +25,7 @@ _PLAIN = {F.linear, F.conv1d, F.conv2d, F.conv3d}
 _ATTENTION = inspect.signature(F.multi_head_attention_forward)
 
 
-def _has_tensor(result: Any) -> bool:
+def _has_tensor(result: object) -> bool:
     values = result if isinstance(result, list | tuple) else [result]
     return any(isinstance(value, Tensor) and value.is_floating_point() for value in values)
 
@@ -80,7 +79,7 @@ class FunctionalTaps(TorchFunctionMode):
             return False
         return not is_shared_out(own[0]) or is_shared_out(weight)
 
-    def leaving(self, module: nn.Module, inputs: tuple, output: Any) -> None:
+    def leaving(self, module: nn.Module, inputs: tuple, output: object) -> None:
         """Forward hook: the module has returned, or raised."""
         self._inside.discard(module)
 
@@ -93,8 +92,8 @@ class FunctionalTaps(TorchFunctionMode):
         self._inside.clear()
 
     def __torch_function__(
-        self, func: Callable, types: Sequence[type], args: tuple = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
+        self, func: Callable, types: Sequence[type], args: tuple = (), kwargs: dict[str, object] | None = None
+    ) -> object:
         kwargs = kwargs or {}
         if func in _PLAIN:
             site = self._site(args[1] if len(args) > 1 else kwargs.get("weight"))
@@ -112,7 +111,7 @@ class FunctionalTaps(TorchFunctionMode):
                 self._unfollowed(site, f"its weight also goes into {getattr(func, '__name__', func)}")
         return result
 
-    def _site(self, weight: Any) -> Site | None:
+    def _site(self, weight: object) -> Site | None:
         """The site of a weight that is used outside of every module that owns it."""
         sites = self._outside(weight)
         if len(sites) > 1:
@@ -121,7 +120,7 @@ class FunctionalTaps(TorchFunctionMode):
             return None
         return sites[0] if sites else None
 
-    def _outside(self, weight: Any) -> list[Site]:
+    def _outside(self, weight: object) -> list[Site]:
         sites = self._sites.get(id(weight), [])
         if not sites or any(
             id(weight) == id(p) for module in self._inside for p in module._parameters.values()
@@ -129,7 +128,7 @@ class FunctionalTaps(TorchFunctionMode):
             return []
         return sites
 
-    def _watched(self, args: tuple, kwargs: dict[str, Any]) -> list[Site]:
+    def _watched(self, args: tuple, kwargs: dict[str, object]) -> list[Site]:
         """Sites whose weights stand among the arguments, used outside of their modules."""
         flat = [
             a for arg in (*args, *kwargs.values()) for a in (arg if isinstance(arg, list | tuple) else [arg])
@@ -145,7 +144,7 @@ class FunctionalTaps(TorchFunctionMode):
         z = F.linear(x, weight[part], None if bias is None else bias[part])
         return z if site is None else self._tap(site, z, rows)
 
-    def _attention(self, args: tuple, kwargs: dict[str, Any]) -> Any:
+    def _attention(self, args: tuple, kwargs: dict[str, object]) -> object:
         """Project apart, then let the original function attend with identities for projections."""
         bound = _ATTENTION.bind(*args, **kwargs)
         bound.apply_defaults()

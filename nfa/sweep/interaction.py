@@ -9,7 +9,6 @@ network is what rounding may do to them.
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +21,11 @@ _COARSE = 1e-3
 
 RANDOM = "ok: an average over the noise of the network, whose outputs are random"  # status of a row
 
-Forward = Callable[[Any], Tensor]
+Forward = Callable[[object], Tensor]
 
 
 def noise(
-    model: nn.Module, forward: Forward, of: Callable[..., Any], first: Tensor, second: Tensor, both: Tensor
+    model: nn.Module, forward: Forward, of: Callable[..., object], first: Tensor, second: Tensor, both: Tensor
 ) -> float:
     """How much the outputs change from call to call, relative to their size; 0 for most networks.
 
@@ -51,7 +50,7 @@ def noise(
     if not apart > close:  # NaN: values that are not finite have a message of their own
         return 0.0
 
-    def seeded(inputs: Any, seed: int = 0) -> Tensor:
+    def seeded(inputs: object, seed: int = 0) -> Tensor:
         torch.manual_seed(seed)
         return forward(inputs)
 
@@ -86,7 +85,7 @@ def _last_place_moved(model: nn.Module) -> Iterator[None]:
     """Every module's output times 1 ± ε, at random."""
     generator = torch.Generator().manual_seed(0)
 
-    def move(module: nn.Module, args: Any, out: Any) -> Any:
+    def move(module: nn.Module, args: object, out: object) -> object:
         if not isinstance(out, Tensor) or not out.is_floating_point():
             return None
         signs = torch.randint(0, 2, out.shape, generator=generator, dtype=torch.int8).to(out) * 2 - 1

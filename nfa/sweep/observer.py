@@ -2,9 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 from nfa.ansatz.sensitivity import Sensitivity
+
+if TYPE_CHECKING:
+    from nfa.sweep.footprint import Footprint
 
 
 @dataclass
@@ -50,7 +53,7 @@ class Sweep:
 class Observer:
     """Looks on while a sweep runs; this one lets it run to the end."""
 
-    def begin(self, footprint: Any, replicates: int, piece: int | None) -> None:
+    def begin(self, footprint: "Footprint", replicates: int, piece: int | None) -> None:
         """What it takes was estimated; so many replicates will be kept and samples carried at a time."""
 
     def rows(self, done: int, total: int) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -107,7 +106,7 @@ class Measurement:
     seen: int = 0  # samples of the pass under way
     looked: bool = False
     noise: float = 0.0  # of the outputs, from call to call
-    whole: Any = None  # the inputs of the batch of which a piece is measured
+    whole: object = None  # the inputs of the batch of which a piece is measured
     _abandoned: bool = False
 
     def __post_init__(self):
@@ -147,9 +146,9 @@ class Measurement:
             self.passes_done += 1
             self.probes = again.probes
             self.recorder.measure_only(again.layers)
-            self.most_probes += again.probes
+            self.most_probes = (self.most_probes or 0) + again.probes
 
-    def _measure_batch(self, index: int, inputs: Any, target: Any) -> None:
+    def _measure_batch(self, index: int, inputs: object, target: object) -> None:
         """Measure one batch, in pieces."""
         self.whole = inputs
         for part, part_target in pieces(inputs, target, self.recorder.piece_size):
@@ -165,7 +164,7 @@ class Measurement:
             if self.stopped:
                 return
 
-    def _piece(self, inputs: Any, target: Any, index: int, resume: _Resume) -> None:
+    def _piece(self, inputs: object, target: object, index: int, resume: _Resume) -> None:
         """Forward and all backwards of some samples; of half as many at a time where memory runs out."""
         n = length(inputs)
         try:
@@ -192,11 +191,11 @@ class Measurement:
         self.recorder.halve(n)
         start = 0
         while start < n and not self._abandoned:  # what upper layers have of some samples, lower ones get too
-            part = slice(start, start + self.recorder.most_samples)  # it may have shrunk again
+            part = slice(start, start + (self.recorder.most_samples or n))  # it may have shrunk again
             self._piece(cut(inputs, part, n), cut(target, part, n), index, resume.copy())
             start = part.stop
 
-    def _measure(self, inputs: Any, target: Any, index: int, resume: _Resume) -> None:
+    def _measure(self, inputs: object, target: object, index: int, resume: _Resume) -> None:
         recorder, n = self.recorder, length(inputs)
         if not self.looked:
             try:
@@ -211,8 +210,10 @@ class Measurement:
             forward.end()
             _check_finite(out, index)
             if not resume.started:
-                slots = list(range(self.probes)) if self.over_probes else [index]
-                recorder.start(forward, n, slots, 1 if self.over_probes else self.probes or 1)
+                if self.over_probes and self.probes is not None:
+                    recorder.start(forward, n, list(range(self.probes)), 1)
+                else:
+                    recorder.start(forward, n, [index], self.probes or 1)
                 resume.note_start()
             self.outputs = out.shape[1]
             mask = output_mask(raw, self.output, inputs)
@@ -220,7 +221,7 @@ class Measurement:
             self.backwards = start.total
             self._send_back(forward, start, index, resume, n, raw)
 
-    def _outputs(self, inputs: Any, target: Any) -> tuple[Tensor, Tensor]:
+    def _outputs(self, inputs: object, target: object) -> tuple[Tensor, Tensor]:
         """What the network returns for a piece, as it is and as (samples, k)."""
         try:
             with _batchable_attention(self.chunk):
@@ -231,7 +232,7 @@ class Measurement:
                 raise _Alone(error) from None
             raise
 
-    def _call(self, inputs: Any) -> Any:
+    def _call(self, inputs: object) -> object:
         try:
             return understood(self.model, inputs)
         except Exception as error:
@@ -240,7 +241,7 @@ class Measurement:
                 error.add_note(FORWARD_FAILED)
             raise
 
-    def _check_batch_size(self, inputs: Any, error: Exception) -> None:
+    def _check_batch_size(self, inputs: object, error: Exception) -> None:
         """Say so where the network takes a whole batch, and failed with a part of it."""
         n, size = length(inputs), length(self.whole)
         if n in (1, size) or out_of_memory(error):  # one alone is given up first
@@ -276,15 +277,16 @@ class Measurement:
             return Start(out, self.probes, lambda lines: of_samples(draw(len(lines))), True)
         last = forward.last_call
         direct = self.output == "logits" and not self.recorder.centered and mask is None
-        self.head = find_head(last, raw, out.shape[1], self.neglect, self.head) if direct else None
-        if self.head is None:
+        head = find_head(last, raw, out.shape[1], self.neglect, self.head) if direct else None
+        self.head = head
+        if last is None or head is None:
             return Start(out, out.shape[1], lambda lines: of_samples(one_hot(out, lines)), True)
         if not resume.identity:
-            positions = out.shape[1] // self.head.outputs
-            self.recorder.accumulators[self.head.lmap.name].add_identity(positions * samples)
+            positions = out.shape[1] // head.outputs
+            self.recorder.accumulators[head.lmap.name].add_identity(positions * samples)
             resume.note_identity()
         h = last.inputs
-        return Start(h, self.head.lines(h), lambda lines: of_samples(self.head.seeds(h, lines)), False)
+        return Start(h, head.lines(h), lambda lines: of_samples(head.seeds(h, lines)), False)
 
     def _look(self) -> None:
         """Compare what the first samples give alone and together.
@@ -299,7 +301,7 @@ class Measurement:
         n = length(inputs)
         for samples in _PAIRS[0], _PAIRS[1 if n == 4 else 2]:
 
-            def of(*which: int, samples: tuple = samples) -> Any:
+            def of(*which: int, samples: tuple = samples) -> object:
                 return chosen(inputs, [i for w in which for i in samples[w]], n)
 
             k, last = len(samples[0]), samples is not _PAIRS[0]
@@ -322,7 +324,7 @@ class Measurement:
         if self.noise:
             torch.manual_seed(self.seed)
 
-    def _seen(self, inputs: Any) -> tuple[dict[str, int], Tensor]:
+    def _seen(self, inputs: object) -> tuple[dict[str, int], Tensor]:
         """How many vectors each map acts on in a forward pass, and the outputs."""
         with self.recorder.recording() as forward:
             raw = self._call(map_tensors(inputs, torch.clone))  # the model may change its input

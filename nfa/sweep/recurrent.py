@@ -6,7 +6,6 @@ call. The same numbers come out here, with one visible product for each step and
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ _LAYERS = {"lstm": "lstm", "gru": "gru", "rnn_tanh": "tanh", "rnn_relu": "relu"}
 _CELLS = {"lstm_cell": "lstm", "gru_cell": "gru", "rnn_tanh_cell": "tanh", "rnn_relu_cell": "relu"}
 
 
-def follows(func: Callable, args: tuple, kwargs: dict[str, Any]) -> bool:
+def follows(func: Callable, args: tuple, kwargs: dict[str, object]) -> bool:
     """Whether a torch function is a fused recurrent layer or cell that `unrolled` can do.
 
     Packed sequences, (data, batch_sizes, hx, weights, …), are not among them.
@@ -44,7 +43,7 @@ def differentiable() -> Iterator[None]:
         torch.backends.cudnn.enabled = before
 
 
-def unrolled(func: Callable, args: tuple, linear: Linear) -> Any:
+def unrolled(func: Callable, args: tuple, linear: Linear) -> object:
     """Do what ``func(*args)`` does, with ``linear(x, W, b)`` for every product."""
     name = func.__name__
     if name in _CELLS:
@@ -56,16 +55,16 @@ def _cell_call(
     kind: str, x: Tensor, state: Tensor | Sequence[Tensor], W_ih: Tensor, W_hh: Tensor,
     b_ih: Tensor | None = None, b_hh: Tensor | None = None, *, linear: Linear,
 ) -> Tensor | State:  # fmt: skip
-    states = tuple(state) if kind == "lstm" else (state,)
+    states = (state,) if isinstance(state, Tensor) else tuple(state)
     new = _step(kind, linear(x, W_ih, b_ih), states, W_hh, b_hh, linear)
     return new if kind == "lstm" else new[0]
 
 
 def _layers(
-    kind: str, x: Tensor, hx: Any, weights: Sequence[Tensor], biases: bool, layers: int, dropout: float,
-    training: bool, bidirectional: bool, batch_first: bool, *, linear: Linear,
+    kind: str, x: Tensor, hx: Tensor | Sequence[Tensor], weights: Sequence[Tensor], biases: bool, layers: int,
+    dropout: float, training: bool, bidirectional: bool, batch_first: bool, *, linear: Linear,
 ) -> tuple[Tensor, ...]:  # fmt: skip
-    states = tuple(hx) if kind == "lstm" else (hx,)
+    states = (hx,) if isinstance(hx, Tensor) else tuple(hx)
     directions = 2 if bidirectional else 1
     count = len(weights) // (layers * directions)
     h = x.transpose(0, 1) if batch_first else x

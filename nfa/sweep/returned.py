@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any
 
 from torch import Tensor
 
@@ -13,7 +12,7 @@ KNOWN = ("logits", "out", "last_hidden_state")  # of transformers, and of torchv
 _ADVICE = "let the forward return these alone, or name them logits, or choose them with output_fn="
 
 
-def pick_tensor(raw: Any) -> Tensor:
+def pick_tensor(raw: object) -> Tensor:
     """The outputs: the only floating tensor, or of several the one called ``logits``, ``out`` or the like.
 
     Args:
@@ -42,7 +41,7 @@ def pick_tensor(raw: Any) -> Tensor:
     return next(iter(found.values()))
 
 
-def tensors(raw: Any, place: str = "", depth: int = 8) -> Iterator[tuple[str, Tensor]]:
+def tensors(raw: object, place: str = "", depth: int = 8) -> Iterator[tuple[str, Tensor]]:
     """Name (key, attribute, position, joined by dots) and floating tensor of all that a network returned."""
     if isinstance(raw, Tensor):
         if raw.is_floating_point():
@@ -52,7 +51,7 @@ def tensors(raw: Any, place: str = "", depth: int = 8) -> Iterator[tuple[str, Te
         yield from tensors(entry, f"{place}.{name}" if place else str(name), depth - 1)
 
 
-def entries(raw: Any) -> Iterator[tuple[Any, Any]]:
+def entries(raw: object) -> Iterator[tuple[object, object]]:
     """Names and values of what holds others: dictionaries, tuples, lists and dataclasses."""
     if isinstance(raw, Mapping):
         yield from raw.items()
@@ -70,7 +69,7 @@ def listed(found: Mapping[str, Tensor]) -> str:
     return ", ".join(f"{i}: {name}{tuple(t.shape)}" for i, name, t in named)
 
 
-def words(raw: Any) -> str:
+def words(raw: object) -> str:
     """What came, where it is no floating tensor."""
     if isinstance(raw, Tensor):
         return f"{raw.dtype} of shape {tuple(raw.shape)}"

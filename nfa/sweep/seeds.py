@@ -45,5 +45,5 @@ def laid_out(seeds: Tensor, raw: Tensor) -> Tensor:
     """
     if raw.is_contiguous() or seeds[0].numel() != raw.numel():
         return seeds
-    order = sorted(range(raw.dim()), key=lambda axis: -raw.stride(axis))
+    order = sorted(range(raw.dim()), key=raw.stride().__getitem__, reverse=True)
     return seeds.reshape(-1, *raw.shape).permute(0, *(axis + 1 for axis in order))

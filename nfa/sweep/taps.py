@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -223,7 +223,7 @@ class Recorder:
         return hook
 
     def _forward_hook(self, parameter: str) -> Callable:
-        def forward_hook(module: nn.Module, args: tuple, kwargs: dict[str, Any], z: Tensor) -> Tensor:
+        def forward_hook(module: nn.Module, args: tuple, kwargs: dict[str, object], z: Tensor) -> Tensor:
             if self._functional.replaced(module, parameter):
                 self.mark_unfollowed((module, parameter), "it is called with another weight than its own")
             out = self.tap((module, parameter), z)
@@ -237,6 +237,12 @@ class Recorder:
         return forward_hook
 
 
+class _Mapped(Protocol):
+    """What is used of what ``torch.func.vmap`` tells a function that it maps."""
+
+    batch_size: int
+
+
 class _Tap(torch.autograd.Function):
     """Hands a gradient to a function of the physical tensor, also below ``torch.func.vmap``."""
 
@@ -248,11 +254,11 @@ class _Tap(torch.autograd.Function):
         return grad.new_empty(0)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    def setup_context(ctx: object, inputs: tuple, output: Tensor) -> None:
         """Nothing to keep: a tap is never differentiated."""
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple, grad: Tensor, collect: Collect) -> tuple[Tensor, None]:
+    def vmap(info: _Mapped, in_dims: tuple, grad: Tensor, collect: Collect) -> tuple[Tensor, None]:
         if in_dims[0] is None:
             collect(grad.expand(info.batch_size, *grad.shape))
         else:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import nn
@@ -12,6 +11,7 @@ from nfa.layers.maps import LinearMap
 from nfa.sweep.batches import Replayable
 from nfa.sweep.measure import measure_sensitivities
 from nfa.sweep.observer import Again, Observer, Sweep
+from nfa.sweep.options import AuditedSweep
 
 _FEW = 16  # exact backwards a sample that probes would hardly undercut
 _PROBES = 4  # a pass
@@ -28,7 +28,7 @@ def sweep_to_tolerance(
     power: float,
     backwards: int,
     watch: Observer,
-    options: dict[str, Any],
+    options: AuditedSweep,
 ) -> Sweep:
     """Sweep until every layer's cosine and alignment are known to ``tolerance``, or nothing is left to gain.
 
@@ -51,18 +51,19 @@ def sweep_to_tolerance(
         options: further arguments of `measure_sensitivities`.
     """
     until = _Until(watch, maps, tolerance, power, backwards, repeatable=not batches.read_once)
-    options = {**options, "replicates_over": "batches", "watch": until}
+    options = {**options, "replicates_over": "batches"}
     probes = _PROBES if backwards > _FEW else None
-    sweep = measure_sensitivities(model, batches, maps, probes=probes, **options)
+    sweep = measure_sensitivities(model, batches, maps, probes=probes, watch=until, **options)
     if not until.better_exact or sweep.stopped:
         return sweep
     try:
-        exact = measure_sensitivities(model, batches, maps, **options)
+        exact = measure_sensitivities(model, batches, maps, watch=until, **options)
     except NfaError:
         if not watch.stop():
             raise
-        exact = None
-    if exact is None or exact.stopped:  # the probes were complete: they say more than a part does
+        sweep.stopped = True
+        return sweep
+    if exact.stopped:  # the probes were complete: they say more than a part does
         sweep.stopped = True
         return sweep
     return exact

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +17,10 @@ from nfa.layers.turns import turn
 class Undo:
     """Steps back, each said before what it undoes is done; all are taken, whichever of them fail."""
 
-    def __init__(self):
-        self._steps: list[Callable[[], Any]] = []
+    def __init__(self) -> None:
+        self._steps: list[Callable[[], object]] = []
 
-    def later(self, step: Callable[..., Any], *args: Any) -> None:
+    def later(self, step: Callable[..., object], *args: object) -> None:
         """Take this step at the end, before those said earlier."""
         self._steps.append(partial(step, *args))
 
@@ -32,7 +31,7 @@ class Undo:
 
     def take_all(self) -> BaseException | None:
         """Take every step, the last one first; the first error of these is returned."""
-        first = None
+        first: BaseException | None = None
         while self._steps:
             try:
                 while self._steps:
@@ -45,16 +44,18 @@ class Undo:
 @contextmanager
 def undoing() -> Iterator[Undo]:
     """Context that ends with the steps back it was given; the first error is raised when all are taken."""
-    undo, first = Undo(), None
+    undo = Undo()
+    first: BaseException | None = None
     try:
         yield undo
-    except BaseException as error:
-        first = error
+    except BaseException as raised:
+        first = raised
     late = undo.take_all()
     if first is not None and late is not None:
         first.add_note(f"and not everything could be put back: {type(late).__name__}: {late}")
-    if first or late:
-        raise first or late
+    error = first or late
+    if error:
+        raise error
 
 
 @contextmanager
@@ -108,7 +109,7 @@ def _keep_state(model: nn.Module, undo: Undo) -> None:
     for module in model.modules():
         undo.later(setattr, module, "training", module.training)
         for name, buffer in list(module._buffers.items()):
-            if not is_lazy(buffer):
+            if buffer is None or not is_lazy(buffer):
                 _keep_buffer(module, name, buffer, undo)
         for name, parameter in list(module._parameters.items()):
             if parameter is None or is_lazy(parameter):

@@ -3,7 +3,8 @@
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from types import ModuleType
+from typing import TypeVar
 
 from nfa.errors import NfaError
 
@@ -79,7 +80,7 @@ def cached_or_fetched(get: Callable[[bool], T], spec: str) -> T:
         raise no_download(spec, error) from error
 
 
-def quietly(transformers: Any, call: Callable[[], T]) -> T:
+def quietly(transformers: ModuleType, call: Callable[[], T]) -> T:
     """Call without the progress bars and tables of transformers."""
     logging = transformers.utils.logging
     bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()

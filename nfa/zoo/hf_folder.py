@@ -36,7 +36,7 @@ def check_folder(folder: Path) -> None:
         _check_parts(path, _json(path).get("weight_map"))
 
 
-def _check_parts(path: Path, parts: Any) -> None:
+def _check_parts(path: Path, parts: object) -> None:
     """Refuse weights in several files where one of these is no file of the folder."""
     names = set(parts.values()) if isinstance(parts, dict) else {None}
     for name in names:
@@ -58,7 +58,7 @@ def _json(path: Path) -> Any:
     return content
 
 
-def _check(path: Path, value: Any, place: tuple[str, ...]) -> None:
+def _check(path: Path, value: object, place: tuple[str, ...]) -> None:
     if len(place) > _DEEPEST:
         raise NfaError(f"{path} is nested more than {_DEEPEST} deep: it is no configuration of a network")
     entries = value.items() if isinstance(value, dict) else ()
@@ -72,7 +72,7 @@ def _check(path: Path, value: Any, place: tuple[str, ...]) -> None:
             _check(path, entry, (*place, key))
 
 
-def _check_entry(path: Path, place: tuple[str, ...], key: str, entry: Any) -> None:
+def _check_entry(path: Path, place: tuple[str, ...], key: str, entry: object) -> None:
     title = ".".join((*place, key))
     text = entry if isinstance(entry, str) else ""
     if key == "quantization_config" and entry:

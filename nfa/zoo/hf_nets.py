@@ -1,11 +1,12 @@
 """``hf:NAME_OR_PATH[@none]``: the networks of transformers, from the hub, its cache or a folder."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,21 @@ from nfa.zoo.loaded import (
 _SAFE = {"trust_remote_code": False}  # never code that comes with the weights
 _OUTPUTS = ("logits", "logits_per_image", "image_embeds", "text_embeds", "last_hidden_state", "pooler_output")
 _TOKENIZERS = ("tokenizer_config.json", "tokenizer.json", "vocab.txt", "vocab.json", "spiece.model")
+T = TypeVar("T")
 _RESAMPLE = {1: "lanczos", 2: "bilinear", 3: "bicubic"}  # numbers of PIL
+
+
+class _Config(Protocol):
+    """What is used of a configuration of transformers; other entries may be there."""
+
+    architectures: list[str] | None
+
+
+class _Class(Protocol):
+    """What is used of a class of networks of transformers."""
+
+    from_config: Callable[..., nn.Module]
+    from_pretrained: Callable[..., tuple[nn.Module, dict[str, set[str]]]]
 
 
 def load(name: str, weights: str | os.PathLike | None, seed: int) -> Loaded:
@@ -53,7 +68,7 @@ def load(name: str, weights: str | os.PathLike | None, seed: int) -> Loaded:
 
 
 def _load(
-    transformers: Any, name: str, spec: str, none: bool, weights: str | os.PathLike | None, seed: int
+    transformers: ModuleType, name: str, spec: str, none: bool, weights: str | os.PathLike | None, seed: int
 ) -> Loaded:
     config = _config(transformers, name, spec)
     cls = _class_of(transformers, config)
@@ -81,7 +96,7 @@ def _load(
     )
 
 
-def pick_output(raw: Any) -> Tensor:
+def pick_output(raw: object) -> object:
     """The tensor to differentiate: logits, else embeddings, else the last hidden state of every token.
 
     What has none of these comes back as it is.
@@ -104,7 +119,7 @@ def _check_name(name: str) -> None:
         raise NfaError(f"expected hf:NAME or hf:NAME@none, got hf:{name}: after the @ comes none or nothing")
 
 
-def _fetch(transformers: Any, get: Callable[..., Any], spec: str, name: str) -> Any:
+def _fetch(transformers: ModuleType, get: Callable[..., T], spec: str, name: str) -> T:
     """``get(local_files_only=…)`` with the errors of transformers in one sentence."""
     try:
         if Path(name).is_dir():
@@ -123,7 +138,7 @@ def _fetch(transformers: Any, get: Callable[..., Any], spec: str, name: str) -> 
         ) from error
 
 
-def _config(transformers: Any, name: str, spec: str) -> Any:
+def _config(transformers: ModuleType, name: str, spec: str) -> _Config:
     get = partial(transformers.AutoConfig.from_pretrained, name, attn_implementation="eager", **_SAFE)
     config = _fetch(transformers, get, spec, name)
     if getattr(config, "quantization_config", None):
@@ -133,12 +148,12 @@ def _config(transformers: Any, name: str, spec: str) -> Any:
     return config
 
 
-def _class_of(transformers: Any, config: Any) -> Any:
+def _class_of(transformers: ModuleType, config: _Config) -> _Class:
     """The class the weights were saved from, else the bare network of that type."""
     for named in config.architectures or ():
-        cls = getattr(transformers, str(named), None)
-        if isinstance(cls, type) and issubclass(cls, transformers.PreTrainedModel):
-            return cls
+        found = getattr(transformers, str(named), None)
+        if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
+            return getattr(transformers, str(named))
     return transformers.AutoModel
 
 
@@ -156,13 +171,13 @@ def _check_memory(build: Callable[[], nn.Module], spec: str) -> None:
     check_fits(4 * sum(p.numel() for p in model.parameters()), spec, "take a smaller network")
 
 
-def _random(cls: Any, config: Any) -> nn.Module:
+def _random(cls: _Class, config: _Config) -> nn.Module:
     build = getattr(cls, "_from_config", None) or cls.from_config
     return build(config, attn_implementation="eager", dtype=torch.float32)
 
 
 def _pretrained(
-    transformers: Any, cls: Any, config: Any, name: str, spec: str, seed: int
+    transformers: ModuleType, cls: _Class, config: _Config, name: str, spec: str, seed: int
 ) -> tuple[nn.Module, list[str]]:
     """The network with its weights, and a note on those that the files lack."""
     get = partial(
@@ -185,13 +200,13 @@ def _pretrained(
     return model, [note] if missing else []
 
 
-def _tokenizer(transformers: Any, name: str, spec: str) -> Callable[[str], list[int]] | None:
+def _tokenizer(transformers: ModuleType, name: str, spec: str) -> Callable[[str], list[int]] | None:
     """Text -> ids, without special tokens; read when first called. None for a folder without one."""
     if Path(name).is_dir() and not any((Path(name) / file).is_file() for file in _TOKENIZERS):
         return None
 
     @cache
-    def tokenizer() -> Any:
+    def tokenizer() -> Callable[..., Mapping[str, list[int]]]:
         return _fetch(
             transformers, partial(transformers.AutoTokenizer.from_pretrained, name, **_SAFE), spec, name
         )
@@ -207,7 +222,7 @@ def _tokenizer(transformers: Any, name: str, spec: str) -> Callable[[str], list[
     return tokenize
 
 
-def _preprocessing(transformers: Any, name: str, spec: str, config: Any) -> Preprocessing | None:
+def _preprocessing(transformers: ModuleType, name: str, spec: str, config: _Config) -> Preprocessing | None:
     """What the image processor does; None where there is none or its size is not one of those known here."""
     try:
         get = partial(transformers.AutoImageProcessor.from_pretrained, name, **_SAFE)
@@ -220,7 +235,7 @@ def _preprocessing(transformers: Any, name: str, spec: str, config: Any) -> Prep
         raise NfaError(f"{spec}: its preprocessor_config.json is damaged ({_line(error)})") from None
 
 
-def _as_preprocessing(known: dict[str, Any], channels: int | None) -> Preprocessing:
+def _as_preprocessing(known: Mapping, channels: int | None) -> Preprocessing:
     size, resize = _sizes(known)
     unit = 255 * known.get("rescale_factor", 1 / 255) if known.get("do_rescale", True) else 255.0
     normalised = known.get("do_normalize", True) and known.get("image_mean") is not None
@@ -235,7 +250,7 @@ def _as_preprocessing(known: dict[str, Any], channels: int | None) -> Preprocess
     )
 
 
-def _sizes(known: dict[str, Any]) -> tuple[tuple[int, int] | None, int | None]:
+def _sizes(known: Mapping) -> tuple[tuple[int, int] | None, int | None]:
     """(height, width) of the cut, and the shorter side before it."""
     size, cut = _as_size(known.get("size")), _as_size(known.get("crop_size"))
     resize = min(size) if size and known.get("do_resize", True) else None
@@ -246,7 +261,7 @@ def _sizes(known: dict[str, Any]) -> tuple[tuple[int, int] | None, int | None]:
     return (size, None) if resize else (None, None)
 
 
-def _as_size(value: Any) -> tuple[int, int] | None:
+def _as_size(value: object) -> tuple[int, int] | None:
     if isinstance(value, int):
         return value, value
     if not isinstance(value, dict):
@@ -256,7 +271,7 @@ def _as_size(value: Any) -> tuple[int, int] | None:
     return (height, width) if height and width else (side, side) if side else None
 
 
-def _as_list(value: Any) -> list[float]:
+def _as_list(value: float | Iterable[float]) -> list[float]:
     return [value] if isinstance(value, int | float) else list(value)
 
 

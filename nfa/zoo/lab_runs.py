@@ -7,11 +7,11 @@ may name stands in `nfa.nets.registry`; of all else nothing is imported.
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +47,7 @@ class Recorded:
 
     path: Path
     state: dict[str, Tensor]
-    net: dict[str, Any]
+    net: dict[str, object]
     init_scale: float
     words: str
     preprocessing: Preprocessing | None
@@ -55,7 +55,7 @@ class Recorded:
     notes: list[str]
 
     @property
-    def arguments(self) -> tuple[list[Any], dict[str, Any]]:
+    def arguments(self) -> tuple[list[object], dict[str, object]]:
         """Positional and keyword arguments of the network, plain values; NfaError where there are others."""
         return plain_arguments(self.net, self.path)
 
@@ -64,7 +64,7 @@ class Recorded:
         if self.init_scale != 1.0:
             with torch.no_grad():
                 for module in model.modules():
-                    if map_kind(module) is not None:
+                    if map_kind(module) is not None and isinstance(module.weight, Tensor):
                         module.weight.mul_(self.init_scale)
         return model
 
@@ -102,7 +102,7 @@ def load(name: str, weights: str | os.PathLike | None, seed: int) -> Loaded:
     else:
         load_state(model, read_weights(weights), weights)
         words = file_words(weights)
-    title = f"{recorded.net[TARGET].rsplit('.', 1)[-1]} ({name})"
+    title = f"{str(recorded.net[TARGET]).rsplit('.', 1)[-1]} ({name})"
     table = path.parent.parent / TABLE
     return replace(
         recorded.loaded(model, title, builder, words),
@@ -130,7 +130,7 @@ def _checkpoint_path(path: Path) -> Path:
     return found
 
 
-def _without_network(checkpoint: Any, path: Path) -> str:
+def _without_network(checkpoint: object, path: Path) -> str:
     if isinstance(checkpoint, Mapping) and "pytorch-lightning_version" in checkpoint:
         return (
             f"{path} does not say what network it holds: expected hyper_parameters with net, as the runs of "
@@ -145,7 +145,7 @@ def _without_network(checkpoint: Any, path: Path) -> str:
 # ---- what a checkpoint says --------------------------------------------------------------------------------
 
 
-def recorded_in(checkpoint: Any, path: Path) -> Recorded | None:
+def recorded_in(checkpoint: object, path: Path) -> Recorded | None:
     """What a checkpoint of this lab says; None where it does not say its network.
 
     Raises:
@@ -153,7 +153,9 @@ def recorded_in(checkpoint: Any, path: Path) -> Recorded | None:
     """
     hyper = checkpoint.get("hyper_parameters") if isinstance(checkpoint, Mapping) else None
     net = hyper.get("net") if isinstance(hyper, Mapping) else None
-    if not isinstance(net, Mapping) or not isinstance(net.get(TARGET), str):
+    if not isinstance(checkpoint, Mapping) or not isinstance(hyper, Mapping) or not isinstance(net, Mapping):
+        return None
+    if not isinstance(net.get(TARGET), str):
         return None
     inputs = checkpoint.get("inputs")
     unknown = inputs.get("unknown") if isinstance(inputs, Mapping) else None
@@ -169,14 +171,14 @@ def recorded_in(checkpoint: Any, path: Path) -> Recorded | None:
     )
 
 
-def _init_scale(hyper: Mapping[str, Any], path: Path) -> float:
+def _init_scale(hyper: Mapping, path: Path) -> float:
     scale = hyper.get("init_scale", 1.0)
     if not _is_number(scale):
         raise NfaError(f"{path}: expected a number as init_scale in hyper_parameters, got {scale!r:.40}")
     return float(scale)
 
 
-def _epochs(checkpoint: Mapping[str, Any]) -> str:
+def _epochs(checkpoint: Mapping) -> str:
     """``, 3 epochs``, where the checkpoint tells."""
     try:
         done = int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
@@ -185,14 +187,14 @@ def _epochs(checkpoint: Mapping[str, Any]) -> str:
     return f", {done} epoch{'' if done == 1 else 's'}"
 
 
-def _preprocessing(inputs: Any, path: Path) -> Preprocessing | None:
+def _preprocessing(inputs: object, path: Path) -> Preprocessing | None:
     if not isinstance(inputs, Mapping) or "mean" not in inputs:
         return None
     mean, std, size, channels = (inputs.get(key) for key in ("mean", "std", "size", "channels"))
     if not (
-        _are(mean, _is_number)
-        and _are(std, _is_number)
-        and _are(size, _is_count)
+        _are_numbers(mean)
+        and _are_numbers(std)
+        and _are_counts(size)
         and _is_count(channels)
         and len(size) == 2
         and len(mean) == len(std) == channels
@@ -202,22 +204,26 @@ def _preprocessing(inputs: Any, path: Path) -> Preprocessing | None:
             f"{path}: expected under inputs mean and std, a number for each channel, channels, and size "
             "(height, width), as this lab writes them"
         )
-    return Preprocessing(mean=tuple(mean), std=tuple(std), size=tuple(size), channels=channels)
+    return Preprocessing(mean=tuple(mean), std=tuple(std), size=(size[0], size[1]), channels=channels)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def _are(values: Any, kind: Callable[[Any], bool]) -> bool:
-    return isinstance(values, list | tuple) and len(values) > 0 and all(map(kind, values))
+def _are_numbers(values: object) -> TypeGuard[Sequence[float]]:
+    return isinstance(values, list | tuple) and len(values) > 0 and all(map(_is_number, values))
 
 
-def _initial(checkpoint: Mapping[str, Any], path: Path) -> AnsatzReport | None:
+def _are_counts(values: object) -> TypeGuard[Sequence[int]]:
+    return isinstance(values, list | tuple) and len(values) > 0 and all(map(_is_count, values))
+
+
+def _initial(checkpoint: Mapping, path: Path) -> AnsatzReport | None:
     """What the monitor of the run measured at initialisation, with the weights of then."""
     states = checkpoint.get("callbacks")
     for state in states.values() if isinstance(states, Mapping) else ():
@@ -237,7 +243,7 @@ def _initial(checkpoint: Mapping[str, Any], path: Path) -> AnsatzReport | None:
 _COLUMNS = {field.name: field for field in dataclasses.fields(AnsatzRow)}
 
 
-def _is_row(row: Any) -> bool:
+def _is_row(row: object) -> bool:
     """Whether it is a mapping with the columns that a row must have, each of its kind."""
     if not isinstance(row, Mapping):
         return False

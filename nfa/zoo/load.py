@@ -14,7 +14,6 @@ import fnmatch
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -119,11 +118,16 @@ def _load_callable(module: str, path: str, weights: Path | None, seed: int) -> L
         text = f"no zoo and no module {module!r}{mistyped}" if mistyped else error
         raise NfaError(f"{text}; expected {_FORMS}") from error.__cause__
     recorded = None if weights is None else lab_runs.recorded_in(read_file(weights), weights)
-    same = recorded is not None and recorded.net[TARGET] == f"{module}.{path}" and is_own_code(target)
-    build = None if isinstance(target, nn.Module) else _caller(target, spec, recorded if same else None)
-    model = copy.deepcopy(target) if build is None else seeded(build, seed)
+    is_same = recorded is not None and recorded.net[TARGET] == f"{module}.{path}" and is_own_code(target)
+    same = recorded if is_same else None
+    build: Callable[[], nn.Module] | None = None
+    if isinstance(target, nn.Module):
+        model = copy.deepcopy(target)
+    else:
+        build = _caller(target, spec, same)
+        model = seeded(build, seed)
     if recorded is not None:
-        load_state(model, recorded.state, weights)
+        load_state(model, recorded.state, recorded.path)
     elif weights is not None:
         load_weights(model, weights)
     half = {p.dtype for p in model.parameters()} & {torch.float16, torch.bfloat16}
@@ -132,8 +136,8 @@ def _load_callable(module: str, path: str, weights: Path | None, seed: int) -> L
             f"{spec} returns a network with {half.pop()} weights, which is measured in float32: "
             "return model.float()"
         )
-    if same and build is not None:
-        return recorded.loaded(model, spec, build, recorded.words)
+    if same is not None and build is not None:
+        return same.loaded(model, spec, build, same.words)
     return Loaded(
         model=in_float32(model),
         title=spec,
@@ -142,7 +146,7 @@ def _load_callable(module: str, path: str, weights: Path | None, seed: int) -> L
     )
 
 
-def _caller(target: Any, spec: str, recorded: lab_runs.Recorded | None) -> Callable[[], nn.Module]:
+def _caller(target: object, spec: str, recorded: lab_runs.Recorded | None) -> Callable[[], nn.Module]:
     """What calls a function or class: with the arguments that a run kept of it, or without any."""
     if not callable(target):
         raise NfaError(

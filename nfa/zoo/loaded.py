@@ -6,10 +6,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parameter import is_lazy
 
 from nfa.ansatz.report import AnsatzReport
@@ -18,6 +19,8 @@ from nfa.inputs.preprocessing import Preprocessing
 from nfa.nets.imports import import_installed
 from nfa.sweep.untouched import same_random_states
 from nfa.zoo.weights import load_state, other_classes, read_weights
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -45,13 +48,13 @@ class Loaded:
     twin: Callable[[int], nn.Module] | None = None
     initial: AnsatzReport | None = None
     tokenize: Callable[[str], list[int]] | None = None
-    output_fn: Callable[[Any], Tensor] | None = None
+    output_fn: Callable[[object], object] | None = None
     notes: list[str] = field(default_factory=list)
     named_by_file: bool = False
     table: Path | None = None
 
 
-def seeded(build: Callable[[], Any], seed: int) -> Any:
+def seeded(build: Callable[[], T], seed: int) -> T:
     """What ``build`` returns under a seed; the random states are as before afterwards."""
     with same_random_states():
         random.seed(seed)
@@ -109,7 +112,7 @@ def checked_twin(build: Callable[[], nn.Module]) -> Callable[[int], nn.Module]:
 
 
 def filled(
-    build: Callable[..., nn.Module], path: str | os.PathLike, **options: Any
+    build: Callable[..., nn.Module], path: str | os.PathLike, **options: object
 ) -> tuple[nn.Module, dict]:
     """A network of a zoo with the weights of a file, and the options it took to build it.
 
@@ -141,7 +144,7 @@ def file_words(path: str | os.PathLike) -> str:
     return Path(path).name
 
 
-def zoo_package(name: str, spec: str) -> Any:
+def zoo_package(name: str, spec: str) -> ModuleType:
     """Import a package of a zoo.
 
     Raises:

@@ -66,8 +66,8 @@ def _lies_within(mine: Tensor, other: Tensor) -> bool:
 def _extent(t: Tensor) -> tuple[int, int]:
     """First byte, and the one behind the last, that a tensor takes of its memory."""
     last = sum((size - 1) * stride for size, stride in zip(t.shape, t.stride(), strict=True))
-    start = t.storage_offset() * t.element_size()
-    return start, start + (last + 1) * t.element_size() if t.numel() else start
+    start = int(t.storage_offset()) * t.element_size()
+    return start, start + (int(last) + 1) * t.element_size() if t.numel() else start
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:

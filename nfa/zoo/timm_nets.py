@@ -2,8 +2,9 @@
 
 import math
 import os
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from types import ModuleType
 
 from torch import nn
 
@@ -35,7 +36,8 @@ def load(name: str, weights: str | os.PathLike | None, seed: int) -> Loaded:
     timm = zoo_package("timm", spec)
     name, _, wanted = name.partition("@")
     _check_name(name, wanted, timm)
-    build, options = partial(timm.create_model, name, pretrained=False), {}
+    build = partial(timm.create_model, name, pretrained=False)
+    options: dict[str, object] = {}
     if weights is not None:
         model, options = filled(build, weights)
         words = file_words(weights)
@@ -43,7 +45,7 @@ def load(name: str, weights: str | os.PathLike | None, seed: int) -> Loaded:
         model, words = seeded(build, seed), random_weights(seed)
     else:
         model = _pretrained(timm, name, spec)
-        words = model.pretrained_cfg.get("tag") or "pretrained"
+        words = vars(model)["pretrained_cfg"].get("tag") or "pretrained"
     return Loaded(
         model=in_float32(model),
         title=f"{name} (timm)",
@@ -62,7 +64,7 @@ def names() -> list[str]:
     return [f"timm:{name}" for name in sorted([*tagged, *untrained])]
 
 
-def _check_name(name: str, wanted: str, timm: Any) -> None:
+def _check_name(name: str, wanted: str, timm: ModuleType) -> None:
     if wanted.lower() not in ("", "none"):
         raise NfaError(
             f"expected none after the @ of timm:{name}@{wanted}; weights are chosen by a tag, timm:{name}.TAG"
@@ -80,7 +82,7 @@ def _check_name(name: str, wanted: str, timm: Any) -> None:
         )
 
 
-def _pretrained(timm: Any, name: str, spec: str) -> nn.Module:
+def _pretrained(timm: ModuleType, name: str, spec: str) -> nn.Module:
     """The network with its published weights, from the cache of the hub where they are there."""
     published = timm.get_pretrained_cfg(name)
     if published is None or not published.has_weights:
@@ -99,7 +101,7 @@ def _pretrained(timm: Any, name: str, spec: str) -> nn.Module:
         return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
 
 
-def _preprocessing(config: dict[str, Any]) -> Preprocessing | None:
+def _preprocessing(config: Mapping) -> Preprocessing | None:
     """What timm does with the images of an evaluation; ``squash`` and ``border`` become a central cut."""
     if len(config["input_size"]) != 3:
         return None

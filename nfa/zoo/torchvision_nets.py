@@ -3,6 +3,7 @@
 import inspect
 import os
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 from torch import nn
@@ -41,7 +42,8 @@ def load(name: str, weights: str | os.PathLike | None, seed: int) -> Loaded:
     entries = models.get_model_weights(name)
     default = getattr(entries, "DEFAULT", None)
     chosen = _choose(entries, wanted, name, weights)
-    build, options = partial(_random, models, name), {}
+    build = partial(_random, models, name)
+    options: dict[str, object] = {}
     if weights is not None:
         model, options = filled(build, weights)
         words = file_words(weights)
@@ -70,11 +72,11 @@ def names() -> list[str]:
     return specs
 
 
-def _known(models: Any) -> list[str]:
+def _known(models: ModuleType) -> list[str]:
     return [name for name in models.list_models() if not name.startswith("quantized_")]
 
 
-def _check_name(name: str, models: Any, spec: str) -> None:
+def _check_name(name: str, models: ModuleType, spec: str) -> None:
     if name.startswith("quantized_"):
         raise NfaError(
             f"{spec}: a quantised network has no derivatives; take {name.removeprefix('quantized_')}"
@@ -111,7 +113,7 @@ def _choose(entries: Any, wanted: str, name: str, file: str | os.PathLike | None
     return found[0]
 
 
-def _random(models: Any, name: str, **options: Any) -> nn.Module:
+def _random(models: ModuleType, name: str, **options: object) -> nn.Module:
     """The network as it is for its published weights, with weights drawn at random."""
     takes = inspect.signature(models.get_model_builder(name)).parameters
     if "weights_backbone" in takes:
@@ -126,8 +128,8 @@ def _random(models: Any, name: str, **options: Any) -> nn.Module:
 def _without_auxiliary(model: nn.Module, name: str) -> nn.Module:
     """Take heads away that work in training alone, as torchvision does when it loads published weights."""
     for head in _AUXILIARY.get(name, ()):
-        setattr(model, head, None)
-        model.aux_logits = False
+        for attribute, value in ((head, None), ("aux_logits", False)):
+            setattr(model, attribute, value)
     return model
 
 
@@ -137,7 +139,7 @@ def _preprocessing(entry: Any) -> Preprocessing | None:
     Segmentation has a length for the shorter side and no cut: the cut is a square of it here.
     """
     transforms = entry.transforms() if entry is not None else None
-    if type(transforms).__name__ not in ("ImageClassification", "SemanticSegmentation"):
+    if transforms is None or type(transforms).__name__ not in ("ImageClassification", "SemanticSegmentation"):
         return None  # videos, pairs of images, and detectors, which normalise by themselves
     resize = transforms.resize_size[0]
     cut = getattr(transforms, "crop_size", [resize])

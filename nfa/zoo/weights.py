@@ -63,7 +63,7 @@ def load_weights(model: nn.Module, path: str | os.PathLike) -> None:
 # ---- files -----------------------------------------------------------------------------------------------
 
 
-def read_file(path: str | os.PathLike) -> Any:
+def read_file(path: str | os.PathLike) -> object:
     """Read whatever a file of weights or a checkpoint holds: tensors and plain types, nothing that runs.
 
     Raises:
@@ -115,7 +115,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise NfaError(f"{path} is cut off or damaged, or no safetensors file ({_line(error)})") from None
 
 
-def _read_torch(path: Path) -> Any:
+def _read_torch(path: Path) -> object:
     archive = _check_archive(path)
     allowed = [argparse.Namespace, *_numpy_scalars()]
     with warnings.catch_warnings(), torch.serialization.safe_globals(allowed):
@@ -196,7 +196,7 @@ def _line(error: BaseException) -> str:
 # ---- the state dict in a file ------------------------------------------------------------------------------
 
 
-def find_state(content: Any, path: str | os.PathLike) -> dict[str, Tensor]:
+def find_state(content: object, path: str | os.PathLike) -> dict[str, Tensor]:
     """Find the state dict in what a file holds.
 
     Raises:
@@ -222,7 +222,7 @@ def find_state(content: Any, path: str | os.PathLike) -> dict[str, Tensor]:
     return found
 
 
-def _find(content: Any, depth: int) -> dict[str, Tensor] | None:
+def _find(content: object, depth: int) -> dict[str, Tensor] | None:
     if not isinstance(content, Mapping) or depth == 0:
         return None
     likely = [content[key] for key in _HOLDERS if isinstance(content.get(key), Mapping)]
@@ -237,7 +237,7 @@ def _find(content: Any, depth: int) -> dict[str, Tensor] | None:
     return _find(others[0], depth - 1) if len(others) == 1 else None
 
 
-def _is_tensor(value: Any) -> bool:
+def _is_tensor(value: object) -> bool:
     return isinstance(value, Tensor)
 
 

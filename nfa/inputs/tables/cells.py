@@ -3,13 +3,12 @@
 from collections import Counter
 from collections.abc import Sequence
 from datetime import date, time, timedelta
-from typing import Any
 
 import numpy as np
 
 from nfa.inputs.tables.dates import DAYS, days, is_other_date, read_date
 from nfa.inputs.tables.numerals import LONE_MARKS, Notation, is_numeral, looks_like_number, readings
-from nfa.inputs.tables.table import PLAIN, About, as_text, is_number, missing, objects
+from nfa.inputs.tables.table import NONE, PLAIN, About, as_text, is_number, missing, objects
 
 _SHARE = 0.9  # of texts that look like numbers, above which they are taken for numbers written otherwise
 _OTHER_DATES = "dates, and not written as 2024-12-31"
@@ -52,7 +51,7 @@ def _without_gaps(values: np.ndarray, how: Notation) -> np.ndarray:
     if not how.gaps:
         return values
     gaps = np.array([value is not None and how.is_gap(value) for value in values], dtype=bool)
-    return np.where(gaps, np.nan if is_number(values) else None, values)
+    return np.where(gaps, np.nan, values) if is_number(values) else np.where(gaps, NONE, values)
 
 
 def _numbers(cells: Sequence[Cell], how: Notation) -> tuple[np.ndarray, About] | None:
@@ -134,5 +133,5 @@ def _doubt(texts: list[str], how: Notation) -> str:
     if not ways:
         reason = f"{how.options} does not read" if how.options else "are not all of one form"
         return f"{said}, which {reason}: repair them"
-    meant: list[Any] = [(way.options, as_text(way.read(unread[0])[0])) for way in ways]
-    return f"{said}: pass " + ", ".join(f"{options} if that is {value}" for options, value in meant)
+    meant = [(way.options, read) for way in ways if (read := way.read(unread[0])) is not None]
+    return f"{said}: pass " + ", ".join(f"{options} if that is {as_text(read[0])}" for options, read in meant)

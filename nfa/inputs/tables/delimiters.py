@@ -58,9 +58,9 @@ def read_rows(lines: Iterable[str], path: Path, how: Notation, *, header: bool) 
     start = next(_cut(sample, delimiter), [])
     names = None
     if comments and header:
-        told = next(_cut([comments[-1].strip()[1:]], delimiter), [])
+        bare = next(_cut([comments[-1].strip()[1:]], delimiter), [])
         whole = next(_cut([comments[-1]], delimiter), [])
-        last = whole if whole[:1] == ["#"] and len(whole) == len(start) else told
+        last = whole if whole[:1] == ["#"] and len(whole) == len(start) else bare
         if len(last) == len(start) and any(how.read(cell) or is_numeral(cell) for cell in start):
             names = last
     return Rows(names, _checked(itertools.chain(sample, lines), delimiter, path, before))

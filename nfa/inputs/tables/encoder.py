@@ -193,7 +193,7 @@ class TableEncoder:
 
     def _check_levels(self) -> None:
         if self.num_one_hot > MAX_ONE_HOT:
-            widest = max(self.one_hot, key=self.one_hot.get)
+            widest = max(self.one_hot, key=self.one_hot.__getitem__)
             raise NfaError(
                 f"the text columns would make {self.num_one_hot} inputs, more than {MAX_ONE_HOT}, "
                 f"{self.one_hot[widest]} of them of {widest!r}: add it to data.drop"

@@ -2,10 +2,9 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
 
 from nfa.compare.together import TABLE
 from nfa.errors import NfaError
@@ -60,15 +59,22 @@ def load_encoder(path: str | Path) -> TableEncoder:
 class _Malformed(Exception):
     """What was expected in the state, and what came."""
 
+    @classmethod
+    def of(cls, key: str, expected: str, got: object) -> "_Malformed":
+        """What came under a key."""
+        return cls(f"expected {expected} under {key!r}, got {got!r:.60}")
 
-def _encoder(state: Any) -> TableEncoder:
-    _check(isinstance(state, dict) and state.get("format") == _FORMAT, "format", f"{_FORMAT}", state)
+
+def _encoder(state: object) -> TableEncoder:
+    if not isinstance(state, dict) or state.get("format") != _FORMAT:
+        raise _Malformed.of("format", f"{_FORMAT}", state)
     _check(isinstance(state.get("columns"), list) and state["columns"], "columns", "a list", state)
     columns = tuple(map(_column, state["columns"]))
     names = [column.name for column in columns]
     _check(len(set(names)) == len(names), "columns", "different names", names)
     dropped = state.get("dropped")
-    _check(isinstance(dropped, dict) and _are_texts(dropped.values()), "dropped", "reasons", dropped)
+    if not isinstance(dropped, dict) or not _are_texts(dropped.values()):
+        raise _Malformed.of("dropped", "reasons", dropped)
     _check(isinstance(state.get("header"), bool), "header", "true or false", state.get("header"))
     encoder = TableEncoder(
         columns, dropped, state["header"], _notation(state.get("how")), _outputs(state.get("outputs"))
@@ -77,16 +83,17 @@ def _encoder(state: Any) -> TableEncoder:
     return encoder
 
 
-def _column(state: Any) -> Numbers | Levels:
-    _check(isinstance(state, dict) and isinstance(state.get("name"), str), "columns", "names", state)
+def _column(state: object) -> Numbers | Levels:
+    if not isinstance(state, dict) or not isinstance(state.get("name"), str):
+        raise _Malformed.of("columns", "names", state)
     if "levels" in state:
-        _check_keys(state, Levels)
+        _checked_keys(state, Levels)
         levels = state["levels"]
         _check(isinstance(levels, list) and len(levels) > 1, "levels", "two texts or more", levels)
         known = levels[:-1] if levels[-1] is None else levels
         _check(_are_texts(known) and known == sorted(set(known)), "levels", "texts in order", levels)
         return Levels(state["name"], tuple(levels))
-    _check_keys(state, Numbers)
+    _checked_keys(state, Numbers)
     for key in ("median", "mean", "std"):
         _check(_is_number(state[key]), key, "a number", state[key])
     for key in ("varies", "indicator"):
@@ -94,24 +101,25 @@ def _column(state: Any) -> Numbers | Levels:
     _check(state["std"] > 0, "std", "a number above 0", state["std"])
     _check(state["varies"] or state["indicator"], "varies", "true without an indicator", state)
     _check(isinstance(state["written"], str), "written", "a text", state["written"])
-    return Numbers(**{k: float(v) if k in ("median", "mean", "std") else v for k, v in state.items()})
+    median, mean, std = (float(state[key]) for key in ("median", "mean", "std"))
+    return Numbers(state["name"], median, mean, std, state["varies"], state["indicator"], state["written"])
 
 
-def _notation(state: Any) -> Notation:
-    _check_keys(state, Notation)
+def _notation(state: object) -> Notation:
+    state = _checked_keys(state, Notation)
     signs = {key: state[key] for key in ("decimal", "thousands")}
     for key, sign in signs.items():
         _check(sign is None or sign in SIGNS.values(), key, f"one of {[*SIGNS.values()]}", sign)
     gaps = state["gaps"]
     good = gaps is None or (isinstance(gaps, list) and all(isinstance(g, str) or _is_number(g) for g in gaps))
     _check(good, "gaps", "texts and numbers", gaps)
-    return Notation(**signs, gaps=None if gaps is None else tuple(gaps))
+    return Notation(signs["decimal"], signs["thousands"], None if gaps is None else tuple(gaps))
 
 
-def _outputs(state: Any) -> Outputs | None:
+def _outputs(state: object) -> Outputs | None:
     if state is None:
         return None
-    _check_keys(state, Outputs)
+    state = _checked_keys(state, Outputs)
     _check(isinstance(state["name"], str), "name", "a text", state["name"])
     classes = state["class_names"]
     _check(isinstance(classes, list) and _are_texts(classes), "class_names", "texts", classes)
@@ -120,21 +128,24 @@ def _outputs(state: Any) -> Outputs | None:
     return Outputs(state["name"], tuple(classes), float(state["mean"]), float(state["std"]))
 
 
-def _check(good: Any, key: str, expected: str, got: Any) -> None:
+def _check(good: object, key: str, expected: str, got: object) -> None:
     if not good:
-        raise _Malformed(f"expected {expected} under {key!r}, got {got!r:.60}")
+        raise _Malformed.of(key, expected, got)
 
 
-def _check_keys(state: Any, kind: type) -> None:
+def _checked_keys(state: object, kind: type) -> Mapping:
     keys = {field.name for field in fields(kind)}
     found = set(state) if isinstance(state, Mapping) else state
-    _check(found == keys, kind.__name__.lower(), ", ".join(sorted(keys)), found)
+    if not isinstance(state, Mapping) or found != keys:
+        raise _Malformed.of(kind.__name__.lower(), ", ".join(sorted(keys)), found)
+    return state
 
 
-def _is_number(value: Any) -> bool:
-    plain = isinstance(value, int | float) and not isinstance(value, bool)
-    return plain and abs(value) <= sys.float_info.max  # which NaN is not
+def _is_number(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max  # which NaN is not
 
 
-def _are_texts(values: Any) -> bool:
+def _are_texts(values: Iterable[object]) -> bool:
     return all(isinstance(value, str) for value in values)

@@ -8,10 +8,11 @@ import lzma
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TextIO
+from types import ModuleType
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
@@ -19,7 +20,10 @@ from nfa.errors import NfaError
 from nfa.inputs.tables.cells import Cell, read_column, read_texts
 from nfa.inputs.tables.delimiters import read_rows
 from nfa.inputs.tables.numerals import Notation, looks_like_number
-from nfa.inputs.tables.table import About, Table, as_text, find_name, is_number, objects
+from nfa.inputs.tables.table import PLAIN, About, Table, as_text, find_name, is_number, objects
+
+if TYPE_CHECKING:
+    from pyarrow import ChunkedArray
 
 _TEXT = (".csv", ".tsv", ".txt", ".data")
 _PARQUET = (".parquet", ".pq")
@@ -64,22 +68,23 @@ def read_table(
     names = list(cells)
     kept = {find_name(names, c, option, str(path)) for option, some in (text or {}).items() for c in some}
     kept |= set(known or ())
-    columns, about = {}, {}
+    columns: dict[str, np.ndarray] = {}
+    about: dict[str, About] = {}
     for name in names:
         said = f"{name!r} of {path}"
         typed = cells.pop(name)
         if (known or {}).get(name):
-            columns[name], found = read_texts(typed, how), None
+            columns[name], seen = read_texts(typed, how), PLAIN
         else:
-            columns[name], found = read_column(typed, how, said, keep_text=name in kept)
-        if path.suffix.lower() in _PARQUET and is_number(columns[name]) and not found and _are_texts(typed):
-            found = About(note="texts that are numbers")
-        if found:
-            about[name] = found
+            columns[name], seen = read_column(typed, how, said, keep_text=name in kept)
+        if path.suffix.lower() in _PARQUET and is_number(columns[name]) and not seen and _are_texts(typed):
+            seen = About(note="texts that are numbers")
+        if seen:
+            about[name] = seen
     return Table(columns, str(path), about, how)
 
 
-def needed(module: str, purpose: str, otherwise: str = "") -> Any:
+def needed(module: str, purpose: str, otherwise: str = "") -> ModuleType:
     """Import what not every installation has.
 
     Raises:
@@ -135,7 +140,7 @@ def _read_text(path: Path, header: bool, how: Notation, opener: Callable[..., Te
 
 
 def _with_names(
-    rows: Any, path: Path, how: Notation, *, header: bool, names: list[str] | None = None
+    rows: Iterator[Sequence[Cell]], path: Path, how: Notation, *, header: bool, names: list[str] | None = None
 ) -> _Cells:
     """Columns of rows of one length under the names of the first, if that holds them."""
     first = next(rows, None)
@@ -199,7 +204,7 @@ def _read_parquet(path: Path) -> _Cells:
     return {name: _from_arrow(name, table.column(name), path) for name in names}
 
 
-def _from_arrow(name: str, column: Any, path: Path) -> Sequence[Cell] | np.ndarray:
+def _from_arrow(name: str, column: "ChunkedArray", path: Path) -> Sequence[Cell] | np.ndarray:
     """Cells of a pyarrow ChunkedArray: numbers, dates or texts; truth values and categories stay texts."""
     import pyarrow
     from pyarrow import types
@@ -254,7 +259,7 @@ def _read_excel(path: Path, header: bool, how: Notation) -> _Cells:
     return _with_names(padded, path, how, header=header)
 
 
-def _from_excel(cell: Any) -> Cell:
+def _from_excel(cell: Cell) -> Cell:
     if isinstance(cell, bool):
         return str(cell)
     if isinstance(cell, int | float):

@@ -49,7 +49,7 @@ class Notation:
         given = {"decimal": self.decimal, "thousands": self.thousands}
         return " ".join(f"data.{option}={_NAMES[sign]}" for option, sign in given.items() if sign)
 
-    def is_gap(self, cell: str | float) -> bool:
+    def is_gap(self, cell: object) -> bool:
         """Whether a cell is a gap wherever it stands."""
         return cell in self._gap_texts or self._is_gap_number(cell)
 
@@ -89,7 +89,7 @@ class Notation:
         values = (self.read(gap) if isinstance(gap, str) else (float(gap), "") for gap in self.gaps or ())
         return frozenset(value[0] for value in values if value is not None)
 
-    def _is_gap_number(self, cell: str | float) -> bool:
+    def _is_gap_number(self, cell: object) -> bool:
         if not self._gap_numbers:
             return False
         value = self.read(cell) if isinstance(cell, str) else (cell, "")
@@ -122,9 +122,9 @@ def readings(texts: list[str], asked: Notation) -> list[Notation]:
         if asked.decimal and decimal != asked.decimal:
             continue
         way = Notation(asked.decimal or (decimal if decimal == "," else None), thousands)
-        values = [way.read(text) for text in texts]
-        if None not in values and len({unit for _, unit in values}) == 1:
-            found.setdefault(tuple(value for value, _ in values), way)
+        read = [value for text in texts if (value := way.read(text)) is not None]
+        if len(read) == len(texts) and len({unit for _, unit in read}) == 1:
+            found.setdefault(tuple(value for value, _ in read), way)
     return list(found.values())
 
 

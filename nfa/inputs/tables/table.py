@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
@@ -33,6 +32,7 @@ class About:
 
 
 PLAIN = About()
+NONE = np.array(None)  # a missing text, to be compared with or put into columns
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class Table:
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
 
-    def take(self, rows: np.ndarray) -> "Table":
-        """Keep some rows: int64 indices or a bool mask."""
+    def take(self, rows: np.ndarray | slice) -> "Table":
+        """Keep some rows: int64 indices, a bool mask or a range."""
         return replace(self, columns={name: values[rows] for name, values in self.columns.items()})
 
     def without(self, names: Iterable[str]) -> "Table":
@@ -136,10 +136,10 @@ def is_number(values: np.ndarray) -> bool:
 
 def missing(values: np.ndarray) -> np.ndarray:
     """Where a column has no value: bool (n,)."""
-    return np.isnan(values) if is_number(values) else np.equal(values, None)
+    return np.isnan(values) if is_number(values) else np.equal(values, NONE)
 
 
-def objects(values: Iterable[Any]) -> np.ndarray:
+def objects(values: Iterable[object]) -> np.ndarray:
     """Make a column of text: object (n,)."""
     values = list(values)
     column = np.empty(len(values), dtype=object)
