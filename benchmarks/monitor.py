@@ -22,7 +22,7 @@ from nfa.inputs.digits import digits
 from nfa.nets import CNN, MLP, ResNet
 
 BUDGET, WITHIN = 0.2, 1.3
-BATCH, LEAST_STEPS, LENGTHS = 128, 200, 20
+BATCH = 128
 EVERY = {"defaults": {}, f"budget={BUDGET}": {"budget": BUDGET}}
 
 
@@ -60,15 +60,15 @@ class Loop:
         self.optimizer.step()
 
 
-def steps_for(loop: Loop) -> int:
-    """Steps that take ``LENGTHS`` times as long as a measurement."""
-    cost = min(nfa.Monitor(loop.net, loop.loader, quiet=True).cost for _ in range(2))
+def steps_for(loop: Loop, samples: int, lengths: int, least: int) -> int:
+    """Steps that take so many times as long as a measurement."""
+    cost = min(nfa.Monitor(loop.net, loop.loader, samples=samples, quiet=True).cost for _ in range(2))
     for _ in range(2):
         loop.step()
     start = time.perf_counter()
     for _ in range(3):
         loop.step()
-    return max(math.ceil(LENGTHS * cost * 3 / (time.perf_counter() - start)), LEAST_STEPS)
+    return max(math.ceil(lengths * cost * 3 / (time.perf_counter() - start)), least)
 
 
 def train(loop: Loop, steps: int, options: dict) -> tuple[float, nfa.Monitor]:
@@ -87,6 +87,9 @@ def main() -> None:
     )
     parser.add_argument("--net", choices=NETS, nargs="*", default=list(NETS))
     parser.add_argument("--data", choices=DATA, nargs="*", default=list(DATA))
+    parser.add_argument("--samples", type=int, default=256, help="to measure on")
+    parser.add_argument("--lengths", type=int, default=20, help="of a measurement that the training takes")
+    parser.add_argument("--least", type=int, default=200, help="steps of the training")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     time.perf_counter = time.process_time  # the clock of this script and of the monitor
@@ -99,10 +102,10 @@ def main() -> None:
         for net_name in arguments.net:
             torch.manual_seed(0)
             loops = [Loop(NETS[net_name](tuple(x.shape[1:])), TensorDataset(x, y)) for _ in range(3)]
-            steps = steps_for(loops.pop())
-            print(f"\n{net_name} on {data_name}, {steps} steps")
+            steps = steps_for(loops.pop(), arguments.samples, arguments.lengths, arguments.least)
+            print(f"\n{net_name} on {data_name}, {arguments.samples} samples, {steps} steps", flush=True)
             for (name, options), loop in zip(EVERY.items(), loops, strict=True):
-                seconds, monitor = train(loop, steps, options)
+                seconds, monitor = train(loop, steps, {"samples": arguments.samples, **options})
                 share, count = monitor.seconds / seconds, len({row.epoch for row in monitor.history})
                 within = f"    {share / BUDGET:.2f} of it (target ≤ {WITHIN})" if options else ""
                 print(

@@ -164,7 +164,8 @@ class AnsatzMonitor(Record, *_callbacks()):
         before, self._step = self._step, trainer.global_step
         if self._pace is not None:
             self._pace.tick(self.seconds)
-            if self.every_n_steps and (self._pace.known or self._step >= self.every_n_steps):
+            is_told = self._pace.known or self._step >= (self.every_n_steps or 0)
+            if self.every_n_steps and self.cost and is_told:
                 self._tell_cost(self._pace.step, "step", self.every_n_steps, trainer)
         # a batch may be several steps, of several optimizers
         is_due = self.every_n_steps and self._step // self.every_n_steps > before // self.every_n_steps
@@ -191,6 +192,8 @@ class AnsatzMonitor(Record, *_callbacks()):
     def _every(self, trainer: Any) -> int:
         """Epochs from measurement to measurement: chosen, and their cost said, when the first one ends."""
         unit = self._pace.total if self._pace is not None and self._pace.durations else None
+        if unit and not self.cost:  # version 0.1 kept none: the next measurement tells
+            self._pace, unit = Pace(), None
         if unit and self.budget is not None and self.every is None:
             total = trainer.max_epochs if (trainer.max_epochs or 0) > 0 else None
             self.every = from_first_process(every_within(self.budget, self.cost, unit, total))
@@ -201,7 +204,7 @@ class AnsatzMonitor(Record, *_callbacks()):
 
     def _tell_cost(self, unit: float, name: str, every: int, trainer: Any) -> None:
         self._pace = None
-        if self.quiet or not trainer.is_global_zero or not self.cost:
+        if self.quiet or not trainer.is_global_zero:
             return
         options = {"option": f"every_n_{name}s", "samples": samples_in(self._pairs), "budget": self.budget}
         say(cost_sentence(self.cost, unit, every, name=name, **options))

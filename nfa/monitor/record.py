@@ -17,7 +17,6 @@ from nfa.errors import NfaError
 from nfa.files import make_writable
 from nfa.monitor.cost import check_budget, now
 from nfa.monitor.samples import Pair, processes, share_of
-from nfa.page import write_html
 from nfa.sweep.arguments import check_combinations, checked
 
 OPTIONS = (
@@ -111,6 +110,8 @@ class Record:
 
     def write(self, folder: Path, title: str) -> None:
         """Write ``ansatz.csv``, a row a layer and measurement, and ``ansatz.html``, the page of them."""
+        from nfa.page import write_html  # templates are read where a page is asked for
+
         make_writable(folder)
         write_csv(folder / "ansatz.csv", self.history, with_epoch=True)
         last = self.history[-1].epoch

@@ -263,3 +263,17 @@ def test_several_optimizers_take_several_steps_a_batch(pl):
 def test_mistakes_are_told_at_once(options, words):
     with pytest.raises(nfa.NfaError, match=words):
         monitor_of(**options)
+
+
+def test_a_checkpoint_of_before_tells_no_cost(pl, tmp_path):
+    """The cadence is then chosen by the next measurement."""
+    trainer, _ = fit(pl, monitor_of(), max_epochs=1)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    for name in ("cost", "every"):
+        del saved["callbacks"]["AnsatzMonitor"][name]
+    torch.save(saved, tmp_path / "last.ckpt")
+    monitor = monitor_of(budget=1e-6)
+    fit(pl, monitor, max_epochs=9, ckpt_path=tmp_path / "last.ckpt")
+    assert monitor.every == 9
+    assert epochs_of(monitor) == [0, 1, 2, 9]
