@@ -1,7 +1,7 @@
 # make demo    train a ResNet on the bundled digits and print how well the ansatz holds in every layer
 # make test    run the tests of a change    make test-all    and the long ones: attacks, kills, fresh environments
 # make test-oldest   run those of a change with the lowest versions that pyproject.toml allows, in .venv-oldest
-# make lint    check style, and that the documentation builds
+# make lint    check style and types, and that the documentation builds
 # make bench   measure the claims of benchmarks/
 
 PYTHON ?= python3
@@ -28,6 +28,7 @@ test-oldest: $(OLDEST)/.ready
 lint: $(READY)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 	$(RUN) -m mkdocs build --strict --quiet
 
 bench: $(READY)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from nfa.checks import whole_or_none
+from nfa.checks import network_of, whole_or_none
 from nfa.errors import NfaError
 from nfa.files import replaced_whole
 from nfa.integrations.wandb_sink import metrics_of
@@ -132,7 +132,7 @@ class AnsatzCallback(TrainerCallback, Record):
         if self._pace is not None:
             self._pace.tick(self.seconds)
             if self._pace.known or (self.every and step % self.every == 0) or step == state.max_steps:
-                self._tell_cost(state)
+                self._tell_cost(state, self._pace)
         if self.every and step % self.every == 0:
             self._measure(state, model)
 
@@ -145,13 +145,14 @@ class AnsatzCallback(TrainerCallback, Record):
         **kwargs: Any,
     ) -> None:
         """Measure the final network, if that was not just done: the best one may have been loaded."""
-        if self._measured != from_first(digest_of(unwrapped(model))):
+        if self._measured != from_first(digest_of(unwrapped(network_of(model)))):
             self._measure(state, model)
 
-    def _tell_cost(self, state: TrainerState) -> None:
+    def _tell_cost(self, state: TrainerState, pace: Pace) -> None:
         """Choose the cadence where there is a budget, and say what measuring costs."""
-        unit, self._pace = max(self._pace.step, 1e-9), None
+        unit, self._pace = max(pace.step, 1e-9), None
         if self.every is None:
+            assert self.budget is not None  # else a cadence is given
             self.every = from_first(every_within(self.budget, self.cost, unit, state.max_steps))
         if not self.quiet and state.is_world_process_zero and self.cost:
             samples = samples_in(self._pairs)
@@ -161,8 +162,8 @@ class AnsatzCallback(TrainerCallback, Record):
 
     # ---- what ----------------------------------------------------------------------------------------------
 
-    def _measure(self, state: TrainerState, model: nn.Module) -> None:
-        network, epoch = unwrapped(model), float(state.epoch or 0.0)
+    def _measure(self, state: TrainerState, model: nn.Module | None) -> None:
+        network, epoch = unwrapped(network_of(model)), float(state.epoch or 0.0)
         with _own_forward(network):
             rows = self.audit_now(network, self._pairs, epoch)
         self._measured = from_first(digest_of(network))

@@ -65,7 +65,7 @@ def epochs_trained(trainer: Any) -> float:
     return epochs.completed + batches.ready / trainer.num_training_batches
 
 
-class AnsatzMonitor(Record, *_callbacks()):
+class AnsatzMonitor(Record, *_callbacks()):  # type: ignore[misc]  # of those that are installed
     """Audit a network at the beginning of its training, every few epochs or steps, and at the end.
 
     Training goes on as if nothing was measured, bit for bit. Rows are logged to every logger of the trainer
@@ -204,10 +204,12 @@ class AnsatzMonitor(Record, *_callbacks()):
 
     def _tell_cost(self, unit: float, name: str, every: int, trainer: Any) -> None:
         self._pace = None
-        if self.quiet or not trainer.is_global_zero:
+        if self.quiet or not trainer.is_global_zero or self._pairs is None:
             return
-        options = {"option": f"every_n_{name}s", "samples": samples_in(self._pairs), "budget": self.budget}
-        say(cost_sentence(self.cost, unit, every, name=name, **options))
+        option, samples = f"every_n_{name}s", samples_in(self._pairs)
+        say(cost_sentence(
+            self.cost, unit, every, name=name, option=option, samples=samples, budget=self.budget
+        ))  # fmt: skip
 
     def _now(self, trainer: Any, pl_module: Any) -> tuple[int, str]:
         return trainer.global_step, from_first_process(digest_of(self.network_in(pl_module)))
@@ -250,6 +252,7 @@ class AnsatzMonitor(Record, *_callbacks()):
         return shared_samples(pairs)
 
     def _measure(self, trainer: Any, pl_module: Any, epoch: float) -> None:
+        assert self._pairs is not None  # chosen when training began
         rows = self.audit_now(self.network_in(pl_module), self._pairs, epoch)
         self._measured = self._now(trainer, pl_module)
         if trainer.is_global_zero:

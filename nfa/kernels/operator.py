@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,6 +13,9 @@ from nfa.kernels.distances import Pairs, fill, tile_entries
 from nfa.kernels.precision import exact_products
 from nfa.kernels.profiles import RadialKernel
 from nfa.kernels.spans import spans
+
+if TYPE_CHECKING:
+    from nfa.kernels.sharded import ShardedOperator
 
 
 class KernelOperator:
@@ -103,7 +107,7 @@ class KernelOperator:
 class ScaledOperator:
     """``V -> D K D V`` for an operator of K and a diagonal D (n,), with what solvers ask of one."""
 
-    operator: KernelOperator
+    operator: "KernelOperator | ShardedOperator"
     D: Tensor
 
     @property
@@ -153,6 +157,7 @@ class ScaledOperator:
 
     def matrix(self) -> Tensor:
         """``D K D`` itself, (n, n)."""
+        assert isinstance(self.operator, KernelOperator)  # of a shared one no process holds all
         K = self.operator.matrix()
         D = self.D.to(K)
         return K.mul_(D[:, None]).mul_(D)

@@ -11,6 +11,7 @@ import functools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,9 @@ from torch.nn.utils.parametrize import ParametrizationList
 from nfa.errors import NfaError
 from nfa.layers import attention as heads
 from nfa.layers.turns import turn
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 _CONVOLUTIONS: dict[type[nn.Module], str] = {nn.Conv1d: "conv1d", nn.Conv2d: "conv2d", nn.Conv3d: "conv3d"}
 _MEASURABLE = (torch.float32, torch.float64)
@@ -315,7 +319,7 @@ def gathered(weight: Tensor) -> Tensor:
     return weight.full_tensor() if is_shared_out(weight) else weight
 
 
-def is_shared_out(weight: Tensor | None) -> bool:
+def is_shared_out(weight: Tensor | None) -> "TypeGuard[DTensor]":
     """Whether its parts are on several processes."""
     return hasattr(weight, "full_tensor")
 

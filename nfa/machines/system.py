@@ -217,8 +217,8 @@ class SharedSystem(System):
         progress: called with the iteration and the residual of conjugate gradients.
     """
 
-    function: RadialKernel = None
-    points: Tensor = field(default=None, repr=False)
+    function: RadialKernel = field(kw_only=True)
+    points: Tensor = field(repr=False, kw_only=True)
     budget: float = 0.0
     progress: Callable[[int, float], None] | None = field(default=None, repr=False)
 

@@ -13,5 +13,5 @@ def digest_of(network: nn.Module) -> str:
     for name, value in sorted(network.state_dict().items()):
         if isinstance(value, torch.Tensor) and not is_lazy(value):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

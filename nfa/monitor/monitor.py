@@ -120,7 +120,7 @@ class Monitor(Record):
         if self._pace is not None:
             self._pace.tick(self.seconds)
             if self._pace.known or self._is_due(i):
-                self._tell_cost()
+                self._tell_cost(self._pace)
         is_due = i > self._at and self._is_due(i)
         if is_due:
             self.measure(i)
@@ -140,14 +140,17 @@ class Monitor(Record):
         self._at = max(i, self._at)
         if self.folder is not None and processes()[0] == 0:
             self.write(self.folder, f"{type(self.model).__name__}, {i} steps")
+        assert self.report is not None  # of just now
         return self.report
 
-    def _tell_cost(self) -> None:
+    def _tell_cost(self, pace: Pace) -> None:
         """Choose the cadence where there is a budget, and say what measuring costs."""
-        unit, self._pace = max(self._pace.step, 1e-9), None
+        unit, self._pace = max(pace.step, 1e-9), None
         if self.every is None:
+            assert self.budget is not None  # else a cadence is given
             self.every = from_first_process(every_within(self.budget, self.cost, unit, self.steps))
         if not self.quiet and processes()[0] == 0:
+            assert self.report is not None  # of step 0
             samples = self.report.meta["samples"]
             say(cost_sentence(
                 self.cost, unit, self.every, name="step", samples=samples, budget=self.budget
@@ -172,5 +175,7 @@ class Monitor(Record):
 def unwrapped(model: nn.Module) -> nn.Module:
     """The network inside of what distributes or compiles it: the same weights, and its own names."""
     while isinstance(model, DistributedDataParallel) or hasattr(model, "_orig_mod"):
-        model = model.module if isinstance(model, DistributedDataParallel) else model._orig_mod
+        inner = model.module if isinstance(model, DistributedDataParallel) else model._orig_mod
+        assert isinstance(inner, nn.Module)
+        model = inner
     return model

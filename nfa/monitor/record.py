@@ -120,7 +120,7 @@ class Record:
             title=title,
             rows=[row for row in self.history if row.epoch == last],
             history=self.history,
-            meta=self.report.meta,
+            meta={} if self.report is None else self.report.meta,
         )
 
     def state_dict(self) -> dict[str, Any]:

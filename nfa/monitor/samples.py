@@ -45,10 +45,14 @@ def first_samples(source: Any, samples: int, seed: int = 0, input_fn: InputFn | 
         if (numpy := sys.modules.get("numpy")) is not None:
             numpy.random.seed(seed % 2**32)
         batches = map(input_fn or in_parts, _in_this_process(source))
-        pairs = [map_tensors(pair, lambda t: t.detach().clone()) for pair in limited(batches, samples)]
+        pairs = [(_kept(inputs), _kept(target)) for inputs, target in limited(batches, samples)]
     if not pairs:
         raise NfaError("no samples to measure on: the batches are empty")
     return pairs
+
+
+def _kept(value: object) -> object:
+    return map_tensors(value, lambda t: t.detach().clone())
 
 
 def is_readable(source: Any) -> bool:
@@ -128,12 +132,13 @@ def _in_this_process(source: Iterable[Batch]) -> Iterable[Batch]:
     """A plain loader that reads what another one does; a subclass may keep books of its reading."""
     if not isinstance(source, DataLoader):
         return source
-    common = {"collate_fn": source.collate_fn}
-    if isinstance(source.dataset, IterableDataset):
-        return DataLoader(source.dataset, batch_size=source.batch_size, drop_last=source.drop_last, **common)
+    data, collate = source.dataset, source.collate_fn
+    if isinstance(data, IterableDataset):
+        size = source.batch_size
+        return DataLoader(data, batch_size=size, drop_last=source.drop_last, collate_fn=collate)
     if source.batch_sampler is None:
-        return DataLoader(source.dataset, batch_size=None, sampler=source.sampler, **common)
-    return DataLoader(source.dataset, batch_sampler=source.batch_sampler, **common)
+        return DataLoader(data, batch_size=None, sampler=source.sampler, collate_fn=collate)
+    return DataLoader(data, batch_sampler=source.batch_sampler, collate_fn=collate)
 
 
 @contextmanager
@@ -150,7 +155,7 @@ def _at_its_beginning(source: Any) -> Iterator[None]:
         for holder in {id(h): h for h in holders if hasattr(h, "__dict__")}.values():
             undo.later(_put_back, holder, dict(vars(holder)))
             if holder is not source and type(vars(holder).get("epoch")) is int:
-                holder.epoch = 0
+                vars(holder)["epoch"] = 0
         yield
 
 
