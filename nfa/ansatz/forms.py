@@ -13,7 +13,7 @@ from typing import TypeGuard, TypeVar
 import torch
 from torch import Tensor
 
-from nfa.ansatz.blockwise import NAN, columns, gram, largest_of_groups, total
+from nfa.ansatz.blockwise import NAN, columns, gram, largest, largest_of_groups, or_one, total
 from nfa.checks import positive
 
 
@@ -231,6 +231,14 @@ class Frame:
         """``Uᵀ XXᵀ U / scale²`` for X (g, out, m)."""
         Y = torch.cat([self.U.mT @ block for block in columns(X, scale)], 2)
         return self._within(LowRank(Y), (largest_of_groups(X) / scale).square())
+
+    def parts(self, sums: Sequence[Tensor], factors: bool, like: Form) -> list[Form]:
+        """Parts of a sensitivity, on one scale: `sensitivity` in the form of another, or `factor`."""
+        scale = or_one(max(largest(part) for part in sums))
+        if factors:
+            return [self.factor(part, scale) for part in sums]
+        span = like.basis if isinstance(like, Spanned) else None
+        return [self.sensitivity(part, scale, span) for part in sums]
 
     def _within(self, C: F, size: Tensor) -> F:
         """C with zeros for the groups where it has nothing on the range of W: what is left is rounding."""

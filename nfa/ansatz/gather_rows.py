@@ -32,8 +32,8 @@ class RowGatherer:
         nulls: random rotations of the null, of narrow layers.
         seed: of the nulls.
         halves: find the drifts.
-        corrected: C is noisy, as random probes leave it: take the bias off the cosine, its null and the
-            alignment. Else they are the exact numbers of these samples.
+        corrected: C is noisy, as random probes leave it: take the bias off the cosine, its null, the
+            alignment and the basis. Else they are the exact numbers of these samples.
     """
 
     report: AnsatzReport
@@ -75,11 +75,12 @@ class RowGatherer:
 
     def _columns(self, pair: FeaturePair, null: Tensor, known: Precision) -> dict[str, float]:
         draws = len(null)
-        cosine, alignment = pair.cosine(self.power), pair.alignment
+        cosine, alignment, basis = pair.cosine(self.power), pair.alignment, pair.basis
         chance = float(null.mean()) if draws else math.nan
         if self.corrected:
             biases = (known.cosine_bias, known.alignment_bias, known.null_bias)
             cosine, alignment, chance = map(without, biases, (cosine, alignment, chance))
+            basis = without(known.basis_bias, basis)
         alpha, alpha_r = pair.alpha_fit()
         return {
             "power": self.power,
@@ -95,6 +96,8 @@ class RowGatherer:
             "offdiag": pair.offdiag(self.power),
             "alignment_stderr": known.alignment,
             "drift": known.drift,
+            "basis": basis,
+            "basis_z": pair.basis / pair.basis_std,
             "stderr": known.cosine,
         }
 

@@ -21,6 +21,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from nfa.ansatz.basis import Basis, Spectrum, basis_of
 from nfa.ansatz.blockwise import (
     NAN,
     EntrySums,
@@ -29,8 +30,6 @@ from nfa.ansatz.blockwise import (
     columns,
     feature_entry_sums,
     gram,
-    largest,
-    or_one,
     pearson,
     pooled,
     smaller_gram,
@@ -39,7 +38,6 @@ from nfa.ansatz.blockwise import (
 from nfa.ansatz.forms import (
     Form,
     Frame,
-    Spanned,
     cosine_of,
     inner,
     inverse_root,
@@ -50,13 +48,11 @@ from nfa.ansatz.forms import (
 )
 from nfa.ansatz.nulls import null_changes, null_draw, roots
 from nfa.ansatz.precision import Precision, precision_of
+from nfa.ansatz.rounding import cut_higher, cut_like, resolved_from
 from nfa.checks import not_negative, positive, seed_of, whole, whole_or_none
 from nfa.errors import NfaError
 
-_UNRESOLVED = 2.0  # roundings of the largest eigenvalue of a sum: below is noise, of which 0.3 were seen
 _DRAWS_A_CHANGE = 16  # of a null, for one more that tells its bias: this hardly hangs on the rotation
-_NEGLIGIBLE = 1e-4  # of a squared norm
-_NEAR = 10.0  # times that: eigenvalues up to here tell how the spectrum goes on
 
 
 class FeaturePair:
@@ -111,7 +107,7 @@ class FeaturePair:
             self._given, self._scale = blocks(sensitivity, "sensitivity")
             check_shape("sensitivity", self._given, (*W.shape[:2], W.shape[1]), W)
             rounding = torch.finfo(sensitivity.dtype).eps if noise is None else not_negative("noise", noise)
-            self._floor = max(_UNRESOLVED * rounding, W.shape[1] * torch.finfo(torch.float64).eps)
+            self._floor = resolved_from(rounding, W.shape[1])
         elif factor is not None:
             self._given, self._scale = blocks(factor, "factor")
             check_shape("factor", self._given, (*W.shape[:2], self._given.shape[2]), W)
@@ -191,6 +187,27 @@ class FeaturePair:
     def z(self) -> float:
         """`alignment` in units of `alignment_std`."""
         return self.alignment / self.alignment_std
+
+    @property
+    def basis(self) -> float:
+        """Share of C that is diagonal in the eigenbasis of WWᵀ, beyond chance: 1 for any exponent.
+
+        0 on average for a Haar-rotated C; see `nfa.ansatz.basis`. NaN where C or WWᵀ is isotropic.
+        """
+        return self._basis.share
+
+    @property
+    def basis_std(self) -> float:
+        """Standard deviation of `basis` under a Haar-rotated C, exact; the distribution is skew."""
+        return self._basis.std
+
+    @cached_property
+    def _basis(self) -> Basis:
+        return basis_of(self._spectrum, self._inside)
+
+    @cached_property
+    def _spectrum(self) -> Spectrum:
+        return Spectrum.of(self._frame.sigma2, self._frame.keep, self.resolution, self._noise)
 
     def alpha_fit(self) -> tuple[float, float]:
         """Exponent α fitted to the layer, and the correlation of the fit.
@@ -288,7 +305,7 @@ class FeaturePair:
 
     def _null_changes(self, left: Sequence[Form], null: Tensor, power: float, seed: int) -> list[float]:
         few = left[: math.ceil(len(null) / _DRAWS_A_CHANGE)]
-        spectra = [roots(self._without_rounding(C, power)) for C in few]
+        spectra = [roots(cut_like(C, self._floor, self._frame.keep, power)) for C in few]
         return null_changes(self._frame, self._root_spectrum, spectra, null, power, seed)
 
     def precision(
@@ -324,15 +341,11 @@ class FeaturePair:
         R, cut = len(sums), self._cut_error(power)
         if R < 2:
             return Precision(cosine=cut or NAN, cut=cut)
-        scale = or_one(max(largest(part) for part in sums))
-        if factors:
-            parts: list[Form] = [self._frame.factor(part, scale) for part in sums]
-        else:
-            span = self._inside.basis if isinstance(self._inside, Spanned) else None
-            parts = [self._frame.sensitivity(part, scale, span) for part in sums]
+        parts = self._frame.parts(sums, factors, like=self._inside)
         return precision_of(
             self._frame, parts, counts,
             cosine=lambda C: self._cosine_of(C, power), alignment=self._alignment_of,
+            basis=lambda C: basis_of(self._spectrum, C),
             whole=(self.cosine(power), self.alignment), linear=power == 1.0,
             halves=halves, corrected=corrected, cut=cut,
             null_changes=None if null is None else lambda left: self._null_changes(left, null, power, seed),
@@ -343,27 +356,13 @@ class FeaturePair:
         if power == 1.0:  # needs no eigenvectors
             H, s = self._frame.agop(C), self._frame.sigma2
             return ratio((s * H.diagonal()).sum(), s.norm() * H.norm())
-        return cosine_of(
-            self._frame.sigma2, *power_of(self._frame.agop(self._without_rounding(C, power)), power)
-        )
-
-    def _without_rounding(self, C: Form, power: float) -> Form:
-        """Another sensitivity, cut where C was, if the power lets what is below count."""
-        counts = self._frame.sigma2.shape[1] * self._floor ** (2 * power) > _NEGLIGIBLE
-        if not counts or C.is_resolved(self._floor, self._frame.keep):
-            return C
-        return C.resolved(self._floor, self._frame.keep)
+        H = self._frame.agop(cut_like(C, self._floor, self._frame.keep, power))
+        return cosine_of(self._frame.sigma2, *power_of(H, power))
 
     def _cut_error(self, power: float) -> float:
         """How much `cosine` changes when the cut is made ten times as high: nothing where there is a gap."""
-        if not isinstance(self._inside, Spanned):
-            return 0.0
-        values = self._inside.matrix.diagonal(dim1=-2, dim2=-1)  # `resolved` made it diagonal
-        higher = values > _NEAR * self._floor * values.amax(-1, keepdim=True)
-        if bool((higher == (values > 0)).all()):
-            return 0.0
-        C = Spanned(self._inside.basis, torch.diag_embed(values * higher))
-        return abs(self._cosine_of(C, power) - self.cosine(power))
+        C = cut_higher(self._inside, self._floor)
+        return 0.0 if C is None else abs(self._cosine_of(C, power) - self.cosine(power))
 
     # ---- spectra -----------------------------------------------------------------------------------------
 

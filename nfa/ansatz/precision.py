@@ -21,6 +21,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from nfa.ansatz.basis import Basis, without_noise
 from nfa.ansatz.blockwise import NAN
 from nfa.ansatz.forms import Form, Frame, joined
 
@@ -47,6 +48,8 @@ class Precision:
         cosine_bias: what the cosine of noisy groups is too low by, as a number to be taken off: negative.
         alignment_bias: the same for the alignment, which noise brings nearer to 0.
         null_bias: the same for the mean cosine of the null, whose spectrum is as noisy as that of C.
+        basis_bias: the same for the share of the eigenbasis, which noise brings nearer to 0; found where the
+            corrected values were asked for.
     """
 
     cosine: float = NAN
@@ -56,6 +59,7 @@ class Precision:
     cosine_bias: float = NAN
     alignment_bias: float = NAN
     null_bias: float = NAN
+    basis_bias: float = NAN
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,7 @@ def precision_of(
     *,
     cosine: Callable[[Form], float],
     alignment: Callable[[Form], float],
+    basis: Callable[[Form], Basis],
     whole: tuple[float, float],
     linear: bool,
     halves: bool,
@@ -118,6 +123,7 @@ def precision_of(
         counts: samples of each.
         cosine: the cosine of N and ``G^α`` for a sensitivity.
         alignment: the alignment for one.
+        basis: how far one is diagonal in the eigenbasis of WWᵀ.
         whole: cosine and alignment of all groups together.
         linear: whether α is 1, so that the cosine is a product over a norm.
         halves: find the drift.
@@ -144,7 +150,13 @@ def precision_of(
         cosine_bias=known.bias,
         alignment_bias=aligned.bias,
         null_bias=_bias(null_changes(reduced), counts) if null_changes else NAN,
+        basis_bias=_bias_of_basis(basis, total, parts) if corrected else NAN,
     )
+
+
+def _bias_of_basis(basis: Callable[[Form], Basis], total: Form, parts: Sequence[Form]) -> float:
+    found = basis(total)
+    return found.share - without_noise(found, [basis(part) for part in parts])
 
 
 def _of_ratio(whole: float, without: Sequence[float], norms: _Norms, corrected: bool) -> _Known:

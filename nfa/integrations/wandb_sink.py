@@ -39,8 +39,8 @@ STATISTICS = (
     "cosine", "null_mean", "pearson", "offdiag", "cnfc", "init_nfm_cosine",
 )  # fmt: skip
 ALL_STATISTICS = (
-    *STATISTICS, "null_std", "null_isotropic", "alignment_stderr", "drift", "init_cosine", "init_alignment",
-    "stderr",
+    *STATISTICS, "null_std", "null_isotropic", "alignment_stderr", "drift", "basis", "basis_z", "init_cosine",
+    "init_alignment", "stderr",
 )  # fmt: skip
 _SIDE = 256  # px of a heatmap
 _EIGENVALUES = 256

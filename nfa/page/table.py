@@ -32,6 +32,8 @@ NUMBER_COLUMNS = {
     "cnfc": ("C-NFC", ".3f", "cosine of ΔWᵀΔW with ΔWᵀCΔW, ΔW the change since initialisation"),
     "alignment_stderr": ("align. error", ".2g", "standard error of the alignment"),
     "drift": ("drift", ".2g", "change of the cosine when the samples are halved"),
+    "basis": ("basis", "+.3f", "share of C that is diagonal in the eigenbasis of WWᵀ, beyond chance"),
+    "basis_z": ("basis z", ".1f", "basis over its standard deviation by chance"),
     "init_nfm_cosine": ("NFM vs init", ".3f", "cosine of the NFM with the one at initialisation"),
     "init_cosine": ("init cosine", ".3f", "cosine at initialisation"),
     "init_alignment": ("init alignment", "+.3f", "alignment at initialisation"),
