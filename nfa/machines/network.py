@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from nfa.device import check_fits
 from nfa.machines.fitted_sizes import SizedOnLoad
 from nfa.machines.kernel import Kernel
 from nfa.machines.maps import FeatureMap, PatchMap
@@ -138,7 +139,7 @@ class DeepNetwork(Network):
             ``best_transform`` (D, D) and ``best_coefficients`` (n, outputs).
 
     Raises:
-        NfaError: the inputs become smaller than what a kernel sees.
+        NfaError: the inputs become smaller than what a kernel sees, or the layers would not fit into memory.
     """
 
     position: Tensor
@@ -153,13 +154,11 @@ class DeepNetwork(Network):
     def __init__(self, layers: Sequence["Layer"], shape: Sequence[int], outputs: int):
         super().__init__()
         self.kernels = tuple(layer.kernel for layer in layers)
-        shape = first = tuple(shape)
-        for index, layer in enumerate(layers):
-            layer.kernel.check_shape(shape, index)
+        first = tuple(shape)
+        shapes = _shapes(layers, first)
+        for index, (layer, shape) in enumerate(zip(layers, shapes, strict=True)):
             seed = seed_for(layer.solver.seed * _STREAM, index)
             self.add_module(f"layer{index}", layer.kernel.stage(shape, layer.lift, layer.unit_norm, seed))
-            if index < len(layers) - 1:
-                shape = layer.kernel.shape_behind(shape, layer.lift)
         self._add_predictor(self.kernels[0], first, outputs)
         self.register_buffer("position", torch.tensor([0, -1]))
         self.keeps_best = layers[0].keeps == "best"
@@ -237,3 +236,17 @@ class DeepNetwork(Network):
             best = replace(last, metric=metric, coefficients=self.best_coefficients)
             kept = Kept(int(self.best_round), best, float(self.best_ridge), float(self.best_error))
         return Reached(layer, index, last, kept)
+
+
+def _shapes(layers: Sequence["Layer"], shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """What comes into each layer, before anything is drawn, which takes long for one that is too wide."""
+    shapes, size = [], 0
+    for index, layer in enumerate(layers):
+        width, drawn = layer.kernel.width(shape), 0 if layer.lift is None else layer.lift.width
+        size += 4 * width**2 + 8 * width * drawn  # draws are float64
+        check_fits(size, f"a machine with layers of {width} features", "give a smaller width")
+        layer.kernel.check_shape(shape, index)
+        shapes.append(shape)
+        if index < len(layers) - 1:
+            shape = layer.kernel.shape_behind(shape, layer.lift)
+    return shapes

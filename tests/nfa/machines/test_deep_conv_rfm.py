@@ -246,6 +246,11 @@ def test_bad_options_and_bad_data():
         (DeepConvRFM(3, 3), (X, y), "layer 0: 3 convolutions of 3 pixels need images of at least 7 × 7"),
         (DeepConvRFM(2, 2, conv_stride=4), (X, y), "layer 1: 1 convolutions of 2 pixels need"),
         (DeepConvRFM(2, 2, pool=5), (X, y), "nothing is left of the images before layer 1"),
+        (
+            DeepConvRFM(2, 2, width=10**8),
+            (X, y),
+            "layers of 400000000 features takes .* give a smaller width",
+        ),
         (DeepConvRFM(2, 2), (X, y, X), "both X_val and y_val"),
     ):
         with pytest.raises(NfaError, match=message):
