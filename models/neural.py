@@ -171,7 +171,8 @@ class NeuralModule(LabModule):
         """Stretch a restored cosine schedule to the length of this run; one_cycle has its length for good."""
         schedule = self.lr_schedulers()
         if isinstance(schedule, torch.optim.lr_scheduler.CosineAnnealingLR):
-            schedule.T_max = self._steps
+            if schedule.T_max != self._steps:
+                _stretch(schedule, self._steps)
         elif (
             isinstance(schedule, torch.optim.lr_scheduler.OneCycleLR) and schedule.total_steps != self._steps
         ):
@@ -179,6 +180,18 @@ class NeuralModule(LabModule):
                 f"training.schedule=one_cycle was planned for {schedule.total_steps} steps, this run has "
                 f"{self._steps}: resume with the same trainer.max_epochs and data"
             )
+
+
+def _stretch(schedule: torch.optim.lr_scheduler.CosineAnnealingLR, steps: int) -> None:
+    """Go on with a schedule as one of another length.
+
+    It multiplies the rate of the step before, which is 0 at the end of a shorter one, for good.
+    """
+    schedule.T_max = steps
+    factor = (1 + math.cos(math.pi * min(schedule.last_epoch / steps, 1))) / 2
+    for group, rate in zip(schedule.optimizer.param_groups, schedule.base_lrs, strict=True):
+        group["lr"] = rate * factor
+    schedule._last_lr = [group["lr"] for group in schedule.optimizer.param_groups]
 
 
 def build_network(net: dict[str, Any]) -> nn.Module:
