@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from torch import nn
+from torch import distributed, nn
 
 from nfa import agop, audit
 from nfa.kernels import Metric
@@ -137,6 +137,33 @@ class MachineContract:
         again = type(machine).load(tmp_path / "machine", device=DEVICE)
         assert type(again.stack[0].update) is type(machine.stack[0].update)
         assert torch.equal(again.fit(*self.data()).scores(self.others()), machine.scores(self.others()))
+
+    # ---- several processes ---------------------------------------------------------------------------------
+
+    def check_shared_out(self):
+        """Work that the processes of the default group share gives each of them what one does alone."""
+        X, Y = self.data()
+        alone, shared = (self.make(**self.chooses) for _ in range(2))
+        shared.stack = tuple(
+            replace(layer, solver=replace(layer.solver, distributed=True)) for layer in shared.stack
+        )
+        for machine in (alone, shared):
+            machine.fit(X, Y, *self.data(9, seed=2))
+        assert far(shared.scores(self.others()), alone.scores(self.others())) < 1e-9
+        assert far(shared.M, alone.M) < 1e-9
+
+    @pytest.fixture
+    def group_of_one(self):
+        """A default group of this process alone."""
+        if DEVICE not in ("cpu", "cuda"):
+            pytest.skip("gloo knows no such device")
+        distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+        yield
+        distributed.destroy_process_group()
+
+    def test_a_process_with_no_others_does_all_of_the_work(self, group_of_one):
+        """Two have their test with all machines at once, `test_two_processes_fit_what_one_does`."""
+        self.check_shared_out()
 
     # ---- one step at a time --------------------------------------------------------------------------------
 

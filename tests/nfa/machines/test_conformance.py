@@ -2,7 +2,9 @@
 
 from typing import ClassVar
 
+import pytest
 import torch
+from torch import distributed
 
 from nfa import RFM, ConvRFM, DeepConvRFM, DeepRFM, agop
 from nfa.machines.network import KernelNetwork
@@ -168,3 +170,18 @@ class TestDeepConvRFM(MachineContract):
 
     def make(self, **options):
         return DeepConvRFM(**{"patch_size": 2, "depth": 2, "width": 3, "rounds": 1, "ridge": 1e-2} | options)
+
+
+def _one_of_two(rank, path):
+    distributed.init_process_group("gloo", init_method=f"file://{path}/group", rank=rank, world_size=2)
+    for name, contract in globals().items():
+        if name.startswith("Test"):
+            contract().check_shared_out()
+    distributed.destroy_process_group()
+
+
+@pytest.mark.long
+@pytest.mark.skipif(DEVICE not in ("cpu", "cuda"), reason="gloo knows no such device")
+def test_two_processes_fit_what_one_does(tmp_path):
+    """All machines in one pair of processes."""
+    torch.multiprocessing.spawn(_one_of_two, (str(tmp_path),), nprocs=2)
