@@ -53,13 +53,17 @@ OPTIONS = {
 }
 
 
+RUNS = [  # one of the largest, which takes longest
+    (name, options) for name in NETS for options in OPTIONS if name != "resnet" or options == "power one"
+]
+
+
 def made(name):
     torch.manual_seed(0)
     return NETS[name]().eval(), torch.randn(10, *IMAGES)
 
 
-@pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(("name", "options"), RUNS)
 def test_audits(name, options):
     net, x = made(name)
     given = dict(OPTIONS[options])
@@ -76,11 +80,8 @@ def test_audits(name, options):
             assert getattr(mine, field) == expected, (mine.layer, field)
 
 
-def test_agops():
+def test_input_agop():
     net, x = made("cnn")
-    here = nfa.agop(copy.deepcopy(net), [x])
-    there = nfa.agop(net.to(NAME), [x.to(NAME)])
-    for name, G in here.items():
-        assert torch.allclose(there[name].cpu(), G, atol=1e-6)
+    net.to(NAME)
     G = nfa.input_agop(net, [x.to(NAME)])
     assert torch.allclose(G.cpu(), nfa.input_agop(made("cnn")[0], [x]).cpu(), atol=1e-6)

@@ -5,6 +5,8 @@ it is, and how it rounds, only a real one tells. A process that uses it has it f
 others.
 """
 
+from contextlib import nullcontext
+
 import torch
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -28,6 +30,11 @@ def register() -> None:
     torch.__future__.set_overwrite_module_params_on_conversion(True)  # their data are in ``here``
 
 
+def _inference(mode):
+    """Context in which what is made is, or is none, of inference mode, whatever that is."""
+    return nullcontext() if torch.is_inference_mode_enabled() == mode else torch.inference_mode(mode)
+
+
 def _copied(source, target, non_blocking=False):
     _here(target).copy_(_here(source))
     return target
@@ -44,10 +51,12 @@ class There(torch.Tensor):
 
     @staticmethod
     def __new__(cls, here):
-        return torch.Tensor._make_wrapper_subclass(
-            cls, here.shape, strides=here.stride(), storage_offset=here.storage_offset(), dtype=here.dtype,
-            layout=here.layout, device=torch.device(NAME, 0), requires_grad=here.requires_grad,
-        )  # fmt: skip
+        with _inference(here.is_inference()):
+            return torch.Tensor._make_wrapper_subclass(
+                cls, here.shape, strides=here.stride(), storage_offset=here.storage_offset(),
+                dtype=here.dtype, layout=here.layout, device=torch.device(NAME, 0),
+                requires_grad=here.requires_grad,
+            )  # fmt: skip
 
     def __init__(self, here):
         self.here = here
@@ -59,6 +68,10 @@ class There(torch.Tensor):
     def numpy(self, *args, **kwargs):
         """NumPy knows of no other devices."""
         raise TypeError(f"can't convert {NAME}:0 device type tensor to numpy. Use Tensor.cpu() first")
+
+    def __reduce_ex__(self, protocol):
+        """Files hold data, and are read on the CPU first."""
+        return self.here.__reduce_ex__(protocol)
 
     def __repr__(self, **kwargs):
         return f"There({self.here!r})"
@@ -81,18 +94,17 @@ def run(func, args, kwargs):
     """An operation on tensors of one place, or a copy between two."""
     tensors = [t for t in tree_flatten((args, kwargs))[0] if isinstance(t, torch.Tensor)]
     there = [t for t in tensors if isinstance(t, There)]
-    name, asked = str(func), kwargs.get("device")
-    copies = name.startswith(("aten._to_copy", "aten.copy_"))
+    name, asked = str(func), _asked(func, args, kwargs)
+    converts = name.startswith(("aten._to_copy", "aten.to."))
+    copies = converts or name.startswith("aten.copy_")
     if there and not copies:
         _check_one_place(name, tensors)
     found = func(*tree_map(_here, args), **tree_map(_here, kwargs))
     if name.startswith("aten.copy_"):
         return args[0]
     placed = bool(there) if asked is None else torch.device(asked).type == NAME
-    if name.startswith("aten._to_copy") and not placed and found is _here(args[0]):
-        found = found.clone()
     if not placed:
-        return found
+        return found.clone() if converts and isinstance(args[0], There) and found is args[0].here else found
     known = {id(t.here): t for t in there}  # of operations in place
 
     def put(value):
@@ -101,6 +113,13 @@ def run(func, args, kwargs):
         return known[id(value)] if id(value) in known else There(value)
 
     return tree_map(put, found)
+
+
+def _asked(func, args, kwargs):
+    """The device that an operation is told to give its result on; None where it is not."""
+    if func is torch.ops.aten.to.other:  # inference mode leaves those of several steps whole
+        return args[1].device
+    return kwargs.get("device", next((value for value in args if isinstance(value, torch.device)), None))
 
 
 def _here(value):

@@ -4,9 +4,10 @@ import os
 
 import pytest
 
-from tests.elsewhere import device
+from tests.elsewhere import accelerator, device
 
 device.register()
+accelerator.register()
 os.environ["NFA_TEST_DEVICE"] = device.NAME
 
 

@@ -1,4 +1,4 @@
-"""Placement on another device, in processes that have one: audits, references and all machines.
+"""Placement on another device, in processes that have one: all machines, all kinds of networks, and all runs.
 
 It needs what torch has of devices written in Python; a version without it is skipped.
 """
@@ -15,8 +15,8 @@ from tests.waiting import HANGS
 
 ROOT = Path(__file__).parents[2]
 SUITES = {
-    "machines": ("tests/nfa/machines",),
-    "audits": ("tests/elsewhere/audits.py",),
+    "machines": ("tests/nfa/machines/test_conformance.py",),
+    "networks": ("tests/elsewhere/audits.py", "tests/elsewhere/oracles.py", "tests/elsewhere/runs.py"),
     "estimators": ("tests/nfa/sklearn/test_tensors.py",),
     "card": ("tests/gpu",),
 }
