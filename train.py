@@ -58,8 +58,8 @@ def train(cfg: DictConfig, job: Job) -> dict[str, Any]:
     callbacks = build_callbacks(cfg.callbacks, job)
     start = find_start(cfg.ckpt_path, job.folder, description, cfg.trainer.get("max_epochs"))
     with ending_well(job):
-        logger = build_logger(cfg.logger, model.kind, job)
-        trainer = build_trainer(cfg, logger, folder, callbacks)
+        logger = build_logger(cfg.logger, model.kind, job, description)
+        trainer = build_trainer(cfg, logger, folder, callbacks, model.kind)
         train_by_epochs(trainer, trained=start.trained)
         with as_single_run(job, start.checkpoint):
             with restoring(start.checkpoint):

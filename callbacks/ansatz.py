@@ -25,8 +25,8 @@ class AnsatzMonitor(lightning.AnsatzMonitor, FinalNetwork):
 
     The samples are a fixed, stratified subset of the training data, normalised and never augmented. Under
     DDP each rank measures its share and the sums are added up. Writes ``ansatz.csv`` after every
-    measurement, logs ``nfa/<statistic>/<layer>`` to every logger, pictures and the table of all rows to
-    W&B, and ``features.safetensors`` at the end.
+    measurement, logs the curves of `nfa.ansatz.curves.summary_metrics` to every logger, all layers to
+    TensorBoard one by one and to W&B in one table, pictures to W&B, and ``features.safetensors`` at the end.
 
     Args:
         every_n_epochs: measure after every so many epochs, 0 for only the beginning and the end; None for as
@@ -137,7 +137,7 @@ class AnsatzMonitor(lightning.AnsatzMonitor, FinalNetwork):
         with self.set_apart():
             write_csv(Path(trainer.default_root_dir) / "ansatz.csv", self.history, with_epoch=True)
             for sink in sinks_of(trainer):
-                sink.log_measurement(rows, epoch, trainer.global_step)
+                sink.log_measurement(rows, epoch, trainer.global_step, self.history)
 
     @contextmanager
     def set_apart(self) -> Iterator[Any]:

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from nfa import NfaError
-from nfa.integrations.wandb_sink import first_line, has_account
+from nfa.integrations.wandb_sink import AXIS, first_line, has_account
 
 TITLE = "Nets and kernel machines"
 _WHAT_IS_WHAT = (
     "Job type train: networks, trained by gradients. Job type kernel: kernel machines, fitted by solving, "
-    "a round an epoch. Alignment and cosine are those of the neural feature ansatz, layer by layer; "
-    "null_mean is the cosine that chance gives; of alignment it gives 0."
+    "a round an epoch. Alignment and cosine are those of the neural feature ansatz, over all layers of a "
+    "network and by group of them; null_mean is the cosine that chance gives; of alignment it gives 0."
 )
 _TIMEOUT = 20  # seconds for the first answer
 
@@ -39,13 +39,20 @@ def panels() -> dict[str, list[Any]]:
 
     return {
         "Scores": [
-            lines("Validation score", "epoch", "val/(accuracy|mse)"),
+            lines("Validation score", AXIS, "val/(accuracy|mse)"),
             bars("Test accuracy", "test/accuracy"),
             bars("Test error (mse)", "test/mse"),
         ],
         "Ansatz": [
-            lines("Alignment", "nfa/epoch", "nfa/alignment/.*"),
-            lines("Cosine, and its null", "nfa/epoch", "nfa/(cosine|null_mean)/.*"),
+            lines("Layers above chance, share", AXIS, "nfa/above_chance/all"),
+            lines("Alignment", AXIS, "nfa/alignment/(median|minimum|maximum)"),
+            lines(
+                "Alignment by group of layers",
+                AXIS,
+                "nfa/alignment/(?!median$|minimum$|maximum$)[^ ]*( median)?",
+            ),
+            lines("Cosine, and its null", AXIS, "nfa/(cosine|null_mean)/median"),
+            lines("Exponent", AXIS, "nfa/alpha_fit/median"),
         ],
         "Cost": [bars("Seconds of fitting", "fit_seconds"), bars("Memory of fitting, MB", "fit_memory_mb")],
         "Comparison": [

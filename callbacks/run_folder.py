@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from callbacks.final import FinalNetwork
 from callbacks.memory import forget_peak, give_back, peak_memory_mb
 from callbacks.sinks import sinks_of
 from nfa import NfaError
+from nfa.ansatz.curves import summary_metrics
 from nfa.ansatz.row import above_null
 from nfa.compare.together import ANSATZ, FEATURES, METRICS, REPORT, SUMMARY, TABLE, write_summary
 from nfa.files import write_whole
@@ -34,7 +36,7 @@ _OF_TABLES = ("dropped", "one_hot", "read_as")  # what became of the columns
 _METRIC = re.compile(r"[A-Za-z]\w*([ ./-]\w+)*")  # val/accuracy; in a CSV file nothing that is run
 _STEP_COLUMNS = ("epoch", "step", "seconds", "lr")
 _MAY_BE_NAN = ("round/", "features/")  # what a round did not measure
-_NOT_DRAWN = ("test/", "round/")  # a row each, or how a kernel machine was solved: in metrics.csv alone
+_NOT_DRAWN = ("test/", "round/", "nfa/")  # a row each, how a kernel machine was solved, drawn elsewhere
 
 
 class RunFolder(FinalNetwork):
@@ -97,7 +99,7 @@ class RunFolder(FinalNetwork):
             row["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
         values = {k: float(v) for k, v in sorted(trainer.callback_metrics.items())}
         row |= {k: v for k, v in values.items() if not (math.isnan(v) and k.startswith(_MAY_BE_NAN))}
-        self.rows.append(row)
+        self.rows.append(row | _curves(trainer, row["epoch"]))
         self._write_metrics(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -293,6 +295,14 @@ def _of_table(trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, A
             scores = network(x.to(next(network.buffers()).device))
         found["calibration"] = asdict(Calibration.of(scores, y, "validation data"))
     return found
+
+
+def _curves(trainer: pl.Trainer, epoch: float) -> dict[str, float]:
+    """The curves of the network, where it was measured as the epoch ended."""
+    monitor = find_monitor(trainer)
+    history = monitor.history if monitor else []
+    last = list(takewhile(lambda row: row.epoch == epoch, reversed(history)))
+    return summary_metrics(last[::-1])
 
 
 def _ansatz_summary(monitor: AnsatzMonitor | None) -> dict[str, Any]:

@@ -8,24 +8,29 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
 
 from nfa import AnsatzRow
+from nfa.ansatz.curves import ALL_STATISTICS, metrics_of, summary_metrics
 from nfa.ansatz.pictures import LayerPicture
-from nfa.integrations import wandb_sink
 
 
 @runtime_checkable
 class Sink(Protocol):
     """A logger of the lab: it is told more than the metrics that Lightning logs."""
 
-    def file_under(self, kind: str, group: str | None = None) -> None:
+    def file_under(
+        self, kind: str, group: str | None = None, description: Mapping[str, Any] | None = None
+    ) -> None:
         """Say what the run is of, before anything is logged.
 
         Args:
             kind: of the model, ``net`` or ``kernel``.
             group: of the runs that are compared; None for a run by itself.
+            description: ``model``, ``data``, ``seed`` and the ``options`` that were typed.
         """
 
-    def log_measurement(self, rows: Sequence[AnsatzRow], epoch: float, step: int) -> None:
-        """Log one measurement."""
+    def log_measurement(
+        self, rows: Sequence[AnsatzRow], epoch: float, step: int, history: Sequence[AnsatzRow] = ()
+    ) -> None:
+        """Log one measurement; ``history`` has the rows of all up to it."""
 
     def log_layers(self, pictures: Sequence[LayerPicture], history: Sequence[AnsatzRow]) -> None:
         """Log the pictures of the final network, and all measurements as one table."""
@@ -46,12 +51,16 @@ class NumbersAlone:
     def __init__(self, logger: Logger):
         self.logger = logger
 
-    def file_under(self, kind: str, group: str | None = None) -> None:
+    def file_under(
+        self, kind: str, group: str | None = None, description: Mapping[str, Any] | None = None
+    ) -> None:
         """Not told."""
 
-    def log_measurement(self, rows: Sequence[AnsatzRow], epoch: float, step: int) -> None:
-        """Log one measurement as metrics ``nfa/<statistic>/<layer>``, all statistics of it."""
-        numbers = wandb_sink.metrics_of(rows, wandb_sink.ALL_STATISTICS)
+    def log_measurement(
+        self, rows: Sequence[AnsatzRow], epoch: float, step: int, history: Sequence[AnsatzRow] = ()
+    ) -> None:
+        """Log one measurement: its curves, and all statistics as metrics ``nfa/<statistic>/<layer>``."""
+        numbers = {**metrics_of(rows, ALL_STATISTICS), **summary_metrics(rows)}
         self.logger.log_metrics({**numbers, "nfa/epoch": epoch}, step=step)
 
     def log_layers(self, pictures: Sequence[LayerPicture], history: Sequence[AnsatzRow]) -> None:

@@ -12,7 +12,8 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from callbacks import AnsatzMonitor, EpochNumbers, LastCheckpoint, RunFolder, progress_options
 from callbacks.sinks import sink_of
 from datamodules import TensorDataModule
-from lab.describe import plain, trainer_options
+from lab.describe import trainer_options
+from lab.in_use import options_in_use
 from lab.job import Job
 from nfa import NfaError
 from nfa.terminal import say
@@ -56,37 +57,41 @@ def build_callbacks(config: DictConfig | None, job: Job) -> list[pl.Callback]:
     return sorted(callbacks, key=lambda callback: isinstance(callback, AnsatzMonitor))
 
 
-def build_logger(config: DictConfig | None, kind: str, job: Job) -> Any:
+def build_logger(
+    config: DictConfig | None, kind: str, job: Job, description: Mapping[str, Any] | None = None
+) -> Any:
     """The logger; False where there is none.
 
     Args:
         config: its options.
         kind: of the model, ``net`` or ``kernel``.
         job: that it is for.
+        description: what the run is, in plain values.
     """
     if not config:
         return False
     logger = instantiate(config)
-    sink_of(logger).file_under(kind, job.sweep.name if job.sweep else None)
+    sink_of(logger).file_under(kind, job.sweep.name if job.sweep else None, description)
     return logger
 
 
 def build_trainer(
-    cfg: DictConfig, logger: Any, folder: RunFolder, callbacks: Sequence[pl.Callback]
+    cfg: DictConfig, logger: Any, folder: RunFolder, callbacks: Sequence[pl.Callback], kind: str
 ) -> pl.Trainer:
-    """The trainer; its logger has got all options.
+    """The trainer; its logger has got the options of the run.
 
     Args:
         cfg: all options.
         logger: as `build_logger` gives it.
         folder: that the run writes.
         callbacks: beside those of every run.
+        kind: of the model, ``net`` or ``kernel``.
     """
     options = progress_options()
     options["callbacks"] += [*callbacks, folder, EpochNumbers(), LastCheckpoint(folder.path / "checkpoints")]
     trainer = instantiate(trainer_options(cfg), logger=logger, **options)
     if logger:
-        logger.log_hyperparams(plain(cfg))
+        logger.log_hyperparams(options_in_use(cfg, kind))
     return trainer
 
 

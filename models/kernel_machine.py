@@ -99,7 +99,7 @@ class KernelMachine(LabModule):
         known_options(options, type(self))
         options = self._defaults() | options
         of_data = {"input_shape": input_shape, "num_outputs": num_outputs, "task": task}
-        self.save_hyperparameters(of_data | options)
+        self.save_hyperparameters(of_data | options, logger=False)
         table = MODEL.get(type(self).__name__, KERNEL_MACHINE)  # of the kernel, its name decides
         check_all("model", {name: table[name] for name in table if name != "kernel"}, self.hparams)
         self.automatic_optimization = False

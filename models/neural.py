@@ -56,7 +56,7 @@ class NeuralModule(LabModule):
         network: nn.Module | None = None,
     ):
         super().__init__(task, num_outputs)
-        self.save_hyperparameters(ignore="network")
+        self.save_hyperparameters(ignore="network", logger=False)  # loggers get the options of the run
         check_all("training", TRAINING, self.hparams)
         if loss == "cross_entropy" and task == "regression":
             raise NfaError("training.loss=cross_entropy needs class targets; use mse for regression")

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from nfa.ansatz.curves import metrics_of, summary_metrics
 from nfa.checks import network_of, whole_or_none
 from nfa.errors import NfaError
 from nfa.files import replaced_whole
-from nfa.integrations.wandb_sink import metrics_of
 from nfa.monitor.cost import Pace, cost_sentence, every_within
 from nfa.monitor.digest import digest_of
 from nfa.monitor.monitor import EVERY, unwrapped
@@ -170,7 +170,7 @@ class AnsatzCallback(TrainerCallback, Record):
         if not state.is_world_process_zero:
             return
         if self.log is not None:
-            self.log(metrics_of(rows))
+            self.log({**metrics_of(rows), **summary_metrics(rows)})
         if self.folder is not None:
             self.write(self.folder, f"{type(network).__name__}, epoch {epoch:g}")
 

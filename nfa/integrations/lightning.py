@@ -12,10 +12,11 @@ from typing import Any
 
 from torch import nn
 
+from nfa.ansatz.curves import metrics_of, summary_metrics
 from nfa.ansatz.row import AnsatzRow
 from nfa.checks import network_of, whole_or_none
 from nfa.errors import NfaError
-from nfa.integrations.wandb_sink import metrics_of
+from nfa.integrations import wandb_sink
 from nfa.layers.maps import find_maps, has_unbuilt
 from nfa.monitor.cost import Pace, cost_sentence, every_within
 from nfa.monitor.digest import digest_of
@@ -33,6 +34,7 @@ from nfa.monitor.samples import (
 from nfa.terminal import say
 
 FRAMEWORKS = ("pytorch_lightning", "lightning.pytorch")
+_AXIS = "nfa/epoch"  # Lightning's own epoch leaves out the one that runs
 _SHARDING = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
 
 
@@ -129,6 +131,7 @@ class AnsatzMonitor(Record, *_callbacks()):  # type: ignore[misc]  # of those th
         self._measured: tuple[int, str] | None = None  # at which step, and which weights
         self._step, self._resumed = 0, False
         self._pace: Pace | None = None
+        self._drawn = 0  # measurements that the last table of layers on W&B had
 
     # ---- when ----------------------------------------------------------------------------------------------
 
@@ -142,6 +145,7 @@ class AnsatzMonitor(Record, *_callbacks()):  # type: ignore[misc]  # of those th
         if trainer.global_step == 0 and not self._resumed:
             self.begin_anew()
         self._step, self._pace, self._resumed = trainer.global_step, Pace(), False
+        self._drawn = 0
         self._pairs = self.choose_samples(trainer)
         network = self.network_in(pl_module)
         if not has_unbuilt(network):
@@ -259,9 +263,21 @@ class AnsatzMonitor(Record, *_callbacks()):  # type: ignore[misc]  # of those th
             self.tell(trainer, rows, epoch)
 
     def tell(self, trainer: Any, rows: Sequence[AnsatzRow], epoch: float) -> None:
-        """Log a measurement, on the first rank."""
+        """Log a measurement, on the first rank: every layer, but on W&B curves of all, a table and charts."""
+        curves = summary_metrics(rows)
+        measurements = len({row.epoch for row in self.history})
+        is_drawn = wandb_sink.has_grown(measurements, self._drawn)
         for logger in trainer.loggers:
-            logger.log_metrics({**metrics_of(rows), "nfa/epoch": epoch}, step=trainer.global_step)
+            if any(kind.__name__ == "WandbLogger" for kind in type(logger).__mro__):
+                # by name: of two patterns, "*" of Lightning's among them, W&B takes either
+                wandb_sink.define_axes(logger.experiment, _AXIS, [*curves], hidden=(_AXIS,))
+                wandb_sink.log_measurement(logger.experiment, rows, epoch, _AXIS)
+                if is_drawn:
+                    wandb_sink.log_layers(logger.experiment, self.history, epoch, _AXIS)
+            else:
+                numbers = {**metrics_of(rows), **curves, _AXIS: epoch}
+                logger.log_metrics(numbers, step=trainer.global_step)
+        self._drawn = measurements if is_drawn else self._drawn
         if self.folder is not None:
             self.write(self.folder, f"epoch {epoch:g}")
 

@@ -1,7 +1,7 @@
-"""Rows, pictures and files to a Weights & Biases run. The only file of the library that knows ``wandb``.
+"""Rows, pictures and files to a Weights & Biases run. `wandb_layers` and this file alone know ``wandb``.
 
-There are two axes: what the trainer logs has ``epoch`` (or round), what is measured ``nfa/epoch``; a network
-has one number on both. Nothing is ever logged with a step: a sync, or a resumed run, keeps its order.
+There is one axis, ``epoch`` (of kernel machines the round): a network has one number, for what the trainer
+logs and for what is measured. Nothing is ever logged with a step: a sync, or a resumed run, keeps its order.
 """
 
 import configparser
@@ -18,123 +18,76 @@ from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
+from nfa.ansatz.curves import summary_metrics
 from nfa.ansatz.pictures import LayerPicture
-from nfa.ansatz.row import AUDIT_COLUMNS, TRAIN_COLUMNS, AnsatzRow
+from nfa.ansatz.row import AUDIT_COLUMNS, AnsatzRow
 from nfa.ansatz.words import plain
 from nfa.errors import NfaError
-from nfa.page.raster import heatmap, tile
+from nfa.integrations.wandb_layers import (
+    MATRIX_SIDE,
+    TABLE,
+    image,
+    layer_charts,
+    layer_media,
+    spectra,
+    table,
+)
+from nfa.page.raster import heatmap
 from nfa.terminal import typed
 
 if TYPE_CHECKING:
-    from wandb import Artifact, Run, Table
+    from wandb import Artifact, Run
 
     from nfa.compare import Comparison
+    from nfa.compare.similarity import FeatureSpace
 
-AXES = {"epoch": ("train/*", "val/*", "test/*", "features/*", "round/*"), "nfa/epoch": ("nfa/*",)}
-STATISTICS = (
-    "alignment", "z", "alpha_fit", "alpha_r",
-    "cosine", "null_mean", "pearson", "offdiag", "cnfc", "init_nfm_cosine",
-)  # fmt: skip
-ALL_STATISTICS = (
-    *STATISTICS, "null_std", "null_isotropic", "alignment_stderr", "drift", "basis", "basis_z", "init_cosine",
-    "init_alignment", "stderr",
-)  # fmt: skip
-_SIDE = 256  # px of a heatmap
-_EIGENVALUES = 256
-_NUMERICAL_RANK = 1e-9
+AXIS = "epoch"
+PATTERNS = ("train/*", "val/*", "test/*", "features/*", "round/*", "nfa/*")
+_NOT_DRAWN = (AXIS, "trainer/global_step")
 
 
-def define_axes(run: "Run") -> None:
-    """Plot what the trainer logs against ``epoch`` and what is measured against ``nfa/epoch``.
+def define_axes(
+    run: "Run", axis: str = AXIS, patterns: Sequence[str] = PATTERNS, hidden: Sequence[str] = _NOT_DRAWN
+) -> None:
+    """Plot what is logged against ``axis``; what is ``hidden`` gets no chart itself.
 
     No name may match two patterns: W&B takes either of them, by chance.
     """
-    for axis, patterns in AXES.items():
-        run.define_metric(axis)
-        for pattern in patterns:
-            run.define_metric(pattern, step_metric=axis)
+    for name in hidden:
+        run.define_metric(name, hidden=True)
+    for pattern in patterns:
+        run.define_metric(pattern, step_metric=axis)
 
 
-def metrics_of(rows: Iterable[AnsatzRow], statistics: Sequence[str] = STATISTICS) -> dict[str, float]:
-    """Flat metrics ``nfa/<statistic>/<layer>`` of one measurement, undefined ones left out."""
-    return {
-        f"nfa/{name}/{row.layer}": getattr(row, name)
-        for row in rows
-        if row.measured
-        for name in statistics
-        if getattr(row, name) == getattr(row, name)
-    }
+def log_measurement(
+    run: "Run",
+    rows: Sequence[AnsatzRow],
+    epoch: float,
+    axis: str = "epoch",
+) -> None:
+    """Log the curves of one measurement: `summary_metrics` against the axis."""
+    run.log({**summary_metrics(rows), axis: epoch})
 
 
-def log_measurement(run: "Run", rows: Iterable[AnsatzRow], epoch: float) -> None:
-    """Log the metrics of one measurement."""
-    run.log({**metrics_of(rows), "nfa/epoch": epoch})
+def log_layers(run: "Run", history: Sequence[AnsatzRow], epoch: float, axis: str = "epoch") -> None:
+    """Log all rows, of all measurements, as one table, and charts of it with a line a layer."""
+    run.log({**layer_charts(history, axis), axis: epoch})
 
 
 def log_pictures(run: "Run", pictures: Sequence[LayerPicture], epoch: float) -> None:
-    """Log heatmaps, filters and eigenvectors as images, at most 256 px wide, and spectra as charts."""
-    run.log({"nfa/epoch": epoch, **_media(pictures), **_spectra(pictures)})
+    """Log heatmaps, filters and eigenvectors as images, and the spectra as one chart."""
+    if media := {**layer_media(pictures), **spectra(pictures)}:
+        run.log({"epoch": epoch, **media})
 
 
-def _media(pictures: Sequence[LayerPicture]) -> dict[str, object]:
-    import wandb
+def has_grown(measurements: int, drawn: int) -> bool:
+    """Whether the table of all layers is to be logged anew: all tables together stay eleven times the last.
 
-    media: dict[str, object] = {}
-    for picture in pictures:
-        for kind, matrix in (("nfm", picture.nfm), ("agop", picture.agop)):
-            if matrix is not None:
-                media[f"nfa/{kind}/{picture.layer}"] = wandb.Image(heatmap(matrix).numpy(), mode="RGB")
-        for kind in ("filters", "nfm_eigenvectors", "agop_eigenvectors"):
-            if getattr(picture, kind) is not None:
-                pixels = tile(getattr(picture, kind)).numpy()
-                media[f"nfa/{kind}/{picture.layer}"] = wandb.Image(pixels, mode="RGB")
-    return media
-
-
-def _spectra(pictures: Sequence[LayerPicture]) -> dict[str, object]:
-    """A chart a layer: logarithms of the leading eigenvalues over the greatest, up to the numerical rank."""
-    import wandb
-
-    charts: dict[str, object] = {}
-    for picture in pictures:
-        spectra = {"NFM": picture.nfm_spectrum, "AGOP": picture.agop_spectrum}
-        lines = {name: _relative_logs(values) for name, values in spectra.items() if values is not None}
-        if any(lines.values()):
-            charts[f"nfa/spectrum/{picture.layer}"] = wandb.plot.line_series(
-                xs=[list(range(1, len(line) + 1)) for line in lines.values()],
-                ys=list(lines.values()),
-                keys=list(lines),
-                title=f"{picture.layer}: log10 of eigenvalues over the greatest",
-                xname="index",
-                split_table=True,
-            )
-    return charts
-
-
-def _relative_logs(eigenvalues: Tensor) -> list[float]:
-    values = eigenvalues[:_EIGENVALUES].detach().cpu().double()
-    return (values[values > _NUMERICAL_RANK * values.max()] / values.max()).log10().tolist()
-
-
-def log_table(run: "Run", history: Iterable[AnsatzRow]) -> None:
-    """Log all rows as one table, a row a layer and epoch."""
-    run.log({"nfa/table": _row_table(history, TRAIN_COLUMNS)})
-
-
-def _row_table(rows: Iterable[AnsatzRow], columns: Sequence[str]) -> "Table":
-    return _table(columns, ([getattr(row, column) for column in columns] for row in rows))
-
-
-def _table(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> "Table":
-    import wandb
-
-    table = wandb.Table(columns=list(columns))
-    for row in rows:
-        table.add_data(*(None if value != value else value for value in row))
-    return table
+    Args:
+        measurements: behind the network by now.
+        drawn: how many of them the last table had.
+    """
+    return measurements >= 1.1 * drawn
 
 
 def log_results(
@@ -193,7 +146,7 @@ def log_audit(
     Args:
         project: of the run.
         name: of the run.
-        rows: become the summary metrics ``nfa/<statistic>/<layer>``, of measured layers, and one table.
+        rows: become the summary metrics of `summary_metrics`, and the table ``nfa/layers``.
         pictures: logged as images.
         meta: configuration of the run.
         files: like ``audit.csv`` and ``audit.html``: uploaded together as one artifact; pages are shown too.
@@ -209,8 +162,10 @@ def log_audit(
     """
 
     def fill(run: "Run") -> None:
-        run.summary.update(metrics_of(rows))
-        run.log({**_media(pictures), "nfa/table": _row_table(rows, (*AUDIT_COLUMNS, "verdict"))})
+        run.summary.update(summary_metrics(rows))
+        columns = (*AUDIT_COLUMNS, "verdict")
+        by_layer = table(columns, ([getattr(row, column) for column in columns] for row in rows))
+        run.log({**layer_media(pictures), **spectra(pictures), TABLE: by_layer})
 
     told = plain(meta or {})
     start = {"project": project, "name": name, "group": group, "job_type": "audit", "config": told}
@@ -256,8 +211,6 @@ def log_comparison(
 
 
 def _compared(comparison: "Comparison") -> dict[str, object]:
-    import wandb
-
     columns = ("label", "kind", "runs", comparison.metric, "sd", "fit_seconds", "fit_memory_mb",
                "num_parameters", "alignment", "cosine", "null_mean", "layers_above_null",
                "layers_with_z")  # fmt: skip
@@ -282,27 +235,20 @@ def _compared(comparison: "Comparison") -> dict[str, object]:
         if not math.isnan(space.between(a, b, space.cosine))
     )
     found: dict[str, object] = {
-        "comparison/groups": _table(columns, groups),
-        "comparison/similarity": _table(("space", "a", "b", "cosine", "null_mean", "null_sd", "z"), pairs),
+        "comparison/groups": table(columns, groups),
+        "comparison/similarity": table(("space", "a", "b", "cosine", "null_mean", "null_sd", "z"), pairs),
     }
     for kind in ("cosine", "alignment"):
         images = [
-            wandb.Image(
-                _enlarged(heatmap(getattr(space, kind))).numpy(),
-                mode="RGB",
-                caption=f"{space.name}: {', '.join(f'{m.label} {m.replicate}' for m in space.members)}",
-            )
-            for space in comparison.spaces
+            image(heatmap(getattr(space, kind)), _named(space), MATRIX_SIDE) for space in comparison.spaces
         ]
         if images:
             found[f"similarity/{kind}"] = images
     return found
 
 
-def _enlarged(rgb: Tensor) -> Tensor:
-    """A square picture of few pixels, drawn on ``_SIDE`` by ``_SIDE``: images of one key are of one size."""
-    index = torch.arange(_SIDE) * len(rgb) // _SIDE
-    return rgb[index][:, index]
+def _named(space: "FeatureSpace") -> str:
+    return f"{space.name}: {', '.join(f'{m.label} {m.replicate}' for m in space.members)}"
 
 
 def _log_alone(

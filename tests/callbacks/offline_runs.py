@@ -14,6 +14,7 @@ class OfflineRun:
     run: object = None
     rows: list = field(default_factory=list)  # of the history: a dictionary each, nested keys joined by "."
     axes: dict = field(default_factory=dict)  # metric or pattern to its axis
+    hidden: set = field(default_factory=set)  # metrics without a chart
     config: dict = field(default_factory=dict)
     summary: dict = field(default_factory=dict)
     artifacts: dict = field(default_factory=dict)  # type to a list of records
@@ -21,6 +22,18 @@ class OfflineRun:
     @property
     def keys(self):
         return {key.split(".")[0] for row in self.rows for key in row}
+
+    @property
+    def charts(self):
+        """Names of charts that are drawn from a table."""
+        nested = {key.split(".", 2)[2] for key in self.config if key.startswith("_wandb.visualize.")}
+        return nested | set(self.config.get("_wandb", {}).get("visualize", {}))
+
+    @property
+    def panels(self):
+        """What is drawn where nobody arranged anything: charts, curves, media, tables that no chart has."""
+        drawn = {key for key in self.keys if not key.startswith(("_", "Custom Chart Tables/"))}
+        return (drawn - self.hidden) | self.charts
 
     def column(self, key):
         return [row[key] for row in self.rows if key in row]
@@ -72,6 +85,8 @@ def read(folder):
             offline.config |= _values(record.run.config.update)
         elif kind == "history":
             offline.rows.append(_values(record.history.item))
+        elif kind == "metric" and record.metric.options.hidden:
+            offline.hidden.add(record.metric.name)
         elif kind == "metric" and record.metric.step_metric:
             offline.axes[record.metric.name or record.metric.glob_name] = record.metric.step_metric
         elif kind == "config":

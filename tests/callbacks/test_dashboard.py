@@ -5,11 +5,13 @@ import json
 import re
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 
 from callbacks import dashboard
 from callbacks.dashboard import main
+from nfa.ansatz.curves import summary_metrics
 from nfa.ansatz.row import AnsatzRow
 from nfa.integrations import wandb_sink
 
@@ -41,8 +43,12 @@ def check_panels(panels):
     score = panels["Validation score"]
     assert (score["xAxis"], score["groupBy"]) == ("epoch", "jobType")
     assert score["metricRegex"] == "val/(accuracy|mse)"
-    for title, key in (("Alignment", "nfa/alignment/"), ("Cosine, and its null", "null_mean")):
-        assert panels[title]["xAxis"] == "nfa/epoch"
+    for title, key in (
+        ("Layers above chance, share", "nfa/above_chance/all"),
+        ("Alignment", "nfa/alignment/"),
+        ("Cosine, and its null", "null_mean"),
+    ):
+        assert panels[title]["xAxis"] == "epoch"
         assert key in panels[title]["metricRegex"]
     assert not any("nfa/z" in panel.get("metricRegex", "") for panel in panels.values())  # sizes differ
     assert panels["Seconds of fitting"]["metrics"] == ["fit_seconds"]
@@ -70,19 +76,22 @@ def test_report_holds_them_too(packages):
 
 
 def test_curves_are_of_names_that_are_logged_against_their_axis(packages):
-    row = AnsatzRow("conv1", "conv2d", 27, 16, alignment=0.5, z=9.0, cosine=0.9, null_mean=0.8)
-    names = ["val/accuracy", "val/mse", *wandb_sink.metrics_of([row])]
+    row = AnsatzRow("conv1", "conv2d", 27, 16, alignment=0.5, z=9.0, alpha_fit=0.5, cosine=0.9, null_mean=0.8)
+    layers = [row, *(replace(row, layer=f"layer1.{i}.conv1") for i in range(2))]
+    names = ["val/accuracy", "val/mse", *summary_metrics(layers)]
     spec = spec_of(dashboard.workspace("me", "nfa"))
     panels = panels_of(spec["section"]["panelBankConfig"]["sections"])
     curves = [panel for panel in panels.values() if "metricRegex" in panel]
-    assert len(curves) == 3
+    assert len(curves) == 6
     drawn = {}
     for curve in curves:
         shown = [name for name in names if re.fullmatch(curve["metricRegex"], name)]
         drawn |= dict.fromkeys(shown, curve["xAxis"])
-    assert drawn.keys() == set(names) - {"nfa/z/conv1"}  # z is not compared between layers of other sizes
+    left_out = {name for name in set(names) - drawn.keys() if "alignment" in name or name.endswith("median")}
+    assert left_out == {"nfa/alignment/layer1 minimum", "nfa/alignment/layer1 maximum"}
     for name, axis in drawn.items():
-        assert f"{name.split('/')[0]}/*" in wandb_sink.AXES[axis]
+        assert axis == wandb_sink.AXIS
+        assert f"{name.split('/')[0]}/*" in wandb_sink.PATTERNS
 
 
 @pytest.fixture

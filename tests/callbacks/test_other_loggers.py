@@ -52,7 +52,12 @@ def test_tensorboard_has_all_numbers_and_options(run, model, target, layers):
     written = {(tag, step): value for tag, series in scalars.items() for step, value in series}
     assert {key: written.get(key) for key in expected} == pytest.approx(expected, rel=1e-5)
 
-    for name in (name for name in done.metrics[0] if "/" in name):
+    curves = [name for name in done.metrics[0] if name.startswith("nfa/")]
+    assert {"nfa/alignment/median", "nfa/above_chance/all"} <= set(curves)
+    for name in curves:  # the same ones, but for those of the network at initialisation
+        rows = {step_of[float(row["epoch"])]: float(row[name]) for row in done.metrics if row[name]}
+        assert {step: value for step, value in scalars[name] if step in rows} == pytest.approx(rows, rel=1e-5)
+    for name in (name for name in done.metrics[0] if "/" in name and name not in curves):
         rows = [float(row[name]) for row in done.metrics if row[name]]
         assert [v for _, v in scalars[name] if not math.isnan(v)] == pytest.approx(rows, rel=1e-5), name
     assert len(scalars["train/loss"]) == len(scalars["val/accuracy"]) == 3

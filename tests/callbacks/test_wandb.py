@@ -26,6 +26,11 @@ def told(recorded):
     return [str(w.message) for w in recorded if str(w.message).startswith("W&B")]
 
 
+def measured_epochs(offline):
+    """The epochs of the measurements, in the order in which they were logged."""
+    return [row["epoch"] for row in offline.rows if "nfa/alignment/median" in row]
+
+
 # ---- what a run holds --------------------------------------------------------------------------------------
 
 
@@ -34,14 +39,17 @@ def test_offline_run_holds_what_was_measured_and_written(run):
     assert done.code == 0, done.err
     assert "wandb sync run/wandb/offline-run-" in done.out
     offline = only_run(done.folder)
-    assert {"nfa/alignment/hidden1", "nfa/cosine/hidden2", "val/accuracy", "nfa/table"} <= offline.keys
-    assert {"nfa/nfm/hidden1", "nfa/agop/hidden1", "nfa/filters/hidden1"} <= offline.keys
-    assert offline.column("nfa/epoch")[:3] == [0, 1, 2]
-    assert offline.run.display_name == "run"
+    assert {"nfa/alignment/hidden1", "nfa/cosine/median", "val/accuracy", "nfa/layers"} <= offline.keys
+    assert {f"nfa/pictures/{kind}" for kind in ("matrices", "filters", "eigenvectors")} <= offline.keys
+    (captions,) = offline.column("nfa/pictures/matrices.captions")
+    assert captions[:3] == ["hidden1: NFM", "hidden1: AGOP", "hidden2: NFM"]
+    assert measured_epochs(offline)[:3] == [0, 1, 2]
+    assert offline.run.display_name == "mlp digits s0"
+    assert list(offline.run.tags) == ["mlp", "digits", "net", *done.summary["options"]]
 
     media = done.folder / "wandb" / "latest-run" / "files" / "media"
-    (table,) = media.glob("table/nfa/table_*.table.json")
-    assert len(json.loads(table.read_text())["data"]) == len(done.rows)
+    last = offline.column("nfa/layers.path")[-1]
+    assert len(json.loads((media.parent / last).read_text())["data"]) == len(done.rows)
     (page,) = [media.parent / path for path in offline.column("report.path")]
     assert page.read_bytes() == (done.folder / "report.html").read_bytes()
     (artifact,) = offline.artifacts["features"]
@@ -60,9 +68,11 @@ def test_spectra_are_charts(run):
     done = run(*WANDB, "trainer.max_epochs=1")
     tables = done.folder.glob("wandb/latest-run/files/media/table/*/nfa/spectrum/*.table.json")
     found = {path.name.split("_table")[0]: json.loads(path.read_text()) for path in tables}
-    assert found.keys() == {"hidden1", "hidden2", "hidden3"}
-    for kind in ("NFM", "AGOP"):
-        line = [(x, y) for x, key, y in found["hidden2"]["data"] if key == kind]
+    assert found.keys() == {"layers"}
+    lines = found["layers"]["data"]
+    assert {key.split()[0] for _, key, _ in lines} == {"hidden1", "hidden2", "hidden3"}
+    for kind in ("hidden2 NFM", "hidden2 AGOP"):
+        line = [(x, y) for x, key, y in lines if key == kind]
         assert [x for x, _ in line] == list(range(1, len(line) + 1))
         logs = [y for _, y in line]
         assert logs[0] == 0
@@ -76,7 +86,7 @@ def test_each_name_has_one_axis(run, model):
     """The step that W&B itself puts beside a value tells its axis; of two patterns that fit it takes any."""
     done = run("logger=wandb", *model)
     offline = only_run(done.folder)
-    assert offline.axes == {**dict.fromkeys(TRAINED, "epoch"), "nfa/*": "nfa/epoch"}
+    assert offline.axes == dict.fromkeys((*TRAINED, "nfa/*"), "epoch")
     names = {k.split("/")[0] for k in offline.keys}
     assert {"train", "val", "test", "nfa"} <= names
     assert ("round" in names) == (model[0] == "model=rfm")
@@ -84,10 +94,9 @@ def test_each_name_has_one_axis(run, model):
         kinds = {key.split("/")[0] for key in row}
         if kinds & {"train", "val", "test", "round", "features"}:
             assert "epoch" in row
-            assert "nfa/epoch" not in row
+            assert "nfa" not in kinds
         if "nfa" in kinds:
-            assert "nfa/epoch" in row
-            assert "epoch" not in row
+            assert "epoch" in row
             assert "trainer/global_step" not in row
     assert offline.column("test/accuracy") == [pytest.approx(done.summary["test/accuracy"])]
 
@@ -128,6 +137,54 @@ def test_long_name_of_a_folder_is_shortened(tmp_path):
     assert len(name) == 128
     assert name.startswith("model=mlp_")
     assert name.endswith("_seed=1")
+
+
+DESCRIPTION = {"model": "resnet", "data": "digits", "seed": 0, "options": ["model.width=8"]}
+
+
+@pytest.mark.parametrize(
+    ("options", "group", "told", "expected"),
+    [
+        ({}, None, {}, "resnet digits s0"),
+        ({}, "my_sweep", {}, "resnet digits s0 width=8"),
+        ({"name": "mine"}, "my_sweep", {}, "mine"),
+        ({}, None, {"seed": None}, "resnet digits"),
+    ],
+)
+def test_names_are_short(tmp_path, options, group, told, expected):
+    logger = LabWandbLogger(str(tmp_path / "2026-01-01_12-00-00_resnet_digits"), **options)
+    logger.file_under("net", group, DESCRIPTION | told)
+    assert logger._wandb_init["name"] == expected
+
+
+@pytest.mark.parametrize("given", [None, ["mine"]])
+def test_tags_tell_what_the_run_is(tmp_path, given):
+    logger = LabWandbLogger(str(tmp_path), tags=given)
+    logger.file_under("net", None, DESCRIPTION | {"options": ["model.width=8", "data.root=" + "x" * 99]})
+    *tags, long = logger._wandb_init["tags"]
+    if given:
+        assert (tags, long) == ([], "mine")
+    else:
+        assert tags == ["resnet", "digits", "net", "model.width=8"]
+        assert len(long) == 64  # W&B takes no longer ones
+
+
+@pytest.mark.parametrize(
+    ("model", "unused"),
+    [
+        (("model=mlp", "model.width=8", "training.optimizer=adam"), {"training.momentum"}),
+        (("model=kernel", "model.learn=none"), {"training", "model.power", "model.metric", "model.patience"}),
+    ],
+    ids=["net", "kernel"],
+)
+def test_configuration_has_no_option_that_the_model_does_not_use(run, model, unused):
+    done = run("logger=wandb", *model, "data.n_train=100", "trainer.max_epochs=1", "callbacks=none")
+    assert done.code == 0, done.err
+    config = only_run(done.folder).config
+    names = {f"{part}.{name}" for part in config if isinstance(config[part], dict) for name in config[part]}
+    assert not unused & (names | set(config))
+    assert not {"lr", "momentum", "bandwidth", "net"} & set(config)  # of Lightning, a second time
+    assert config["model"]["_target_"]
 
 
 def test_ten_runs_at_once_are_ten_runs(tmp_path):
@@ -185,22 +242,27 @@ def test_folder_lost_in_the_middle_is_one_warning(run, recwarn):
     (message,) = told(recwarn)
     assert "the run goes on without it" in message
     offline = only_run(done.folder)  # and what was written before is there
-    assert offline.column("nfa/epoch") == [0, 1, 2]
-    assert len(offline.column("val/accuracy")) == 2
+    assert measured_epochs(offline) == [0, 1]
+    assert len(offline.column("val/accuracy")) == 1
 
 
 def test_full_disk_is_one_warning(run, recwarn, monkeypatch):
     import wandb
 
-    def full(*arguments, **options):
-        raise OSError(28, "No space left on device")
+    make, free = wandb.Table.__init__, [True]  # for one table
 
-    monkeypatch.setattr(wandb, "Table", full)
+    def full(*arguments, **options):
+        if not free:
+            raise OSError(28, "No space left on device")
+        free.pop()
+        make(*arguments, **options)
+
+    monkeypatch.setattr(wandb.Table, "__init__", full)
     done = run(*WANDB, "trainer.max_epochs=1")
     assert done.code == 0, done.err
     (message,) = told(recwarn)
     assert "No space left on device" in message
-    assert only_run(done.folder).column("nfa/epoch") == [0, 1]
+    assert measured_epochs(only_run(done.folder)) == [0, 1]
 
 
 def test_folder_that_cannot_be_made_is_one_warning(run, tmp_path, recwarn):

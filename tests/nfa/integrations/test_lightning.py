@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import nfa
 from nfa.ansatz.row import read_csv
+from tests.callbacks.offline_runs import only_run
 
 FRAMEWORKS = ("pytorch_lightning", "lightning.pytorch")
 QUIET = {
@@ -190,6 +191,22 @@ def test_several_loggers_and_a_folder(pl, tmp_path):
     rows = read_csv(tmp_path / "measured" / "ansatz.csv")
     assert [(row.epoch, row.layer) for row in rows] == [(r.epoch, r.layer) for r in monitor.history]
     assert (tmp_path / "measured" / "ansatz.html").is_file()
+
+
+def test_weights_and_biases_gets_few_keys(pl, tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monitor = monitor_of()
+    fit(pl, monitor, logger=pl.loggers.WandbLogger(save_dir=tmp_path, offline=True), log_every_n_steps=1)
+    wandb.finish()
+    offline = only_run(tmp_path)
+    assert offline.column("nfa/alignment/median")
+    assert offline.column("train_loss")
+    assert offline.axes["nfa/alignment/median"] == "nfa/epoch"
+    assert {"nfa/layers", "nfa/alignment/median", "nfa/above_chance/all"} <= offline.keys
+    assert "nfa/alignment/layers" in offline.charts
+    assert sorted(row["nfa/epoch"] for row in offline.rows if "nfa/layers.path" in row) == [0, 1, 2]
 
 
 def test_resumed(pl, tmp_path):
