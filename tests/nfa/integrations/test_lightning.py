@@ -198,7 +198,7 @@ def test_weights_and_biases_gets_few_keys(pl, tmp_path, monkeypatch):
     for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
         monkeypatch.setenv(name, str(tmp_path / name))
     monitor = monitor_of()
-    fit(pl, monitor, logger=pl.loggers.WandbLogger(save_dir=tmp_path, offline=True), log_every_n_steps=1)
+    fit(pl, monitor, logger=pl.loggers.WandbLogger(save_dir=tmp_path, mode="offline"), log_every_n_steps=1)
     wandb.finish()
     offline = only_run(tmp_path)
     assert offline.column("nfa/alignment/median")
