@@ -22,6 +22,7 @@ from torch import Tensor
 from nfa.checks import choice, floats, settle, whole
 from nfa.errors import NfaError
 from nfa.kernels.conv_recursion import ConvShape, PairSums, PatchMaps, patch_windows
+from nfa.kernels.conv_span import shorter
 from nfa.kernels.conv_workers import cores, run_tasks
 from nfa.kernels.precision import exact_products
 from nfa.kernels.spans import even_spans
@@ -115,6 +116,8 @@ class ConvKernel:
         K = _result(out, X, len(Z))
         self._warn_if_long(shape, len(X) * len(Z) // (2 if same else 1))
         total = len(X) * (len(X) + 1) // 2 if same else len(X) * len(Z)
+        with exact_products():
+            T = shorter(T, X, Z, shape)
         part = self._part(shape, X, T)
         with exact_products(), cores(X.device) as threads:
             fill = _Fill(K, same, shape, X.shape[1], total, progress, threads)

@@ -14,8 +14,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from nfa.kernels.conv import ConvKernel, check_images, check_transform
+from nfa.kernels.conv import ConvKernel, check_alike, check_images, check_transform
 from nfa.kernels.conv_gradient import check_coefficients, each_gradient
+from nfa.kernels.conv_span import shorter
+from nfa.kernels.precision import exact_products
 
 
 def patch_agop(
@@ -52,6 +54,9 @@ def patch_agop(
     check_images("points", points)
     T = check_transform(transform, points, kernel.patch_size)
     a = check_coefficients(coefficients, centers)
+    check_alike(points, centers)
+    with exact_products():
+        T = shorter(T, points, centers, kernel.shape(points))
     if a.shape[1] > len(a):
         a = torch.linalg.qr(a.double().mT, mode="r").R.mT  # (n, n), with the same a aᵀ
     size = points.shape[1] * kernel.patch_size**2 if T is None else len(T)
