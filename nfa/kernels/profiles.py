@@ -3,8 +3,8 @@
 ``∇_x k(‖x - z‖) = slope(r) (x - z)``. At r = 0 the skip rule holds: a kernel whose slope has no finite
 limit there (`cusp`) contributes nothing where r < 1e-10; a smooth one has its limit.
 
-A new kernel is a frozen dataclass with `value`, `slope` and `cusp`; tests/nfa/kernels/test_kernels.py asks for
-a case of every entry of `KERNELS`, and CONTRIBUTING.md has the rest.
+A new kernel is a frozen dataclass with `value`, `slope` and `cusp`; tests/nfa/kernels/test_kernels.py asks
+for a case of every entry of `KERNELS`, and CONTRIBUTING.md has the rest.
 """
 
 import difflib
