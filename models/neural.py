@@ -166,6 +166,10 @@ class NeuralModule(LabModule):
                 raise NfaError(
                     "the checkpoint holds no state of a schedule: it would replace a method of one"
                 )
+            if not _has_numbers(state):
+                raise NfaError(
+                    "the checkpoint holds no state of a schedule: its rates and steps are no numbers"
+                )
 
     def on_train_start(self) -> None:
         """Stretch a restored cosine schedule to the length of this run; one_cycle has its length for good."""
@@ -180,6 +184,15 @@ class NeuralModule(LabModule):
                 f"training.schedule=one_cycle was planned for {schedule.total_steps} steps, this run has "
                 f"{self._steps}: resume with the same trainer.max_epochs and data"
             )
+
+
+def _has_numbers(state: dict[str, Any]) -> bool:
+    """Whether what a schedule counts with is numbers."""
+    rates = state.get("base_lrs", [])
+    counted = (
+        (*rates, state.get("last_epoch", 0), state.get("T_max", 1)) if isinstance(rates, list) else ("",)
+    )
+    return all(isinstance(n, int | float) and math.isfinite(n) for n in counted)
 
 
 def _stretch(schedule: torch.optim.lr_scheduler.CosineAnnealingLR, steps: int) -> None:
