@@ -23,9 +23,6 @@ class ShardedOperator:
         X: (n, d), in coordinates where the distance is Euclidean; the same on all processes.
         cache_bytes: room for rows that are kept.
 
-    Raises:
-        NfaError: the points are not the same.
-
     Attributes:
         size: n.
         dtype: of X, in which K is evaluated; it is multiplied in float64.
@@ -35,7 +32,6 @@ class ShardedOperator:
     """
 
     def __init__(self, kernel: RadialKernel, X: Tensor, *, cache_bytes: float = 0.0):
-        ranks.check_same("points", X)
         self.kernel, self._X, self._own = kernel, X, X[ranks.own_span(len(X))]
         self.size, self.dtype, self.device = len(X), X.dtype, X.device
         self.most_kept = len(self._own) * len(X) * X.itemsize

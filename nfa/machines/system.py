@@ -225,6 +225,7 @@ class SharedSystem(System):
     keeps_matrix = True
 
     def __post_init__(self):
+        ranks.check_same("points", self.points)
         self._operator = ShardedOperator(self.function, self.points)
 
     def _solved(
