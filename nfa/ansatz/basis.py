@@ -21,7 +21,6 @@ uniform direction u, ``E (uᵀc′u)⁴`` and ``E (uᵀc′u)²(uᵀc′²u)``, 
 Groups of a grouped map are rotated apart: their sums add up, and so do their variances.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -41,12 +40,10 @@ class Basis:
     Attributes:
         above: ``Σ (on - m ‖c′‖²)``, what is on the blocks of the diagonal beyond chance.
         room: ``Σ (1 - m) ‖c′‖²``, what that would be if all were on them.
-        spread: the variance of `above` for a Haar-rotated C.
     """
 
     above: float = 0.0
     room: float = 0.0
-    spread: float = 0.0
 
     @property
     def share(self) -> float:
@@ -55,11 +52,6 @@ class Basis:
         NaN where C or WWᵀ is a multiple of the identity.
         """
         return self.above / self.room if self.room > 0 else NAN
-
-    @property
-    def std(self) -> float:
-        """Standard deviation of `share` for a Haar-rotated C."""
-        return math.sqrt(max(self.spread, 0.0)) / self.room if self.room > 0 else NAN
 
 
 @dataclass(frozen=True)
@@ -88,15 +80,15 @@ class Spectrum:
 
 def basis_of(spectrum: Spectrum, C: Form) -> Basis:
     """How far C̃ is diagonal in the blocks of a spectrum."""
-    p2, p4 = traceless_powers(C, spectrum.keep)
+    p2 = traceless_part(C, spectrum.keep).power(2)
     if float(p2.sum().sqrt()) <= spectrum.noise * float(C.norm()):
         return Basis()
     diagonal, ranks = C.diagonal(), spectrum.keep.sum(-1)
     mean = diagonal.sum(-1) / ranks.clamp_min(1)
     on = ((diagonal - mean[:, None]) * spectrum.keep).square().sum(-1)
-    above = room = spread = 0.0
-    numbers = (ranks.tolist(), on.tolist(), p2.tolist(), p4.tolist())
-    for group, (rank, on_diagonal, square, fourth) in enumerate(zip(*numbers, strict=True)):
+    above = room = 0.0
+    numbers = (ranks.tolist(), on.tolist(), p2.tolist())
+    for group, (rank, on_diagonal, square) in enumerate(zip(*numbers, strict=True)):
         spans = spectrum.blocks[group]
         if len(spans) < 2:
             continue  # one direction, or all are equal: any basis is one
@@ -104,8 +96,18 @@ def basis_of(spectrum: Spectrum, C: Form) -> Basis:
         m = chance(rank, sizes)
         above += on_diagonal + _within_blocks(C, group, spans) - m * square
         room += (1 - m) * square
-        spread += _variance(rank, sizes, square, fourth)
-    return Basis(above, room, spread)
+    return Basis(above, room)
+
+
+def spread_of(spectrum: Spectrum, C: Form) -> float:
+    """The variance of `Basis.above` when C̃ is Haar-rotated in each group."""
+    c = traceless_part(C, spectrum.keep)
+    numbers = (spectrum.keep.sum(-1).tolist(), c.power(2).tolist(), c.power(4).tolist())
+    found = 0.0
+    for spans, (rank, square, fourth) in zip(spectrum.blocks, zip(*numbers, strict=True), strict=True):
+        if len(spans) > 1:
+            found += _variance(rank, [stop - start for start, stop in spans], square, fourth)
+    return max(found, 0.0)
 
 
 def without_noise(whole: Basis, parts: Sequence[Basis]) -> float:
@@ -119,12 +121,22 @@ def without_noise(whole: Basis, parts: Sequence[Basis]) -> float:
     return min(1.0, max(-1.0, above / room)) if room > 0 else NAN
 
 
-def traceless_powers(C: Form, keep: Tensor) -> tuple[Tensor, Tensor]:
-    """``tr c′²`` and ``tr c′⁴`` of each group, (g,) each, by products alone.
+@dataclass(frozen=True)
+class Traceless:
+    """c′ by its spectrum: that of ``inner`` (g, k, k), and ``beyond`` (g,) times ``-mean`` (g,)."""
 
-    A form that is not written out has k × k matrices M with the spectrum of c but for zeros: c′ has the
-    eigenvalues of ``M - μ`` and ``r - k`` times ``-μ``.
-    """
+    inner: Tensor
+    mean: Tensor
+    beyond: Tensor
+
+    def power(self, exponent: int) -> Tensor:
+        """``tr c′²`` or ``tr c′⁴`` of each group, (g,), by products alone."""
+        root = self.inner if exponent == 2 else self.inner @ self.inner
+        return (root.square().sum((1, 2)) + self.beyond * self.mean**exponent).clamp_min(0)
+
+
+def traceless_part(C: Form, keep: Tensor) -> Traceless:
+    """Of C̃; a form that is not written out has k × k matrices with its spectrum but for zeros."""
     rank = keep.sum(-1)
     mean = C.diagonal().sum(-1) / rank.clamp_min(1)
     if isinstance(C, Dense):
@@ -134,9 +146,7 @@ def traceless_powers(C: Form, keep: Tensor) -> tuple[Tensor, Tensor]:
         M = C.factor.mT @ C.factor if isinstance(C, LowRank) else C.matrix
         inner = M - torch.diag_embed(mean[:, None].expand(M.shape[:2]))
         beyond = rank - M.shape[1]
-    p2 = inner.square().sum((1, 2)) + beyond * mean.square()
-    p4 = (inner @ inner).square().sum((1, 2)) + beyond * mean**4
-    return p2.clamp_min(0), p4.clamp_min(0)
+    return Traceless(inner, mean, beyond)
 
 
 def blocks_of_equals(values: Tensor, gap: float) -> list[tuple[int, int]]:

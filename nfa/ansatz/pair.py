@@ -21,7 +21,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from nfa.ansatz.basis import Basis, Spectrum, basis_of
+from nfa.ansatz.basis import Basis, Spectrum, basis_of, spread_of
 from nfa.ansatz.blockwise import (
     NAN,
     EntrySums,
@@ -199,7 +199,8 @@ class FeaturePair:
     @property
     def basis_std(self) -> float:
         """Standard deviation of `basis` under a Haar-rotated C, exact; the distribution is skew."""
-        return self._basis.std
+        room = self._basis.room
+        return math.sqrt(spread_of(self._spectrum, self._inside)) / room if room > 0 else NAN
 
     @cached_property
     def _basis(self) -> Basis:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nfa import FeaturePair, audit
-from nfa.ansatz.basis import Spectrum, basis_of
+from nfa.ansatz.basis import Spectrum, basis_of, spread_of
 from nfa.ansatz.forms import Dense, LowRank, Spanned, haar
 
 D = torch.float64
@@ -53,8 +53,9 @@ def test_chance_is_what_rotations_give(r, values, sizes):
     mean = 1 - one.room / float(_traceless(C[:1]).square().sum())  # m: room is (1 - m) ‖c'‖²
     shares = (dense(sizes, C) - mean) / (1 - mean)
     assert one.share == pytest.approx(float(shares[0]), abs=1e-12)
-    assert abs(float(shares.mean())) < 4 * one.std / math.sqrt(n)
-    assert float(shares.std()) == pytest.approx(one.std, rel=0.12 if r == 64 else 0.06)
+    std = math.sqrt(spread_of(spectrum(sizes), Dense(C[:1]))) / one.room
+    assert abs(float(shares.mean())) < 4 * std / math.sqrt(n)
+    assert float(shares.std()) == pytest.approx(std, rel=0.12 if r == 64 else 0.06)
 
 
 def _traceless(C):
@@ -67,11 +68,13 @@ def test_all_forms_agree(r, k, sizes, seed):
     g, sizes = torch.Generator().manual_seed(seed), SIZES[sizes](r)
     Y = torch.randn(1, r, k, generator=g, dtype=D)
     B, R = torch.linalg.qr(Y)
-    found = [basis_of(spectrum(sizes), C) for C in (Dense(Y @ Y.mT), LowRank(Y), Spanned(B, R @ R.mT))]
-    for other in found[1:]:
-        assert other.above == pytest.approx(found[0].above, rel=1e-9, abs=1e-9)
-        assert other.room == pytest.approx(found[0].room, rel=1e-9, abs=1e-9)
-        assert other.spread == pytest.approx(found[0].spread, rel=1e-7, abs=1e-7)
+    forms = (Dense(Y @ Y.mT), LowRank(Y), Spanned(B, R @ R.mT))
+    found = [(basis_of(spectrum(sizes), C), spread_of(spectrum(sizes), C)) for C in forms]
+    expected, spread = found[0]
+    for other, other_spread in found[1:]:
+        assert other.above == pytest.approx(expected.above, rel=1e-9, abs=1e-9)
+        assert other.room == pytest.approx(expected.room, rel=1e-9, abs=1e-9)
+        assert other_spread == pytest.approx(spread, rel=1e-7, abs=1e-7)
 
 
 def pair_of(groups, out, inputs, exponent, seed=0):
@@ -107,10 +110,13 @@ def test_groups_add_up():
     A = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(3), dtype=D)
     C = A @ A.mT
     C /= C.abs().amax((1, 2), keepdim=True)  # a pair scales C to entries of at most one
-    alone = [FeaturePair(w, c)._basis for w, c in zip(W, C, strict=True)]
-    whole = FeaturePair(W, C)._basis
-    for sums in ("above", "room", "spread"):
-        assert getattr(whole, sums) == pytest.approx(sum(getattr(one, sums) for one in alone), rel=1e-9)
+
+    def sums(pair):
+        return pair._basis.above, pair._basis.room, spread_of(pair._spectrum, pair._inside)
+
+    alone = [sums(FeaturePair(w, c)) for w, c in zip(W, C, strict=True)]
+    expected = [sum(values) for values in zip(*alone, strict=True)]
+    assert sums(FeaturePair(W, C)) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize(
