@@ -27,13 +27,18 @@ def contradiction_sentence(report: "AnsatzReport") -> str | None:
     if not opposed:
         return None
     worst, count = opposed[0], len(opposed)
-    share, sensitivity = report.pair(worst.layer).strongest_direction()
     where = f"in {worst.layer}" if count == 1 else f"in {count} layers, most in {worst.layer}"
     deviations = _deviations(worst)
     side = "above" if deviations > 0 else "below"
-    return (
+    sentence = (
         f"Verdict and cosine disagree {where}: z is {worst.z:+.1f}, the cosine {abs(deviations):.1f} "
-        f"standard deviations {side} its null. {100 * share:.0f} % of ‖N‖² lies in the strongest direction "
+        f"standard deviations {side} its null."
+    )
+    if worst.layer not in report.weights:  # of a file, which keeps no matrices
+        return sentence
+    share, sensitivity = report.pair(worst.layer).strongest_direction()
+    return (
+        f"{sentence} {100 * share:.0f} % of ‖N‖² lies in the strongest direction "
         f"of W, to which the outputs are {sensitivity:.2g} times as sensitive as to the average one: the "
         "cosine hangs on that direction, the alignment on all of them."
     )

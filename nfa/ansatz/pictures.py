@@ -3,10 +3,12 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from nfa.ansatz.report import AnsatzReport
+if TYPE_CHECKING:
+    from nfa.ansatz.report import AnsatzReport
 
 _SIZE = 256  # px, the longest side of a heatmap
 _FILTERS = 64
@@ -39,8 +41,8 @@ class LayerPicture:
 
 
 def layer_pictures(
-    report: AnsatzReport,
-    model: nn.Module,
+    report: "AnsatzReport",
+    model: nn.Module | None,
     *,
     power: float,
     count: int | None = None,
@@ -50,14 +52,17 @@ def layer_pictures(
 
     Args:
         report: of an audit of the model.
-        model: the network; tells the shapes of patches.
+        model: the network; tells the shapes of patches, without which there are neither filters nor
+            eigenvectors as images.
         power: exponent α of the ``G^α`` to draw.
         count: draw only so many layers, the first, the last and others evenly between; None draws all.
         input_shape: (channels, height, width) of the model's input, which turns a linear map on flattened
             images into pictures too.
     """
     names = [row.layer for row in report.rows if row.measured]
-    modules = dict(model.named_modules())  # a part of a packed weight has no module of its own
+    modules = (
+        {} if model is None else dict(model.named_modules())
+    )  # a part of a packed weight has no module of its own
     return [
         _picture(report, modules.get(name), name, power, input_shape) for name in _evenly_chosen(names, count)
     ]
@@ -72,7 +77,7 @@ def _evenly_chosen(names: list[str], count: int | None) -> list[str]:
 
 
 def _picture(
-    report: AnsatzReport,
+    report: "AnsatzReport",
     module: nn.Module | None,
     name: str,
     power: float,

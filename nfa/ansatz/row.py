@@ -124,6 +124,11 @@ class AnsatzRow:
         """Standard error of `z`: that of the alignment, in the same unit."""
         return self.alignment_stderr * abs(self.z / self.alignment) if self.alignment else NAN
 
+    @property
+    def chance_sd(self) -> float:
+        """Standard deviation of the alignment by chance, the unit of `z`; unknown where that is 0."""
+        return abs(self.alignment / self.z) if self.z else NAN
+
 
 VERDICTS = ("above null", "within null", "below null", "not settled", "undefined", "trivial", "skipped")
 AUDIT_COLUMNS = tuple(f.name for f in fields(AnsatzRow) if f.name != "epoch")

@@ -1,16 +1,12 @@
-"""Rows in words: the summary sentence, the console table, and JSON."""
+"""Rows in words: the summary sentence, the console table, and values for JSON."""
 
-import dataclasses
-import json
 import math
-import os
 import re
 import statistics
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from nfa.ansatz.row import CHANCE, CLEAR, AnsatzRow
-from nfa.files import write_whole
 from nfa.layers.parts import common_start
 from nfa.terminal import one_line
 
@@ -243,23 +239,6 @@ def _line(cells: Mapping[str, str], widths: Mapping[str, int], row: AnsatzRow) -
 
 
 # -- files -----------------------------------------------------------------------------------------
-
-
-def write_json(path: str | os.PathLike, rows: Iterable[AnsatzRow], meta: Mapping[str, object]) -> None:
-    """Write ``{"meta": …, "rows": […]}``, whole or not at all; an undefined number is ``null``.
-
-    A row has the fields of `AnsatzRow` and its verdict.
-
-    Args:
-        path: the file; an existing one is replaced.
-        rows: one a layer and measurement.
-        meta: versions, command, seed, sizes, timings, …; what JSON does not know is written as text.
-    """
-    content = {
-        "meta": dict(meta),
-        "rows": [{**dataclasses.asdict(row), "verdict": row.verdict} for row in rows],
-    }
-    write_whole(path, json.dumps(plain(content), indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def plain(value: object) -> object:

@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from nfa.ansatz.notes import notes
 from nfa.ansatz.pictures import layer_pictures
 from nfa.ansatz.report import AnsatzReport
 from nfa.audit import audit
 from nfa.checks import device_of_name
 from nfa.command.audit_files import Result, check_writable, log, missing, show, versions, write
-from nfa.command.audit_notes import notes
 from nfa.command.chosen_output import Choice
 from nfa.command.console import ConsoleObserver
 from nfa.command.first_call import check_call

@@ -14,8 +14,9 @@ import torch
 import nfa
 from nfa.ansatz.pictures import LayerPicture
 from nfa.ansatz.report import AnsatzReport
+from nfa.ansatz.report_file import write_json
 from nfa.ansatz.row import write_csv
-from nfa.ansatz.words import format_table, summary_sentence, write_json
+from nfa.ansatz.words import format_table, summary_sentence
 from nfa.command.console import clock
 from nfa.errors import NfaError
 from nfa.files import make_writable
@@ -71,7 +72,8 @@ def write(out: Path, result: Result) -> None:
             new = Path(folder)
             _write_page(new / "audit.html", result)
             write_csv(new / "audit.csv", result.report.rows)
-            write_json(new / "audit.json", result.report.rows, {**result.meta, "notes": result.notes})
+            report, meta = result.report, {**result.meta, "notes": result.notes}
+            write_json(new / "audit.json", report.rows, meta, report.precision)
             for kind in KINDS:
                 if (new / f"audit.{kind}").exists():
                     os.replace(new / f"audit.{kind}", out / f"audit.{kind}")

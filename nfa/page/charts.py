@@ -93,14 +93,9 @@ def _rings(
     return Series(label, range(len(rows)), _column(rows, column), color, line=False, hollow=True)
 
 
-def _chance_sd(row: AnsatzRow) -> float:
-    """Recover the standard deviation of alignment by chance, the unit of z; unknown where z is 0."""
-    return abs(row.alignment / row.z) if row.z else math.nan
-
-
 def _alignment_chart(rows: Sequence[AnsatzRow], parts: Parts | None) -> Callable[..., Markup]:
     depth = range(len(rows))
-    sds = [_chance_sd(row) for row in rows]
+    sds = [row.chance_sd for row in rows]
     series = [
         *_points("alignment", rows, "alignment", parts),
         _rings("at initialisation", rows, "init_alignment", svg.VERMILLION, parts),

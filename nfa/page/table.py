@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from nfa.ansatz.row import CHANCE, CLEAR, TRAIN_COLUMNS, VERDICTS, AnsatzRow
@@ -96,9 +96,11 @@ class Table:
         return any(math.isfinite(row.alignment_stderr) for row, _ in self.rows)
 
 
-def table_of(rows: Sequence[AnsatzRow]) -> Table:
-    """Lay out all numbers, a row a layer."""
+def table_of(rows: Sequence[AnsatzRow], chosen: Collection[str] | None = None) -> Table:
+    """Lay out all numbers, a row a layer; or those of chosen columns."""
     columns, left_out = _columns(rows)
+    if chosen is not None:
+        columns, left_out = [c for c in columns if c in TEXT_COLUMNS or c in chosen], []
     cells = [(row, [_cell(row, column) for column in columns[1:]]) for row in rows]
     counts = Counter(row.verdict for row in rows) if len(rows) > _LONG else {}
     verdicts = {verdict: counts[verdict] for verdict in VERDICTS if verdict in counts}

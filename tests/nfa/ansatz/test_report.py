@@ -10,8 +10,9 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
+from nfa.ansatz.report_file import write_json
 from nfa.ansatz.row import NAN, VERDICTS, AnsatzRow, read_csv, write_csv
-from nfa.ansatz.words import abbreviate, format_table, short_names, summary_sentence, write_json
+from nfa.ansatz.words import abbreviate, format_table, short_names, summary_sentence
 from nfa.layers.parts import common_start, find_parts, split_name
 from nfa.page import write_html
 from nfa.page.raster import color_table, heatmap, png, tile

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import nfa
-from nfa.command.audit_notes import notes
+from nfa.ansatz.notes import notes
 
 POWERS = [1.0, 0.5, 0.25, 0.1]
 

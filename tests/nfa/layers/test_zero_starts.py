@@ -9,7 +9,7 @@ from torch import nn
 
 import nfa
 from nfa.ansatz.gather_rows import NO_GRADIENT
-from nfa.command.audit_notes import notes
+from nfa.ansatz.notes import notes
 from nfa.command.cli import main
 from nfa.layers.coverage import covered_share
 from nfa.layers.zero_starts import SCALE, fill_zero_starts, zero_starts

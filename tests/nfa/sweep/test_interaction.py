@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import nfa
+from nfa.ansatz.notes import notes
 from nfa.ansatz.row import read_csv, write_csv
-from nfa.command.audit_notes import notes
 from nfa.page import write_html
 from tests.nfa.cases import CASES
 

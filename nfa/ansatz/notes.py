@@ -1,14 +1,17 @@
 """What a reader of an audit should know beside the numbers: how they were taken, and what they leave open."""
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from nfa.ansatz.contradictions import contradiction_sentence
 from nfa.ansatz.gather_rows import NO_GRADIENT
-from nfa.ansatz.report import AnsatzReport
 from nfa.ansatz.words import noise_sentence
 
+if TYPE_CHECKING:
+    from nfa.ansatz.report import AnsatzReport
 
-def notes(report: AnsatzReport, samples: int, power: float, tolerance: float) -> Iterator[str]:
+
+def notes(report: "AnsatzReport", samples: int, power: float, tolerance: float) -> Iterator[str]:
     """Sentences for the reader of an audit, the most important first.
 
     Args:
@@ -48,7 +51,7 @@ def notes(report: AnsatzReport, samples: int, power: float, tolerance: float) ->
         yield f"Tied: {first} is also {', '.join(others)}, and counts once."
 
 
-def _precision_notes(tolerance: float, report: AnsatzReport) -> Iterator[str]:
+def _precision_notes(tolerance: float, report: "AnsatzReport") -> Iterator[str]:
     """What the samples leave open."""
     known = {row.layer: report.precision[row.layer] for row in report.rows if row.measured}
     errors = {
