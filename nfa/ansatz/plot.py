@@ -82,8 +82,8 @@ def _band(ax: "Axes", middles: Sequence[float], spreads: Sequence[float], label:
 
 def _reference(ax: "Axes", values: Sequence[float]) -> None:
     if any(map(math.isfinite, values)):
-        looks = {"color": _VERMILLION, "marker": "o", "markersize": 4, "markerfacecolor": "none"}
-        ax.plot(range(len(values)), values, linestyle="none", label="at initialisation", **looks)
+        places = range(len(values))
+        ax.plot(places, values, "o", color=_VERMILLION, markersize=4, mfc="none", label="at initialisation")
 
 
 def _name_layers(ax: "Axes", names: Sequence[str]) -> None:

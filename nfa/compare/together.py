@@ -64,7 +64,8 @@ def is_audited(folder: Path) -> bool:
     """Whether an audit in a folder came to its end, and was not stopped before."""
     try:
         audit = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
-        stopped = audit["meta"].get("stopped") or audit["meta"].get("initial", {}).get("stopped")
+        meta = audit["meta"]
+        stopped = meta.get("stopped") or meta.get("at initialisation", {}).get("stopped")
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
         return False
     return not stopped and all((folder / f"audit.{kind}").is_file() for kind in ("csv", "html"))
