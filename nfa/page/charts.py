@@ -43,11 +43,11 @@ class DepthCharts:
     parts: "PartTable | None"
 
 
-def depth_charts(rows: Sequence[AnsatzRow]) -> DepthCharts:
-    """Draw alignment, cosine and exponent of measured layers."""
+def depth_charts(rows: Sequence[AnsatzRow], *, width: int = svg.WIDE) -> DepthCharts:
+    """Draw alignment, cosine and exponent of measured layers, so many px wide where there is room."""
     parts = find_parts([row.layer for row in rows])
     draws = (_alignment_chart, _cosine_chart, _alpha_chart)
-    alignment, cosine, alpha = (figure(draw(rows, parts)) for draw in draws)
+    alignment, cosine, alpha = (figure(draw(rows, parts), width=width) for draw in draws)
     powers = sorted(set(finite(_column(rows, "power"))))
     return DepthCharts(alignment, cosine, alpha, powers, _part_table(rows, parts) if parts else None)
 

@@ -11,6 +11,7 @@ from nfa.page.template import render
 from nfa.page.text import unbroken
 
 _COLUMNS = ("in_features", "out_features", "groups", "alignment", "z", "alpha_fit", "cosine", "null_mean")
+_WIDTH = 760  # px of a chart: cells of notebooks are narrower than pages
 
 
 def fragment(rows: Sequence[AnsatzRow], notes: Sequence[str] = ()) -> str:
@@ -25,6 +26,6 @@ def fragment(rows: Sequence[AnsatzRow], notes: Sequence[str] = ()) -> str:
         "notebook.html",
         sentence=unbroken(summary_sentence(rows)),
         notes=notes_of(notes),
-        depth=depth_charts(measured) if measured else None,
+        depth=depth_charts(measured, width=_WIDTH) if measured else None,
         table=table_of(rows, _COLUMNS),
     )

@@ -114,7 +114,7 @@ def test_a_notebook_shows_table_and_charts_and_runs_nothing(shown):
 
 def test_the_style_of_a_notebook_is_left_alone(shown):
     style = re.search(r"<style>(.*?)</style>", shown._repr_html_(), re.DOTALL)[1]
-    rules = re.findall(r"([^{}]+)\{", style.replace("@media (max-width: 640px) {", ""))
+    rules = re.findall(r"([^{}]+)\{", style.replace("@container (max-width: 560px) {", ""))
     assert rules
     assert all(part.strip().startswith(".nfa-report") for rule in rules for part in rule.split(","))
 
