@@ -4,13 +4,15 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nfa.ansatz.row import AnsatzRow
+from nfa.ansatz.row import CHANCE, NAN, AnsatzRow
 from nfa.errors import NfaError
 
 if TYPE_CHECKING:
     from nfa.ansatz.report import AnsatzReport
 
 _SIZES = ("kind", "in_features", "out_features", "groups")
+ROSE, FELL, WITHIN, UNKNOWN = "rose", "fell", "within errors", "no errors"
+OUTCOMES = (ROSE, FELL, WITHIN, UNKNOWN)
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,16 @@ class LayerDifference:
         stderr: its standard error, likewise.
         alpha_fit: difference of the fitted exponents.
         verdicts: before and after, of the other report and of this one.
+        kind: of the layer, ``linear``, ``conv2d``, …; a grouped one says so.
+        basis: difference of the shares of the eigenbasis.
+        before: alignment and cosine of the other report.
+        after: alignment and cosine of this one.
+
+    Example:
+        >>> from nfa.ansatz.difference import LayerDifference
+        >>> change = LayerDifference("conv1", 0.3, 0.05, -0.01, 0.02, 0.1, ("within null", "above null"))
+        >>> round(change.z, 1), change.outcome, change.cosine_outcome
+        (6.0, 'rose', 'within errors')
     """
 
     layer: str
@@ -37,6 +49,42 @@ class LayerDifference:
     stderr: float
     alpha_fit: float
     verdicts: tuple[str, str]
+    kind: str = ""
+    basis: float = NAN
+    before: tuple[float, float] = (NAN, NAN)
+    after: tuple[float, float] = (NAN, NAN)
+
+    @property
+    def z(self) -> float:
+        """Difference of the alignments over its standard error."""
+        return _over(self.alignment, self.alignment_stderr)
+
+    @property
+    def cosine_z(self) -> float:
+        """Difference of the cosines over its standard error."""
+        return _over(self.cosine, self.stderr)
+
+    @property
+    def outcome(self) -> str:
+        """Whether the alignment changed by more than two errors, and which way; one of `OUTCOMES`."""
+        return _outcome(self.z)
+
+    @property
+    def cosine_outcome(self) -> str:
+        """The same of the cosine."""
+        return _outcome(self.cosine_z)
+
+
+def _over(change: float, error: float) -> float:
+    if change == 0:
+        return 0.0 if math.isfinite(error) else NAN
+    return change / error if error > 0 else math.copysign(math.inf, change) if error == 0 else NAN
+
+
+def _outcome(z: float) -> str:
+    if math.isnan(z):
+        return UNKNOWN
+    return ROSE if z > CHANCE else FELL if z < -CHANCE else WITHIN
 
 
 def differences(report: "AnsatzReport", other: "AnsatzReport") -> list[LayerDifference]:
@@ -70,7 +118,8 @@ def _check_alike(before: AnsatzRow, after: AnsatzRow) -> None:
                 f"the reports are of different networks: {name} of {after.layer} is {ours!r} here and "
                 f"{theirs!r} in the other"
             )
-    if before.measured and after.measured and before.power != after.power:
+    known = [power for power in (before.power, after.power) if not math.isnan(power)]
+    if before.measured and after.measured and len(set(known)) > 1:
         raise NfaError(
             f"the reports took the AGOP to different powers, {after.power:g} here and {before.power:g} in "
             "the other: audit with the same power"
@@ -86,4 +135,8 @@ def _difference(before: AnsatzRow, after: AnsatzRow) -> LayerDifference:
         stderr=math.hypot(after.stderr, before.stderr),
         alpha_fit=after.alpha_fit - before.alpha_fit,
         verdicts=(before.verdict, after.verdict),
+        kind=f"grouped {after.kind}" if after.groups > 1 else after.kind,
+        basis=after.basis - before.basis,
+        before=(before.alignment, before.cosine),
+        after=(after.alignment, after.cosine),
     )

@@ -94,6 +94,16 @@ def _parser() -> argparse.ArgumentParser:
         epilog="examples:\n  nfa compare runs/* --out comparison\n  nfa compare runs/my_sweep --out compared",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ))  # fmt: skip
+    _add_diff(commands.add_parser(
+        "diff",
+        help="compare two audits of one network, or two runs: which changes exceed their errors",
+        description="Compare two measurements of one network layer by layer, and by stage, block and kind "
+        "of layer: which changes of alignment and cosine exceed the errors of both. Measurements of other "
+        "networks, of other powers, or by versions of nfa whose numbers mean something else, are refused.",
+        epilog="examples:\n  nfa diff audits/before audits/after\n  nfa diff audits/a/audit.json report.json "
+        "--out changed\n  nfa diff runs/seed_0 runs/seed_1 --out changed",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ))  # fmt: skip
     _add_predict(commands.add_parser(
         "predict",
         help="predict the rows of a new table with a finished run of train.py on a table",
@@ -197,6 +207,14 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_compare)
 
 
+def _add_diff(parser: argparse.ArgumentParser) -> None:
+    what = "folder of an audit, its audit.json, what report.save wrote, or folder of a finished run"
+    parser.add_argument("before", metavar="BEFORE", help=what)
+    parser.add_argument("after", metavar="AFTER", help="likewise")
+    parser.add_argument("--out", help="folder for diff.csv, diff_groups.csv, diff.json and diff.html")
+    parser.set_defaults(run=_diff)
+
+
 def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_dir", metavar="RUN", help="folder of a run, or its checkpoint")
     parser.add_argument(
@@ -208,6 +226,12 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
 
 def _predict(options: argparse.Namespace) -> int:
     from nfa.command.predict_command import run
+
+    return run(options)
+
+
+def _diff(options: argparse.Namespace) -> int:
+    from nfa.command.diff_command import run
 
     return run(options)
 

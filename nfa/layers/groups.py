@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from nfa.layers.parts import common_start
 
 MOST_GROUPS = 6  # so that a group is still a curve of its own, however deep the network
+_COUNTED = re.compile(r"((?:\.(?:blocks?|layers?))?\.\d+)\.", flags=re.ASCII)  # with a layer in it
 
 
 def layer_groups(layers: Sequence[str]) -> dict[str, str]:
@@ -31,6 +32,27 @@ def layer_groups(layers: Sequence[str]) -> dict[str, str]:
         joined = distinct[i * len(distinct) // count : (i + 1) * len(distinct) // count]
         names |= dict.fromkeys(joined, _joined_name(joined[0], joined[-1]))
     return {layer: names[stage] for layer, stage in zip(layers, stages, strict=True)}
+
+
+def layer_blocks(layers: Sequence[str]) -> dict[str, str]:
+    """The block of each layer: its stage and, where blocks are counted in that, the number of one.
+
+    ``layer1.0`` of ``layer1.0.conv1``, ``stages.2.blocks.1`` of ``stages.2.blocks.1.mlp.fc1``, and
+    ``blocks.0`` of ``blocks.0.attn.qkv``.
+
+    Args:
+        layers: dotted names.
+
+    Returns:
+        Layer to block.
+    """
+    return {layer: _block(layer) for layer in layers}
+
+
+def _block(layer: str) -> str:
+    stage = _stage(layer)
+    counted = _COUNTED.match(layer.removeprefix(stage))
+    return stage + (counted.group(1) if counted else "")
 
 
 def _stage(layer: str) -> str:
