@@ -13,6 +13,7 @@ import torch
 import yaml
 from PIL import Image
 
+import nfa
 import train
 from tests.set_files import MAKERS
 
@@ -218,6 +219,16 @@ SETS = {
     "cifar10": ("data/cifar-10-batches-py", torchvision_set("CIFAR10")),
     "mnist": ("data/MNIST", torchvision_set("MNIST")),
 }
+
+
+def report(path):
+    """An audit in a folder, or a report in a file."""
+    net = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    if not path.suffix:
+        path.mkdir()
+    nfa.audit(net, list(torch.randn(4, 8, 6))).save(path if path.suffix else path / "audit.json")
+
+
 MADE = {
     "photos": photos,
     "table.csv": table,
@@ -233,4 +244,7 @@ MADE = {
     ),
     "runs/of_price": of_price,
     "runs/my_sweep": sweep,
+    "audits/before": report,
+    "audits/after": report,
+    "report.json": report,
 }
