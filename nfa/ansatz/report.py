@@ -10,13 +10,16 @@ from torch import Tensor, nn
 
 from nfa.ansatz.contradictions import contradiction_sentence
 from nfa.ansatz.difference import LayerDifference, differences
+from nfa.ansatz.matrices import MOST_BYTES, check_layers, save_matrices
 from nfa.ansatz.pair import FeaturePair
 from nfa.ansatz.precision import Precision
 from nfa.ansatz.report_file import DRAWS, read_json, write_json
 from nfa.ansatz.row import AnsatzRow
 from nfa.ansatz.sensitivity import Sensitivity
 from nfa.ansatz.words import format_table, noise_sentence, summary_sentence
+from nfa.checks import positive
 from nfa.errors import NfaError
+from nfa.layers.maps import patterns_of
 
 if TYPE_CHECKING:
     import numpy
@@ -236,6 +239,45 @@ class AnsatzReport:
             AnsatzReport(1 of 1 layers measured on 32 samples)
         """
         write_json(path, self.rows, {**self._facts(), "notes": self.notes()}, self.precision)
+
+    def save_matrices(
+        self,
+        path: str | os.PathLike,
+        layers: str | Sequence[str] | None = None,
+        *,
+        max_bytes: float = MOST_BYTES,
+    ) -> None:
+        """Write C, N and G of layers as safetensors: ``layer/C``, ``layer/N``, ``layer/G``, dense, float64.
+
+        ``G = Wᵀ C W`` with the weight W as the network has it; of a grouped map, a matrix a group. Where a
+        layer has more outputs than inputs, C is known on the range of W alone, is zero beyond, and the
+        metadata of the file say so.
+
+        Args:
+            path: the file; an existing one is replaced, whole or not at all.
+            layers: glob pattern or patterns of layer names; None takes all that were measured.
+            max_bytes: refuse to write more than this.
+
+        Raises:
+            NfaError: a pattern matches no measured layer, the matrices are larger, or the report was read
+                from a file, which has numbers only.
+
+        Example:
+            >>> import tempfile, torch, nfa
+            >>> from safetensors.torch import load_file
+            >>> net = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.ReLU(), torch.nn.Linear(4, 3))
+            >>> path = f"{tempfile.mkdtemp()}/matrices.safetensors"
+            >>> nfa.audit(net, torch.randn(32, 6)).save_matrices(path, "0")
+            >>> {name: tuple(matrix.shape) for name, matrix in sorted(load_file(path).items())}
+            {'0/C': (4, 4), '0/G': (6, 6), '0/N': (6, 6)}
+        """
+        patterns = patterns_of(layers)
+        names = [row.layer for row in self.rows if row.layer in self._sensitivities]
+        if not names:
+            self.pair(next((row.layer for row in self.rows if row.measured), ""))  # says why there are none
+        chosen = names if patterns is None else check_layers(patterns, names)
+        weights = {name: self.weights[name] for name in chosen}
+        save_matrices(path, weights, self._sensitivities, positive("max_bytes", max_bytes))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "AnsatzReport":

@@ -73,6 +73,13 @@ class Sensitivity:
             return weight
         return self.basis.mT @ weight.to(self.basis)
 
+    def at_outputs(self, C: Tensor) -> Tensor:
+        """C (groups, q, q) in the coordinates of the map's output, (groups, out, out)."""
+        if self.basis is None:
+            return C
+        basis = self.basis.to(C)
+        return basis @ C @ basis.mT
+
     def pair(self, weight: Tensor) -> FeaturePair:
         """C with the weight (groups, out, in) of the map, in the coordinates in which C was measured."""
         W = self.reduce(weight.to(next(iter(self.sums.values())).device))

@@ -12,12 +12,23 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from nfa.ansatz.matrices import MOST_BYTES, check_layers, check_size
 from nfa.ansatz.notes import notes
 from nfa.ansatz.pictures import layer_pictures
 from nfa.ansatz.report import AnsatzReport
 from nfa.audit import audit
 from nfa.checks import device_of_name
-from nfa.command.audit_files import Result, check_writable, log, missing, show, versions, write
+from nfa.command.audit_files import (
+    MATRICES,
+    Matrices,
+    Result,
+    check_writable,
+    log,
+    missing,
+    show,
+    versions,
+    write,
+)
 from nfa.command.chosen_output import Choice
 from nfa.command.console import ConsoleObserver
 from nfa.command.first_call import check_call
@@ -27,7 +38,7 @@ from nfa.errors import NfaError
 from nfa.inputs import TABLES, Inputs, load_inputs
 from nfa.inputs.load import ending_of
 from nfa.inputs.preprocessing import Preprocessing
-from nfa.layers.maps import find_maps, has_unbuilt
+from nfa.layers.maps import find_maps, has_unbuilt, patterns_of
 from nfa.layers.zero_starts import SCALE, fill_zero_starts
 from nfa.nets.allowance import Allowance
 from nfa.sweep.passes import FORWARD_FAILED
@@ -62,6 +73,7 @@ def run(options: argparse.Namespace) -> int:
     strange = loaded.named_by_file
     with Allowance("calling the network", at_once=True) if strange else nullcontext():
         check_call(loaded.model, inputs, choice, options.batch_dim)
+    matrices = _matrices(options, loaded.model)
     new = not os.path.exists(out)
     try:
         check_writable(out)
@@ -79,6 +91,7 @@ def run(options: argparse.Namespace) -> int:
                     raise
                 raise KeyboardInterrupt(watch.status) from error  # before anything was complete
             result = Result(report, [], {}, f"{loaded.title} on {inputs.description.split(':')[0]}")
+            result.matrices = matrices
             if twin is not None:
                 add_twin(result, measure, twin, watch)
             _describe(result, options, loaded, inputs, time.perf_counter() - started)
@@ -116,6 +129,8 @@ def _finish(out: Path, result: Result) -> None:
         show(result)
     page = "audit.html" if (out / "audit.html").is_file() else "audit.csv"
     say(f"report   {out / page}")
+    if result.matrices is not None and (out / MATRICES).is_file():
+        say(f"matrices {out / MATRICES}")
 
 
 # ---- what is measured -------------------------------------------------------------------------------------
@@ -185,6 +200,21 @@ def _device(name: str | None) -> torch.device:
         line = (str(error).splitlines() or [type(error).__name__])[0]
         raise NfaError(f"--device {name} cannot be used ({line})") from None
     return device
+
+
+def _matrices(options: argparse.Namespace, model: nn.Module) -> Matrices | None:
+    """Which matrices are to be written; layers and sizes are checked as far as they are known by now."""
+    if options.matrices is None:
+        if options.matrices_size is not None:
+            raise NfaError("--matrices-size is the limit of --matrices: give both, or leave it out")
+        return None
+    most = options.matrices_size or MOST_BYTES
+    if not has_unbuilt(model):
+        maps = find_maps(model, options.layers, per_head=options.per_head)[0]
+        sizes = {m.name: (m.groups, m.out_features // m.groups, m.in_features) for m in maps}
+        chosen = check_layers(patterns_of(options.matrices) or [], sizes)
+        check_size({name: sizes[name] for name in chosen}, most)
+    return Matrices(options.matrices, most)
 
 
 def _choice(options: argparse.Namespace, loaded: Loaded) -> Choice:

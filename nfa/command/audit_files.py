@@ -24,7 +24,16 @@ from nfa.page import write_html
 from nfa.terminal import say
 
 KINDS = ("csv", "json", "html")
+MATRICES = "matrices.safetensors"
 _UNLIMITED = 10_000  # columns
+
+
+@dataclass(frozen=True)
+class Matrices:
+    """Layers whose matrices were asked for, as globs, and the bytes that these may take."""
+
+    layers: Sequence[str]
+    most: float
 
 
 @dataclass
@@ -37,6 +46,7 @@ class Result:
         meta: versions, command, seed, sizes, timings, ….
         title: of the page.
         pictures: of some layers.
+        matrices: of which layers C, N and G are written.
     """
 
     report: AnsatzReport
@@ -44,6 +54,7 @@ class Result:
     meta: dict[str, object]
     title: str
     pictures: Sequence[LayerPicture] = field(default_factory=list)
+    matrices: Matrices | None = None
 
 
 def check_writable(out: Path) -> None:
@@ -62,28 +73,39 @@ def check_writable(out: Path) -> None:
 def write(out: Path, result: Result) -> None:
     """All files or none: those of an earlier audit are replaced together.
 
-    A page that cannot be made is left out, and the notes say so: the numbers are not lost for it.
+    A page or matrices that cannot be made are left out, and the notes say so: the numbers are not lost for
+    them.
 
     Raises:
         NfaError: the folder cannot be written to.
     """
     try:
         with tempfile.TemporaryDirectory(prefix=".audit-", dir=out) as folder:
-            new = Path(folder)
+            new, again = Path(folder), (out / "audit.json").exists()
+            _write_matrices(new / MATRICES, result)
             _write_page(new / "audit.html", result)
             write_csv(new / "audit.csv", result.report.rows)
             report, meta = result.report, {**result.meta, "notes": result.notes}
             write_json(new / "audit.json", report.rows, meta, report.precision)
-            for kind in KINDS:
-                if (new / f"audit.{kind}").exists():
-                    os.replace(new / f"audit.{kind}", out / f"audit.{kind}")
-                else:
-                    (out / f"audit.{kind}").unlink(missing_ok=True)  # of an earlier audit
+            for name in (*(f"audit.{kind}" for kind in KINDS), MATRICES):
+                if (new / name).exists():
+                    os.replace(new / name, out / name)
+                elif again:
+                    (out / name).unlink(missing_ok=True)  # of an earlier audit
     except OSError as error:
         raise NfaError(
             f"cannot write to --out {out} ({error.strerror}): the table above is all there is; free some "
             "space or choose another folder"
         ) from None
+
+
+def _write_matrices(path: Path, result: Result) -> None:
+    if result.matrices is None:
+        return
+    try:
+        result.report.save_matrices(path, result.matrices.layers, max_bytes=result.matrices.most)
+    except (Exception, KeyboardInterrupt) as error:  # also a full disk: the numbers may still have room
+        result.notes.append(missing(f"the matrices {MATRICES}", error))
 
 
 def _write_page(path: Path, result: Result) -> None:

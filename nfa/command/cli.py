@@ -81,7 +81,8 @@ def _parser() -> argparse.ArgumentParser:
         "audit",
         help="measure in which layers of a network the neural feature ansatz holds, and by more than chance",
         description="Measure in which layers of a network WᵀW goes with the average gradient outer product, "
-        "and by more than chance. Writes audit.csv, audit.json and audit.html.",
+        "and by more than chance. Writes audit.csv, audit.json and audit.html, and with --matrices "
+        "matrices.safetensors.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ))  # fmt: skip
@@ -186,6 +187,13 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
     shown = parser.add_argument_group("what is shown")
     shown.add_argument(
         "--pictures", type=_count_or_zero, default=12, metavar="N", help="of so many layers (default 12)"
+    )
+    shown.add_argument(
+        "--matrices", nargs="+", metavar="GLOB",
+        help="write C, N and G of these layers to matrices.safetensors",
+    )  # fmt: skip
+    shown.add_argument(
+        "--matrices-size", type=_size, metavar="SIZE", help="that they may take, such as 2GB (default 1GB)"
     )
     shown.add_argument("--wandb", metavar="PROJECT", help="also log to Weights & Biases")
     shown.add_argument("--group", metavar="NAME", help="W&B group of the audit")
