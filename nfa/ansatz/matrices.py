@@ -87,7 +87,8 @@ def save_matrices(
         NfaError: the matrices are larger.
     """
     check_size({name: _sizes(W) for name, W in weights.items()}, most)
-    tensors, facts = {}, {"format": "pt"}
+    tensors: dict[str, Tensor] = {}
+    facts = {"format": "pt"}
     for name, W in weights.items():
         known = sensitivities[name]
         pair = known.pair(W)

@@ -12,7 +12,8 @@ from nfa.ansatz.matrices import check_layers, check_size
 def network(seed=0):
     torch.manual_seed(seed)
     return torch.nn.Sequential(
-        torch.nn.Linear(6, 24), torch.nn.Tanh(), torch.nn.Linear(24, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3)
+        torch.nn.Linear(6, 24), torch.nn.Tanh(),
+        torch.nn.Linear(24, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3),
     ).double()  # fmt: skip
 
 
