@@ -8,12 +8,12 @@ _RIDGE = number(0).or_list()
 
 KERNEL_MACHINE: Table = {  # of every one
     "ridge": _RIDGE,
-    "power": POSITIVE,
+    "power": POSITIVE | choice("auto"),
     "solver": choice("auto", "cholesky", "cg"),
     "patience": COUNT.or_null(),
     "memory_gb": POSITIVE.or_null(),
     "offset": choice("mean", "none"),
-    "learn": choice("agop", "none"),
+    "learn": choice("agop", "fact", "none"),
     "seed": SEED,
 }
 
@@ -28,6 +28,8 @@ _RADIAL: Table = KERNEL_MACHINE | {
 }
 
 _CONVOLUTIONAL: Table = KERNEL_MACHINE | {
+    "power": POSITIVE,
+    "learn": choice("agop", "none"),
     "patch_size": COUNT,
     "depth": LAYERS,
     "agop_images": COUNT.or_null(),

@@ -34,7 +34,7 @@ class DeepRFM(LayeredMachine):
         ridge: added to the diagonal of the kernel matrix, or several to choose from; where 0 is too little
             for a Cholesky factor, jitter is added with a warning.
         rounds: updates of M in each layer; 0 leaves M = I.
-        power: exponent of the AGOP that becomes M.
+        power: exponent of the AGOP that becomes M, or ``auto``; as in `RFM`.
         centering: of the gradients: ``none``, ``output``, ``pooled``.
         normalization: of M: ``max``, ``trace``, ``none``.
         gamma: of cosine features, the inverse of a length.
@@ -51,7 +51,7 @@ class DeepRFM(LayeredMachine):
         distributed: share the work out over processes; see `Solver`.
         offset: ``mean`` or ``none``.
         criterion: by which validation data choose: ``mse``, ``accuracy`` or ``auc``.
-        learn: ``agop`` or ``none``.
+        learn: ``agop``, ``fact`` or ``none``.
         metric: ``full`` or ``diagonal``.
         **kernel_options: ``nu`` of matern, ``q`` of exponential.
 
@@ -80,7 +80,7 @@ class DeepRFM(LayeredMachine):
     format = "nfa.DeepRFM 1"
     defaults: ClassVar = {
         "depth": 5, "width": 512, "activation": "relu", "kernel": "laplace", "bandwidth": 2.0, "ridge": 0.0,
-        "rounds": 1, "power": 1.0, "centering": "none", "normalization": "max", "gamma": 0.1, "norm": 1,
+        "rounds": 1, "power": "auto", "centering": "none", "normalization": "max", "gamma": 0.1, "norm": 1,
         "bias": False, "unit_norm": True, "labels": "signed", "select": "last", "solver": "auto",
         "agop_samples": None, "seed": 0, "device": None, "memory": None, "offset": "mean",
         "criterion": "mse", "learn": "agop", "metric": "full", "distributed": False,

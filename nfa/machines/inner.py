@@ -16,17 +16,12 @@ from nfa.checks import choice, settle
 from nfa.errors import NfaError
 from nfa.kernels import Metric, exact_products
 from nfa.kernels.operator import wide_product
-from nfa.machines.kernel_agop import KernelAgop, mean_to_remove, root_weights
+from nfa.machines.inner_functions import FUNCTIONS, InnerFunction
+from nfa.machines.kernel_agop import KernelAgop
 from nfa.machines.points import Points
 from nfa.machines.predictor import Predictor
 from nfa.machines.system import DenseSystem, Solver, expect_matrix_room
 from nfa.machines.tails import InnerSum
-
-Function = Callable[[Tensor], Tensor]
-FUNCTIONS: dict[str, tuple[Function, Function]] = {  # φ and its derivative
-    "linear": (lambda s: s, torch.ones_like),
-    "quadratic": (torch.square, lambda s: 2 * s),
-}
 
 
 @dataclass(frozen=True)
@@ -53,19 +48,14 @@ class InnerProduct(Points):
         return {"kernel": self.kernel}
 
     @property
-    def value(self) -> Function:
+    def function(self) -> InnerFunction:
         """φ."""
-        return FUNCTIONS[self.kernel][0]
-
-    @property
-    def slope(self) -> Function:
-        """φ'."""
-        return FUNCTIONS[self.kernel][1]
+        return FUNCTIONS[self.kernel]
 
     @exact_products()
     def matrix(self, U: Tensor, Z: Tensor) -> Tensor:
         """K (n, m) of points in coordinates of the metric."""
-        return self.value(U @ Z.mT)
+        return self.function.value(U @ Z.mT)
 
     def gram(self, U: Tensor) -> Tensor:
         """Of all inner products."""
@@ -103,19 +93,20 @@ class InnerProduct(Points):
         solver: Solver,
         distances: Tensor | None = None,
     ) -> KernelAgop:
-        """``G = Zᵀ [(SᵀS) ∘ (a aᵀ)] Z / m`` with ``S = φ'(U Zᵀ)`` for the points U among the centers Z.
+        """In float64: coefficients are large, and cancel in the sums that gradients depend on."""
+        Z, a = predictor.centers.double(), predictor.coefficients.double()
+        U, weights = Z if points is None else Z[points], predictor.weights_at(points)
+        share = U.new_full((len(U),), 1 / len(U)) if weights is None else weights.to(U) / weights.sum()
+        return self._finite(self.function.agop(Z, a, U, share, centering))
 
-        Where points are weighted, S is times the root of their weights.
-        """
-        Z, a = predictor.centers, predictor.coefficients.to(predictor.centers)
-        S, weights = self.slope((Z if points is None else Z[points]) @ Z.mT), predictor.weights_at(points)
-        D = S.new_ones(len(S)) if weights is None else root_weights(weights, float(weights.mean()), S)
-        S = S * D[:, None]
-        P = (S.mT @ S).mul_(a @ a.mT) / len(S)
-        V = mean_to_remove((D @ S / len(S))[:, None] * a, centering)
-        if V is not None:
-            P.addmm_(V, V.mT, alpha=-1)
-        G = Z.mT @ P @ Z
-        if not bool(torch.isfinite(G).all()):
-            raise NfaError("the AGOP is not finite: the coefficients are too large, raise the ridge")
-        return KernelAgop("dual", (G + G.mT) / 2)
+    def fact(self, predictor: Predictor, solver: Solver) -> KernelAgop:
+        """``FACT M``, which is ``Zᵀ [(a aᵀ) ∘ φ'(Z Zᵀ)] Z / n`` in these coordinates."""
+        n = len(predictor.centers) if predictor.weights is None else float(predictor.weights.sum())
+        found = self.function.fact(predictor.centers.double(), predictor.coefficients.double())
+        return self._finite(KernelAgop("fact", found / n))
+
+    @staticmethod
+    def _finite(found: KernelAgop) -> KernelAgop:
+        if not bool(torch.isfinite(found.dense()).all()):
+            raise NfaError("what is learned is not finite: the coefficients are too large, raise the ridge")
+        return found

@@ -114,6 +114,7 @@ class Layer:
         )
         if not self.ridges:
             raise NfaError("give at least one ridge")
+        self.update.check_kernel(self.kernel)
 
     @property
     def ridges(self) -> tuple[float, ...]:

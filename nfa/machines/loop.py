@@ -86,7 +86,8 @@ class Steps:
             try:
                 if predictor is not None:  # after round 0
                     step = number * layer.rounds + index - 1
-                    metric, update = layer.update(predictor, step, layer.solver, distances)
+                    seen_by_update = replace(predictor, inputs=H)
+                    metric, update = layer.update(seen_by_update, step, layer.solver, distances)
                     if index == layer.rounds and layer.keeps == "last":
                         metric = symmetric(metric)
                     start = predictor.coefficients

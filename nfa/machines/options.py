@@ -14,7 +14,8 @@ from nfa.machines.layer import Layer
 from nfa.machines.points import Points
 from nfa.machines.radial import Radial
 from nfa.machines.system import Solver
-from nfa.machines.update import UPDATES, Update
+from nfa.machines.update import Update
+from nfa.machines.updates import UPDATES
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -93,7 +94,14 @@ def update_of(options: Mapping[str, Any]) -> Update:
 def layer_of(options: Mapping[str, Any], kernel: Kernel, **others: Any) -> Layer:
     """A layer with this kernel and the options of a machine."""
     update, solver = update_of(options), chosen(Solver, options)
-    return chosen(Layer, options, kernel=kernel, update=update, solver=solver, **others)
+    layer = chosen(Layer, options, kernel=kernel, update=update, solver=solver, **others)
+    for name, value in update.without.items():
+        if options.get(name, value) != value:
+            raise NfaError(
+                f"learn={update.name!r} has no use for {name}={options[name]!r}: leave it out, or choose "
+                "'agop'"
+            )
+    return layer
 
 
 def held(given: Mapping[str, Any], layer: Layer) -> dict[str, Any]:

@@ -11,10 +11,12 @@ from nfa.checks import choice, floats
 from nfa.errors import NfaError
 from nfa.kernels import Metric
 from nfa.machines.kernel import Kernel
+from nfa.machines.kernel_agop import KernelAgop
 from nfa.machines.maps import FeatureMap
 from nfa.machines.predictor import Predictor, copies
 from nfa.machines.saved import expect
 from nfa.machines.stages import PointStage, Stage
+from nfa.machines.system import Solver
 
 _KINDS = {None: ("identity",), 1: ("diagonal",), 2: ("full", "factored")}  # by the dimensions of a root
 
@@ -67,6 +69,10 @@ class Points(Kernel):
         later, first = copies(X)
         U[later] = U[first]
         return U
+
+    @abstractmethod
+    def fact(self, predictor: Predictor, solver: Solver) -> KernelAgop:
+        """What `Fact` takes a power of, in coordinates of the centers."""
 
     def arranged(self, x: Tensor) -> Tensor:
         """Flattened."""

@@ -28,6 +28,8 @@ class Predictor:
         intercept: b (c,) float64, the mean of the targets; None where that was not taken off.
         weights: of the training data (n,) float64, which all count the same for None; no part of f, they are
             what an update goes by.
+        inputs: the training data (n, …) as they came, of which the centers may have lost what M does not see;
+            like the weights. None where there is no update to come.
     """
 
     kernel: "Kernel"
@@ -38,6 +40,7 @@ class Predictor:
     points: Tensor | None = None
     intercept: Tensor | None = None
     weights: Tensor | None = None
+    inputs: Tensor | None = None
 
     @exact_products()
     def __call__(self, X: Tensor, memory: float | None = None) -> Tensor:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from nfa.checks import as_tuple, one_or_several, plain, settle
@@ -18,6 +19,7 @@ from nfa.kernels import (
     make_kernel,
     median_bandwidth,
 )
+from nfa.kernels.spans import spans
 from nfa.machines.kernel_agop import KernelAgop, blockwise_agop, kernel_agop, without_self
 from nfa.machines.points import Points
 from nfa.machines.predictor import Predictor
@@ -168,6 +170,25 @@ class Radial(Points):
             slope = function.slope_matrix(U if points is None else U[points], U)
         without_self(slope, points)
         return kernel_agop(slope, U, a, points=points, weights=weights, centering=centering)
+
+    def fact(self, predictor: Predictor, solver: Solver) -> KernelAgop:
+        """``FACT FACTᵀ`` as ``g gᵀ`` with ``g = Zᵀ L X / n`` (k, d).
+
+        L is the Laplacian of the graph of weights ``(a_i · a_j) k'(r_ij)/r_ij``, some of which are negative.
+        It does not see where the origin is. What it takes away from sums is as large as they are: in float64.
+        """
+        Z, function = predictor.centers.double(), self.function
+        a, X = predictor.coefficients.double(), predictor.inputs
+        assert X is not None  # who calls an update gives them
+        n = len(Z) if predictor.weights is None else float(predictor.weights.sum())
+        X = (X - X.mean(0)).double()
+        g = Z.new_zeros(Z.shape[1], X.shape[1])
+        for own in spans(len(Z), max(int(solver.budget(Z.device) / 4 / (len(Z) * Z.itemsize)), 1)):
+            L = function.slope_matrix(predictor.centers[own], predictor.centers).double()
+            without_self(L, torch.arange(own.start, own.stop, device=L.device))
+            L *= a[own] @ a.mT
+            g += (L.sum(1)[:, None] * Z[own] - L @ Z).mT @ X[own]
+        return KernelAgop("fact", factor=g / n)
 
     def told_of(self, agop: KernelAgop, predictor: Predictor) -> dict[str, Any]:
         """The route, and the number of coordinates."""

@@ -18,7 +18,8 @@ class RFM(Machine):
             data; see `Radial`.
         ridge: added to the diagonal of the kernel matrix as it is; or several, likewise.
         rounds: updates of M; there is one more fit than that, the first with ``M = I``.
-        power: exponent of the AGOP that becomes M; see `Agop`, also for the three below.
+        power: exponent of the AGOP that becomes M, or ``auto``: 1, and 1/2 with ``learn="fact"``; see `Agop`,
+            also for the three below.
         centering: of the gradients: ``none``, ``output``, ``pooled``.
         normalization: of M: ``max``, ``trace``, ``none``.
         solver: ``auto``, ``cholesky`` or ``cg``; see `Solver`.
@@ -34,7 +35,7 @@ class RFM(Machine):
             the published recursion, without an intercept. One-hot columns of classes are always fitted as
             they are, as published.
         criterion: by which validation data choose: ``mse``, ``accuracy`` or ``auc``.
-        learn: from what M is learned: ``agop``, or ``none`` for the plain kernel.
+        learn: from what M is learned: ``agop``; ``fact``, see `Fact`; or ``none`` for the plain kernel.
         metric: ``full``, or ``diagonal``, which weighs coordinates alone.
         **kernel_options: ``nu`` of matern, ``q`` of exponential.
 
@@ -63,10 +64,10 @@ class RFM(Machine):
 
     format = "nfa.RFM 1"
     defaults: ClassVar = {
-        "kernel": "laplace", "bandwidth": 10.0, "ridge": 1e-3, "rounds": 5, "power": 1.0, "centering": "none",
-        "normalization": "max", "solver": "auto", "agop_samples": None, "patience": None, "refit": False,
-        "seed": 0, "device": None, "memory": None, "offset": "mean", "criterion": "mse", "learn": "agop",
-        "metric": "full", "distributed": False,
+        "kernel": "laplace", "bandwidth": 10.0, "ridge": 1e-3, "rounds": 5, "power": "auto",
+        "centering": "none", "normalization": "max", "solver": "auto", "agop_samples": None, "patience": None,
+        "refit": False, "seed": 0, "device": None, "memory": None, "offset": "mean", "criterion": "mse",
+        "learn": "agop", "metric": "full", "distributed": False,
     }  # fmt: skip
 
     @staticmethod

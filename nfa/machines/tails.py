@@ -130,7 +130,7 @@ class InnerSum(KernelSum):
 
     def forward(self, u: Tensor) -> Tensor:
         """(n, k) to (n, c)."""
-        sums = self.kernel.value(u @ self.centers.to(u).mT) @ self.coefficients.to(u)
+        sums = self.kernel.function.value(u @ self.centers.to(u).mT) @ self.coefficients.to(u)
         return sums + self.intercept.to(sums)
 
 

@@ -60,7 +60,7 @@ def test_choices_are_those_of_the_networks():
     from nfa.inputs.torchvision_sets import SOURCES
     from nfa.kernels import KERNELS
     from nfa.machines.inner import FUNCTIONS
-    from nfa.machines.update import UPDATES
+    from nfa.machines.updates import UPDATES
     from nfa.nets.activations import ACTIVATIONS
     from nfa.nets.resnet import ARCHITECTURES as RESNETS
     from nfa.nets.vgg import ARCHITECTURES as VGGS

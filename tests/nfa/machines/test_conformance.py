@@ -1,5 +1,6 @@
 """All kernels and machines against their contract."""
 
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -9,6 +10,7 @@ from torch import distributed
 from nfa import RFM, ConvRFM, DeepConvRFM, DeepRFM, agop
 from nfa.machines.network import KernelNetwork
 from nfa.machines.patches import gradients_at, transform_of
+from nfa.machines.system import Solver
 from nfa.reference import conv_kernel as loops
 from nfa.reference import conv_rfm as oracle
 from tests.nfa.machines.contract import DEVICE, D, KernelContract, MachineContract, far
@@ -90,11 +92,40 @@ class TestDiagonal(TestLaplace):
         assert torch.allclose(one.M.diagonal(), full.M.diagonal(), rtol=1e-9)
 
 
+class ByFact:
+    """Machines that learn by FACT."""
+
+    def matrix(self, fitted):
+        """What M becomes a power of."""
+        X, p = self.data()[0], fitted.predictor
+        J = torch.func.vmap(
+            torch.func.jacrev(lambda x: self.dense(p.metric, x[None], X)[0] @ p.coefficients)
+        )(X)
+        return torch.einsum("ic,ick,il->kl", p.coefficients, J, X) / len(X)
+
+    def test_the_update_takes_the_agop(self, fitted):
+        """FACT, here."""
+        p, X = fitted.predictor, self.data()[0]
+        metric, row = fitted.stack[0].update(replace(p, inputs=X), 0, Solver())
+        M, F = metric.dense(), self.matrix(fitted)
+        squared = F @ F.mT if isinstance(self, RadialContract) else F @ fitted.M
+        assert far(M @ M / (M @ M).trace(), squared / squared.trace()) < 1e-7
+        assert 0 < row["self_consistency"] <= 1
+
+
+class TestRadialFact(ByFact, TestGaussian):
+    options: ClassVar = {"kernel": "gaussian", "bandwidth": 2.0, "learn": "fact"}
+
+
 class TestQuadratic(PointContract):
     options: ClassVar = {"kernel": "quadratic"}
 
     def dense(self, metric, X, Z):
         return (self.images(metric, X) @ self.images(metric, Z).mT).square()
+
+
+class TestQuadraticFact(ByFact, TestQuadratic):
+    options: ClassVar = {"kernel": "quadratic", "learn": "fact"}
 
 
 class TestLinear(PointContract):
