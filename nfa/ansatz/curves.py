@@ -16,7 +16,7 @@ STATISTICS = (
 )  # fmt: skip
 ALL_STATISTICS = (
     *STATISTICS, "null_std", "null_isotropic", "alignment_stderr", "drift", "basis", "basis_z", "init_cosine",
-    "init_alignment", "stderr",
+    "init_alignment", "stderr", "alpha_low", "alpha_high", "best_alignment", "best_z", "basis_stderr",
 )  # fmt: skip
 _TAKEN = {"all", "layers", "median", "minimum", "maximum"}
 

@@ -9,15 +9,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nfa.ansatz.best_exponent import beyond_chance
 from nfa.ansatz.duration import draws_for
 from nfa.ansatz.feature_matrices import weight_cosine
 from nfa.ansatz.pair import FeaturePair
-from nfa.ansatz.precision import Precision, without
+from nfa.ansatz.precision import Precision, clipped, without
 from nfa.ansatz.report import AnsatzReport
 from nfa.ansatz.row import OK, TRIVIAL, AnsatzRow
 from nfa.ansatz.sensitivity import Sensitivity
 from nfa.layers.maps import LinearMap, SkippedModule
 
+_BEST_DRAWS = 4  # of the best exponent for one of the cosine, which costs more
 NO_GRADIENT = "no gradient reaches it: what follows it is zero, or never active"
 
 
@@ -98,8 +100,20 @@ class RowGatherer:
             "drift": known.drift,
             "basis": basis,
             "basis_z": pair.basis / pair.basis_std,
+            "basis_stderr": known.basis,
+            "alpha_low": known.alpha_low,
+            "alpha_high": known.alpha_high,
+            **self._best(pair, alignment),
             "stderr": known.cosine,
         }
+
+    def _best(self, pair: FeaturePair, alignment: float) -> dict[str, float]:
+        """At the best exponent; noise takes the same share of it as of the alignment."""
+        best = pair.best_alignment
+        null = pair.best_alignments(_BEST_DRAWS * self.nulls, self.seed)
+        raw = pair.alignment
+        corrected = best * alignment / raw if self.corrected and raw else best
+        return {"best_alignment": clipped(corrected), "best_z": beyond_chance(best, null)}
 
     def _since_initialisation(
         self, entry: LinearMap, sensitivity: Sensitivity, weight: Tensor

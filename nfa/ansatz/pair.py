@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from nfa.ansatz.basis import Basis, Spectrum, basis_of, spread_of
+from nfa.ansatz.best_exponent import best_alignment, best_null
 from nfa.ansatz.blockwise import (
     NAN,
     EntrySums,
@@ -35,6 +36,7 @@ from nfa.ansatz.blockwise import (
     smaller_gram,
     total,
 )
+from nfa.ansatz.exponent import exponent_interval, fitted_exponent
 from nfa.ansatz.forms import (
     Form,
     Frame,
@@ -47,7 +49,7 @@ from nfa.ansatz.forms import (
     traceless,
 )
 from nfa.ansatz.nulls import null_changes, null_draw, roots
-from nfa.ansatz.precision import Precision, precision_of
+from nfa.ansatz.precision import Precision, precision_of, widening
 from nfa.ansatz.rounding import cut_higher, cut_like, resolved_from
 from nfa.checks import not_negative, positive, seed_of, whole, whole_or_none
 from nfa.errors import NfaError
@@ -214,23 +216,20 @@ class FeaturePair:
         """Exponent α fitted to the layer, and the correlation of the fit.
 
         Least squares of ``log uᵢᵀCuᵢ`` on ``log σᵢ²`` over the left singular vectors with slope s
-        gives ``α = 1 / (1 + s)``, since ``C ∝ (WWᵀ)^(1/α - 1)``. NaN with fewer than three directions
-        or with equal singular values, and α also where G is flat, for want of a finite exponent.
+        gives ``α = 1 / (1 + s)``, since ``C ∝ (WWᵀ)^(1/α - 1)``. Directions that hold next to nothing count
+        less (see `nfa.ansatz.exponent`). NaN with fewer than three directions or with equal singular
+        values, and α also where G is flat, for want of a finite exponent.
         """
-        diagonal = self._inside.diagonal()
-        rounding = max(1e-12, self._floor)
-        usable = self._frame.keep & (diagonal > rounding * diagonal.amax())
-        if int(usable.sum()) < 3:
-            return NAN, NAN
-        x = self._frame.sigma2[usable].log()
-        y = diagonal[usable].log()
-        x, y = x - x.mean(), y - y.mean()
-        if x.norm() <= self._noise * math.sqrt(len(x)):
-            return NAN, NAN
-        slope = float(x @ y / (x @ x))
-        alpha = 1 / (1 + slope) if abs(1 + slope) > 1e-12 else NAN  # G ∝ I: no power of it is N
-        flat = y.norm() <= 1e-12 * math.sqrt(len(y))  # C ∝ I: exponent 1 exactly, and no correlation
-        return alpha, NAN if flat else ratio(x @ y, x.norm() * y.norm())
+        return fitted_exponent(self._frame, self._inside.diagonal(), self._rounding, self._noise)
+
+    @property
+    def best_alignment(self) -> float:
+        """`alignment` at the exponent that C goes with best; see `nfa.ansatz.best_exponent`."""
+        return best_alignment(self._frame, self._inside, self._noise)
+
+    def best_alignments(self, draws: int, seed: int = 0) -> Tensor:
+        """`best_alignment` of ``draws`` rotations of C, each with the same choice of exponents, (draws,)."""
+        return best_null(self._frame, self._inside, self._noise, whole("draws", draws), seed_of(seed))
 
     def strongest_direction(self) -> tuple[float, float]:
         """Share of ``‖N‖²`` in the direction that W amplifies most, and its sensitivity over the average.
@@ -343,12 +342,15 @@ class FeaturePair:
         if R < 2:
             return Precision(cosine=cut or NAN, cut=cut)
         parts = self._frame.parts(sums, factors, like=self._inside)
+        ends = exponent_interval(
+            self._frame, [C.diagonal() for C in parts], self._rounding, self._noise, widening(R), seed
+        )
         return precision_of(
             self._frame, parts, counts,
             cosine=lambda C: self._cosine_of(C, power), alignment=self._alignment_of,
             basis=lambda C: basis_of(self._spectrum, C),
             whole=(self.cosine(power), self.alignment), linear=power == 1.0,
-            halves=halves, corrected=corrected, cut=cut,
+            halves=halves, corrected=corrected, cut=cut, alpha=ends,
             null_changes=None if null is None else lambda left: self._null_changes(left, null, power, seed),
         )  # fmt: skip
 
@@ -432,6 +434,11 @@ class FeaturePair:
         """``V q`` of the first group as rows, (k, in), for q (1, r, k)."""
         lift = self._lift(vectors)[0]
         return torch.cat([W[0].mT @ lift for W in self._columns()]).mT
+
+    @property
+    def _rounding(self) -> float:
+        """Share of the largest ``uᵢᵀCuᵢ`` up to which one is none."""
+        return max(1e-12, self._floor)
 
     @property
     def _noise(self) -> float:

@@ -21,8 +21,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from nfa.ansatz.basis import Basis, without_noise
+from nfa.ansatz.basis import Basis
 from nfa.ansatz.blockwise import NAN
+from nfa.ansatz.exponent import basis_error
 from nfa.ansatz.forms import Form, Frame, joined
 
 _T_95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36}  # by degrees of freedom
@@ -50,6 +51,9 @@ class Precision:
         null_bias: the same for the mean cosine of the null, whose spectrum is as noisy as that of C.
         basis_bias: the same for the share of the eigenbasis, which noise brings nearer to 0; found where the
             corrected values were asked for.
+        basis: standard error of the share of the eigenbasis, as that of the alignment.
+        alpha_low: lower end of the interval that holds the exponent in 19 of 20 cases.
+        alpha_high: its upper end, infinite where no power of G may be N.
     """
 
     cosine: float = NAN
@@ -60,6 +64,9 @@ class Precision:
     alignment_bias: float = NAN
     null_bias: float = NAN
     basis_bias: float = NAN
+    basis: float = NAN
+    alpha_low: float = NAN
+    alpha_high: float = NAN
 
 
 @dataclass(frozen=True)
@@ -113,6 +120,7 @@ def precision_of(
     halves: bool,
     corrected: bool,
     cut: float,
+    alpha: tuple[float, float],
     null_changes: Callable[[Sequence[Form]], Sequence[float]] | None,
 ) -> Precision:
     """Precision of two statistics from two or more groups; see `nfa.ansatz.pair.FeaturePair.precision`.
@@ -129,6 +137,7 @@ def precision_of(
         halves: find the drift.
         corrected: the errors asked for are those of the values without their bias.
         cut: see `Precision`.
+        alpha: the ends of the interval of the exponent.
         null_changes: by how much draws of the null change with each of these in the place of C.
     """
     total = joined(parts)
@@ -142,6 +151,8 @@ def precision_of(
     else:
         known = _of_jackknife(whole[0], left, counts)
     half = (cosine(joined(parts[::2])) + cosine(joined(parts[1::2]))) / 2 if halves else NAN
+    on = [basis(C) for C in parts]
+    spread, bias = basis_error(basis(total), on, [basis(C) for C in reduced], counts, corrected=corrected)
     return Precision(
         cosine=math.hypot(known.error(corrected), cut),
         alignment=aligned.error(corrected),
@@ -150,13 +161,11 @@ def precision_of(
         cosine_bias=known.bias,
         alignment_bias=aligned.bias,
         null_bias=_bias(null_changes(reduced), counts) if null_changes else NAN,
-        basis_bias=_bias_of_basis(basis, total, parts) if corrected else NAN,
+        basis_bias=bias if corrected else NAN,
+        basis=math.hypot(spread * _student(len(parts) - 1), 0.0 if corrected else bias),
+        alpha_low=alpha[0],
+        alpha_high=alpha[1],
     )
-
-
-def _bias_of_basis(basis: Callable[[Form], Basis], total: Form, parts: Sequence[Form]) -> float:
-    found = basis(total)
-    return found.share - without_noise(found, [basis(part) for part in parts])
 
 
 def _of_ratio(whole: float, without: Sequence[float], norms: _Norms, corrected: bool) -> _Known:
@@ -204,6 +213,11 @@ def _bias(changes: Sequence[float], counts: Sequence[int]) -> float:
     """What a statistic that changes so, when each of the first groups is left out, is too large by."""
     estimates = [(sum(counts) / n - 1) * change for n, change in zip(counts, changes, strict=False)]
     return sum(estimates) / len(estimates) if estimates else NAN
+
+
+def widening(groups: int) -> float:
+    """By how much the interval of a bootstrap over few groups is too narrow."""
+    return _student(groups - 1) * math.sqrt(groups / (groups - 1))
 
 
 def _student(freedom: int) -> float:

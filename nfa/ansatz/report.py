@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+import nfa
 from nfa.ansatz.contradictions import contradiction_sentence
 from nfa.ansatz.difference import LayerDifference, differences
 from nfa.ansatz.matrices import MOST_BYTES, check_layers, save_matrices
@@ -238,7 +239,8 @@ class AnsatzReport:
             >>> nfa.AnsatzReport.load(path)
             AnsatzReport(1 of 1 layers measured on 32 samples)
         """
-        write_json(path, self.rows, {**self._facts(), "notes": self.notes()}, self.precision)
+        facts = {"versions": {"nfa": nfa.__version__}, **self._facts(), "notes": self.notes()}
+        write_json(path, self.rows, facts, self.precision)
 
     def save_matrices(
         self,

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import nfa
 from nfa.ansatz.precision import Precision
 from nfa.ansatz.row import AnsatzRow
 from nfa.ansatz.words import plain
@@ -39,7 +38,7 @@ def write_json(
         precision: of measured layers.
     """
     content = {
-        "meta": {"versions": {"nfa": nfa.__version__}, **meta},
+        "meta": dict(meta),
         "rows": [{**dataclasses.asdict(row), "verdict": row.verdict} for row in rows],
         "precision": {layer: dataclasses.asdict(known) for layer, known in (precision or {}).items()},
     }

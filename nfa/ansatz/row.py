@@ -45,6 +45,12 @@ class AnsatzRow:
             with any exponent, 0 on average by chance.
         basis_z: that of C as measured over its closed-form standard deviation under rotation. By chance it is
             skew: beyond 2 in 3 to 5 of 100 layers, below -2 in none to 2.
+        alpha_low: lower end of the interval around `alpha_fit` that holds the exponent of many more samples
+            in 19 of 20 layers; NaN where the samples were not measured in groups.
+        alpha_high: its upper end; infinite where no power of the AGOP may be the neural feature matrix.
+        best_alignment: alignment of C with the power of WWᵀ that it goes with best.
+        best_z: how many standard deviations that is above what chance gives with the same choice.
+        basis_stderr: standard error of `basis`, as that of the alignment.
         init_nfm_cosine: cosine of the neural feature matrix with the one at initialisation.
         init_cosine: `cosine` at initialisation.
         init_alignment: `alignment` at initialisation.
@@ -83,6 +89,11 @@ class AnsatzRow:
     drift: float = NAN
     basis: float = NAN
     basis_z: float = NAN
+    alpha_low: float = NAN
+    alpha_high: float = NAN
+    best_alignment: float = NAN
+    best_z: float = NAN
+    basis_stderr: float = NAN
     init_nfm_cosine: float = NAN
     init_cosine: float = NAN
     init_alignment: float = NAN

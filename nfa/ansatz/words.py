@@ -142,10 +142,20 @@ def _alpha(row: AnsatzRow) -> str:
     return f"{row.alpha_fit:.2f} ({show(row.alpha_r, '+.2f')})"
 
 
+def _alpha_interval(row: AnsatzRow) -> str:
+    if math.isnan(row.alpha_low):
+        return UNDEFINED
+    high = "∞" if math.isinf(row.alpha_high) else f"{row.alpha_high:.2f}"
+    return f"{row.alpha_low:.2f}–{high}"
+
+
 def alignment_words(row: AnsatzRow) -> str:
     """The alignment with its standard error, where that is known."""
-    error = f" ± {row.alignment_stderr:.3f}" if math.isfinite(row.alignment_stderr) else ""
-    return show(row.alignment, "+.3f") + error
+    return _with_error(show(row.alignment, "+.3f"), row.alignment_stderr)
+
+
+def _with_error(number: str, error: float) -> str:
+    return number + (f" ± {error:.3f}" if math.isfinite(error) else "")
 
 
 def _null(row: AnsatzRow) -> str:
@@ -162,24 +172,33 @@ _COLUMNS: dict[str, Callable[[AnsatzRow], str]] = {
     "z": lambda row: show(row.z, ".1f"),
     "verdict": lambda row: row.verdict,
     "α fit (r)": _alpha,
-    "cosine": lambda row: show(row.cosine),
+    "α 95 %": _alpha_interval,
+    "basis": lambda row: _with_error(show(row.basis, "+.3f"), row.basis_stderr),
+    "cosine": lambda row: _with_error(show(row.cosine), row.stderr),
     "null": _null,
     "init align": lambda row: show(row.init_alignment, "+.3f"),
     "init cos": lambda row: show(row.init_cosine),
 }
-_SPREADS = {"alignment": " ± se", "null": " ± sd"}  # what stands behind a number: standard error or deviation
+_SPREADS = {
+    "alignment": " ± se",
+    "basis": " ± se",
+    "cosine": " ± se",
+    "null": " ± sd",
+}  # what stands behind a number: standard error or deviation
 _LEFT = ("layer", "kind")
 _OF_ALL_ROWS = ("layer", "kind", "in→out")  # shown where a layer was skipped, too
-_LEAST_IMPORTANT = ("kind", "init cos", "init align", "in→out")
+_LEAST_IMPORTANT = ("kind", "init cos", "init align", "in→out", "α 95 %", "basis")
+_WHERE_KNOWN = {"init align", "init cos", "α 95 %", "basis"}
+_ERRORS = {"alignment": "alignment_stderr", "basis": "basis_stderr", "cosine": "stderr"}
 
 
 def format_table(rows: Sequence[AnsatzRow], *, width: int | None = None) -> str:
     """Lay out rows as plain text for a terminal, one line a layer.
 
-    The initial values have columns where there are any. Where the lines would exceed ``width``, the least
-    important columns are left out, the kind of a layer first, while names would fall below 26 characters;
-    then names are shortened, down to 12 characters; numbers never are. A skipped layer shows its reason
-    instead of numbers, wrapped; an undefined number is a dash.
+    The initial values, the basis and the interval of α have columns where there are any. Where lines would
+    exceed ``width``, the least important columns are left out, the kind of a layer first, while names would
+    fall below 26 characters; then names are shortened, down to 12 characters; numbers never are. A skipped
+    layer shows its reason instead of numbers, wrapped; an undefined number is a dash.
 
     Args:
         rows: one a layer.
@@ -191,9 +210,9 @@ def format_table(rows: Sequence[AnsatzRow], *, width: int | None = None) -> str:
     width = width or 120
     numeric = [row for row in rows if not row.skipped]
     titles = {head: head + _SPREADS.get(head, "") for head in _COLUMNS}
-    if not any(math.isfinite(row.alignment_stderr) for row in numeric):
-        titles["alignment"] = "alignment"
-    heads = [head for head in _COLUMNS if not (head.startswith("init") and _undefined(head, numeric))]
+    known = [h for h, error in _ERRORS.items() if any(math.isfinite(getattr(row, error)) for row in numeric)]
+    titles |= {head: head for head in _ERRORS if head not in known}
+    heads = [head for head in _COLUMNS if not (head in _WHERE_KNOWN and _undefined(head, numeric))]
     texts = {head: [_COLUMNS[head](row) for row in rows] for head in heads}
     widths = {head: max(map(len, [titles[head], *_shown(head, texts[head], rows)])) for head in heads}
     name = min(widths["layer"], _READABLE_NAME_WIDTH)

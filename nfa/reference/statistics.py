@@ -81,7 +81,8 @@ def alpha_fit(W: Tensor, C: Tensor) -> tuple[float, float]:
     """Exponent α of ``C ∝ (WWᵀ)^(1/α - 1)``, fitted on W's left singular vectors.
 
     Least squares of ``log(u_iᵀ C u_i)`` on ``log σ_i²``, all groups pooled, has slope ``1/α - 1``.
-    Directions with ``u_iᵀ C u_i ≤ 0`` have no logarithm and are left out.
+    Directions with ``u_iᵀ C u_i ≤ 0`` have no logarithm and are left out. One with less than a
+    ten-thousandth of the mean of either counts less, in proportion.
 
     Args:
         W: weight ``(groups, out, in)``.
@@ -101,7 +102,12 @@ def alpha_fit(W: Tensor, C: Tensor) -> tuple[float, float]:
     if len(points) < 2:
         return math.nan, math.nan
     x, y = torch.tensor(points, dtype=torch.float64).T
-    dx, dy = x - x.mean(), y - y.mean()
+    w = torch.ones_like(x)
+    for logs in (x, y):
+        values = (logs - logs.max()).exp()
+        w = w * (values / (1e-4 * values.mean())).clamp(max=1)
+    root = (w / w.sum()).sqrt()
+    dx, dy = (root * (v - (w * v).sum() / w.sum()) * math.sqrt(len(x)) for v in (x, y))
     sizes = (1 + x.abs(), 1 + y.abs())  # a logarithm's rounding is absolute near 0
     if _vanishes(dx, sizes[0]):
         return math.nan, math.nan
