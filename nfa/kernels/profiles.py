@@ -11,7 +11,7 @@ import difflib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from nfa.checks import number, positive, settle, told
 from nfa.errors import NfaError
 from nfa.kernels.distances import distances, fill, tile_entries
 from nfa.kernels.metric import Metric
+from nfa.kernels.registry import KernelRegistry
 
 SKIP = 1e-10  # the distance below which a kernel with a cusp has slope 0
 
@@ -206,19 +207,20 @@ class Exponential(RadialKernel):
         return self._skip(r, slope) if self.cusp else slope
 
 
-KERNELS: dict[str, type[RadialKernel]] = {
-    "laplace": Laplace,
-    "gaussian": Gaussian,
-    "matern": Matern,
-    "exponential": Exponential,
-}
+KERNELS = KernelRegistry(
+    RadialKernel,
+    {
+        "laplace": Laplace,
+        "gaussian": Gaussian,
+        "matern": Matern,
+        "exponential": Exponential,
+    },
+)
 
 
 def option_names() -> tuple[str, ...]:
     """Names of the options of all kernels in `KERNELS`, beside the bandwidth."""
-    return tuple(
-        field.name for kind in KERNELS.values() for field in fields(kind) if field.name != "bandwidth"
-    )
+    return tuple(option for name in KERNELS for option in KERNELS.options_of(name))
 
 
 def make_kernel(name: str, bandwidth: float, **options: float) -> RadialKernel:
@@ -239,7 +241,7 @@ def make_kernel(name: str, bandwidth: float, **options: float) -> RadialKernel:
         near = difflib.get_close_matches(name.lower(), KERNELS, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise NfaError(f"no kernel is called {name!r}: {hint}choose from {', '.join(KERNELS)}")
-    known = [field.name for field in fields(kind) if field.name != "bandwidth"]
+    known = KERNELS.options_of(name.lower())
     for option in options:
         if option not in known:
             raise NfaError(f"the kernel {name!r} takes {' and '.join(known) or 'no options'}, got {option!r}")

@@ -18,7 +18,7 @@ from nfa.kernels import exact_products
 from nfa.machines.layer import Layer, Pair
 from nfa.machines.loop import FAILURES, Steps
 from nfa.machines.network import KernelNetwork
-from nfa.machines.options import bound, held, signature_of
+from nfa.machines.options import bound, held, reserve, signature_of
 from nfa.machines.predictor import Predictor
 from nfa.machines.progress import Progress
 from nfa.machines.reached import Round, RoundFailedWarning
@@ -52,10 +52,11 @@ class Machine(ABC):
     __signature__: ClassVar[inspect.Signature]
 
     def __init_subclass__(cls) -> None:
-        """Show the options as the signature of the class."""
+        """Show the options as the signature of the class, and keep their names from kernels."""
         super().__init_subclass__()
         if hasattr(cls, "defaults"):
             cls.__signature__ = signature_of(cls.defaults, cls.positional)
+            reserve(cls)
 
     def __init__(self, *values: Any, **options: Any):
         self._given = found = bound(type(self), values, options)

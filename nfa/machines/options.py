@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from nfa.checks import choice, known_options, plain
 from nfa.errors import NfaError
-from nfa.kernels import option_names
+from nfa.kernels import KERNELS, option_names
 from nfa.machines.inner import FUNCTIONS, InnerProduct
 from nfa.machines.kernel import Kernel
 from nfa.machines.layer import Layer
@@ -38,6 +38,17 @@ def signature_of(defaults: Mapping[str, Any], positional: int) -> inspect.Signat
             for place, (name, default) in enumerate(defaults.items())
         ]
     )
+
+
+def reserve(machine: "type[Machine]") -> None:
+    """Keep kernels from having an option that the machine would take in their place.
+
+    Raises:
+        NfaError: one of `KERNELS` has one already.
+    """
+    if "kernel" in machine.defaults:
+        own = (name for name in machine.defaults if name != "bandwidth")
+        KERNELS.reserve(machine.__name__, own, FUNCTIONS)
 
 
 def bound(machine: "type[Machine]", values: tuple[Any, ...], given: Mapping[str, Any]) -> dict[str, Any]:

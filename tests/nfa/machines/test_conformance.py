@@ -8,6 +8,8 @@ import torch
 from torch import distributed
 
 from nfa import RFM, ConvRFM, DeepConvRFM, DeepRFM, agop
+from nfa.kernels import KERNELS
+from nfa.machines.inner import FUNCTIONS
 from nfa.machines.network import KernelNetwork
 from nfa.machines.patches import gradients_at, transform_of
 from nfa.machines.system import Solver
@@ -78,6 +80,13 @@ class TestMatern(RadialContract):
         return (1 + a) * (-a).exp()
 
 
+class TestExponential(RadialContract):
+    options: ClassVar = {"kernel": "exponential", "q": 0.7, "bandwidth": 2.0}
+
+    def dense(self, metric, X, Z):
+        return (-((self.distance(metric, X, Z) / 2) ** 0.7)).exp()
+
+
 class TestDiagonal(TestLaplace):
     """A metric that weighs coordinates."""
 
@@ -133,6 +142,14 @@ class TestLinear(PointContract):
 
     def dense(self, metric, X, Z):
         return self.images(metric, X) @ self.images(metric, Z).mT
+
+
+def test_every_kernel_of_points_has_its_contract():
+    waiting, held = [PointContract], set()
+    for contract in waiting:
+        waiting += contract.__subclasses__()
+        held.add(contract.options.get("kernel", RFM.defaults["kernel"]))
+    assert held == {*KERNELS, *FUNCTIONS}
 
 
 def here(*tensors):
