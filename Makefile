@@ -49,7 +49,7 @@ $(READY): pyproject.toml
 $(OLDEST)/.ready: pyproject.toml $(READY)
 	$(RUN) -m uv venv --quiet --clear --python $(RUN) $(OLDEST)
 	$(RUN) -m uv pip install --quiet --python $(OLDEST) --resolution lowest-direct \
-		--editable ".[lab,zoo,scale,tables,sklearn,test]"
+		--editable ".[lab,zoo,scale,tables,sklearn,plots,dashboard,docs,test]"
 	touch $@
 
 clean:

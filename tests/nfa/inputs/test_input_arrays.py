@@ -95,8 +95,9 @@ def test_safetensors(tmp_path):
     assert torch.equal(batch["labels"], inputs.order)
     save_file({"x": x.to(torch.float8_e4m3fn)}, path)
     assert next(iter(load(path))).dtype == torch.float32
-    save_file({"x": x.to(torch.complex64)}, path)
-    fails(path, "expected real numbers, got torch.complex64")
+    header = b'{"x": {"dtype": "C64", "shape": [6, 3], "data_offsets": [0, 144]}}'
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(144))
+    fails(path, "expected real numbers, got torch.complex64|could not read it")  # before safetensors 0.7
     path.write_bytes(b"hello")
     fails(path, "expected a .safetensors file")
 
