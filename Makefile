@@ -1,5 +1,6 @@
 # make demo    train a ResNet on the bundled digits and print how well the ansatz holds in every layer
-# make test    run the tests of a change    make test-all    and the long ones: attacks, kills, fresh environments
+# make test    run the tests of a change, and print which branches of nfa/ they enter
+# make test-all      all of them, the long ones too: attacks, kills, fresh environments
 # make test-oldest   run those of a change with the lowest versions that pyproject.toml allows, in .venv-oldest
 # make lint    check style and types, and that the documentation builds
 # make bench   measure the claims of benchmarks/
@@ -17,7 +18,7 @@ demo: $(READY)
 	$(RUN) train.py model=resnet
 
 test: $(READY)
-	$(RUN) -m pytest -n 2 -m "not long"
+	$(RUN) -m pytest -n 2 -m "not long" --cov --cov-report=term
 
 test-all: $(READY)
 	$(RUN) -m pytest -n 2
