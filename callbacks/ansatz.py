@@ -18,6 +18,7 @@ from nfa.ansatz.pictures import LayerPicture, layer_pictures
 from nfa.ansatz.row import write_csv
 from nfa.integrations import lightning
 from nfa.monitor.samples import Pair, samples_in
+from nfa.nets.expansion import Expansion
 
 
 class AnsatzMonitor(lightning.AnsatzMonitor, FinalNetwork):
@@ -91,6 +92,11 @@ class AnsatzMonitor(lightning.AnsatzMonitor, FinalNetwork):
 
     def network_in(self, pl_module: pl.LightningModule) -> nn.Module:
         """What is measured of a module of the lab."""
+        if isinstance(pl_module.network, Expansion):
+            raise NfaError(
+                "model.expand makes a model without layers, of which no ansatz is measured: give "
+                "callbacks.ansatz=null, or callbacks=none"
+            )
         return pl_module.network
 
     def choose_samples(self, trainer: pl.Trainer) -> list[Pair]:

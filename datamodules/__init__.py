@@ -7,6 +7,7 @@ from datamodules.local_signal import Bars, PastedDigits, Star
 from datamodules.synthetic import LowRank, SparseParity, Staircase
 from datamodules.tabular import Tabular
 from datamodules.torchvision_sets import TorchvisionSet
+from datamodules.two_clusters import TwoClusters
 
 __all__ = [
     "Bars",
@@ -22,4 +23,5 @@ __all__ = [
     "TensorBatches",
     "TensorDataModule",
     "TorchvisionSet",
+    "TwoClusters",
 ]

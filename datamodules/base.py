@@ -39,6 +39,7 @@ class TensorDataModule(LightningDataModule, ABC):
 
     Args:
         batch_size: training samples a batch and process.
+        passes: through the training samples in an epoch, each in an order of its own.
         eval_batch_size: validation and test samples a batch and process.
         val_fraction: part of the training samples for validation, in [0, 1); 0 means no validation.
         n_train: number of training samples to use, validation included; None means all.
@@ -60,6 +61,7 @@ class TensorDataModule(LightningDataModule, ABC):
         self,
         *,
         batch_size: int = 128,
+        passes: int = 1,
         eval_batch_size: int = 512,
         val_fraction: float = 0.1,
         n_train: int | None = None,
@@ -72,12 +74,13 @@ class TensorDataModule(LightningDataModule, ABC):
         given = {"normalize": normalize, "augment": augment, "val_fraction": val_fraction, "seed": seed}
         sizes = {
             "batch_size": batch_size,
+            "passes": passes,
             "eval_batch_size": eval_batch_size,
             "n_train": n_train,
             "n_test": n_test,
         }
         check_all("data", SAMPLES, given | sizes)
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.batch_size, self.passes, self.eval_batch_size = batch_size, passes, eval_batch_size
         self.val_fraction, self.n_train, self.n_test = val_fraction, n_train, n_test
         self.normalize, self.augment, self.seed = normalize, augment, seed
         self.class_names: tuple[str, ...] = ()
@@ -261,6 +264,7 @@ class TensorDataModule(LightningDataModule, ABC):
             split.y,
             batch_size,
             shuffle=shuffle,
+            passes=self.passes if shuffle else 1,
             seed=self.seed,
             transform=self._transform,
             device=device,

@@ -32,6 +32,7 @@ class TensorBatches:
         x: inputs (n, ...), any dtype.
         y: targets (n, ...), on the device of `x`.
         batch_size: samples a batch and process.
+        passes: through the samples in an epoch of training, each in an order of its own.
         shuffle: whether these are training batches, see above.
         seed: seed of order and transform.
         transform: ``transform(x, rng) -> x`` of each batch; `rng` is a CPU generator, None unless shuffling.
@@ -53,6 +54,7 @@ class TensorBatches:
         batch_size: int,
         *,
         shuffle: bool = False,
+        passes: int = 1,
         seed: int = 0,
         transform: Transform | None = None,
         device: torch.device | str | None = None,
@@ -66,11 +68,14 @@ class TensorBatches:
             raise ValueError(f"expected batch_size of at least 1, got {batch_size}")
         if not 0 <= rank < world_size <= len(x):
             raise ValueError(f"expected rank < world_size <= samples, got {rank}, {world_size}, {len(x)}")
+        if passes < 1 or (passes > 1 and not shuffle):
+            raise ValueError(f"expected one pass, or several of training (shuffle=True), got {passes}")
         if drop_last and not shuffle:
             raise ValueError("drop_last is for training (shuffle=True): evaluation uses every sample")
         self.x, self.y = x, y
         self.batch_size = batch_size
         self.shuffle = shuffle
+        self.passes = passes
         self.seed = seed
         self.transform = transform
         self.device = x.device if device is None else torch.device(device)
@@ -102,7 +107,7 @@ class TensorBatches:
         if self.shuffle:
             full, rest = divmod(len(self.x) // self.world_size, self.batch_size)
             useless = self.drop_last or (rest == 1 and full > 0)
-            return full + (rest > 0 and not useless)
+            return self.passes * (full + (rest > 0 and not useless))
         fewest, most = len(self.x) // self.world_size, math.ceil(len(self.x) / self.world_size)
         return min(math.ceil(most / self.batch_size), fewest)  # no process may be left with an empty batch
 
@@ -125,12 +130,17 @@ class TensorBatches:
         """List the samples of each batch of this process and epoch: int64, on the device of `x`."""
         n, count = len(self.x), len(self)
         if self.shuffle:
-            order = torch.randperm(n, generator=generator(self.seed, "order", self.epoch))
-            mine = order[self.rank : n - n % self.world_size : self.world_size].to(self.x.device)
-            return mine.split(self.batch_size)[:count]
+            return [batch for number in range(self.passes) for batch in self._pass(number)]
         mine = torch.arange(self.rank, n, self.world_size, device=self.x.device)
         batches = mine.split(self.batch_size)
         return batches if len(batches) == count else mine.tensor_split(count)
+
+    def _pass(self, number: int) -> Sequence[Tensor]:
+        """Those of one of the passes of an epoch of training."""
+        n, of_this = len(self.x), (number,) if number else ()
+        order = torch.randperm(n, generator=generator(self.seed, "order", self.epoch, *of_this))
+        mine = order[self.rank : n - n % self.world_size : self.world_size].to(self.x.device)
+        return mine.split(self.batch_size)[: len(self) // self.passes]
 
     def _batch(self, index: Tensor, position: int) -> tuple[Tensor, Tensor]:
         x, y = self.x[index].to(self.device), self.y[index].to(self.device)

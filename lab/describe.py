@@ -14,6 +14,11 @@ _NO_SETTING = {  # where and how it runs, and which repetition it is
 }  # fmt: skip
 _NOTHING_IF_NULL = ("precision", "max_steps", "max_time")  # of the trainer: as if they were not there
 _NOTATION = ("decimal", "thousands", "missing")  # of tables, likewise
+_AS_BEFORE: dict[str, dict[str, object]] = {  # what runs did before they had these options
+    "model": {"expand": None, "parameterization": "standard"},
+    "training": {"lr_over_critical": None},
+    "data": {"passes": 1},
+}
 _WHAT_IS_TRAINED = ("model.", "data.", "training.", "trainer.max_", "trainer.precision")
 
 
@@ -53,6 +58,8 @@ def _filed(cfg: DictConfig) -> dict[str, Any]:
     """All options as runs of every version tell them: the plain networks once stood in ``models``."""
     options = plain(cfg) | {"trainer": trainer_options(cfg)}
     options["data"] = {k: v for k, v in options["data"].items() if v is not None or k not in _NOTATION}
+    for part, before in _AS_BEFORE.items():
+        options[part] = {k: v for k, v in options[part].items() if k not in before or v != before[k]}
     target = options["model"].get("_target_")
     if isinstance(target, str) and target.startswith("nfa.nets."):
         options["model"]["_target_"] = f"models.{target.rpartition('.')[2]}"

@@ -7,6 +7,7 @@ from typing import Any
 import hydra.utils
 import pytorch_lightning as pl
 
+from lab.options import VARIANTS, check_all
 from models.base import LabModule
 from models.neural import NeuralModule
 from nfa import NfaError
@@ -36,7 +37,26 @@ def build_model(model: Mapping[str, Any], training: Mapping[str, Any], data: Any
     if inspect.isclass(target) and issubclass(target, pl.LightningModule):
         return _lightning_module(spec)
     with Allowance(f"model {model['_target_']}"):
-        return NeuralModule(net=spec, task=data.task, num_outputs=data.num_outputs, **training)
+        return NeuralModule(
+            net=varied(spec, target), task=data.task, num_outputs=data.num_outputs, **training
+        )
+
+
+def varied(spec: dict[str, Any], target: Any) -> dict[str, Any]:
+    """A network as ``expand`` and ``parameterization`` want it, unless it has options of these names itself.
+
+    Raises:
+        NfaError: values that these have not.
+    """
+    own = {name for name in VARIANTS if _takes(target, name)}
+    wanted = {name: spec.get(name) for name in VARIANTS if name not in own}
+    check_all("model", VARIANTS, {k: v for k, v in wanted.items() if k in spec})
+    net = {k: v for k, v in spec.items() if k not in wanted}
+    if wanted.get("parameterization") == "ntk":
+        net = {"_target_": "nfa.nets.ntk", "net": net}
+    if wanted.get("expand") is not None:
+        net = {"_target_": "nfa.nets.Expansion", "net": net, "order": wanted["expand"]}
+    return net
 
 
 def _lightning_module(spec: dict[str, Any]) -> LabModule:

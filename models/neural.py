@@ -12,10 +12,15 @@ from torch.nn import functional as F
 
 from lab.options import TRAINING, check_all
 from models.base import LabModule, check_finite
+from models.critical_rate import check_squared, critical_rate
 from nfa import NfaError
-from nfa.layers.maps import map_kind
+from nfa.nets.expansion import Expansion
+from nfa.nets.parameterization import scale_weights
 from nfa.nets.registry import build
 from nfa.sweep.returned import pick_tensor
+
+_CRITICAL = "critical_lr"  # in a checkpoint
+_SAMPLES = 2000  # of the training data, at most, that a critical rate is of
 
 
 class NeuralModule(LabModule):
@@ -27,7 +32,8 @@ class NeuralModule(LabModule):
         task: ``classification`` or ``regression``.
         num_outputs: classes, or regression targets.
         loss: ``cross_entropy``; ``mse`` (for classes on one-hot targets, mean over outputs); ``auto``
-            takes cross-entropy for classification and mse for regression.
+            takes cross-entropy for classification and mse for regression; ``half_mse`` is half the sum over
+            outputs, mean over samples.
         optimizer: ``sgd``, ``adam`` or ``adamw``.
         lr: learning rate.
         momentum: of sgd.
@@ -35,6 +41,8 @@ class NeuralModule(LabModule):
         schedule: of the learning rate over the whole run: ``constant``, ``cosine`` to zero, or
             ``one_cycle`` (up to ``lr`` and down to zero).
         init_scale: factor on the initial weights of all linear maps.
+        lr_over_critical: of sgd, the learning rate over `critical_rate` of the initial network on all
+            training samples, in the place of ``lr``; None for not.
         network: what ``net`` describes, where it is built already.
 
     Raises:
@@ -53,6 +61,7 @@ class NeuralModule(LabModule):
         weight_decay: float = 5e-4,
         schedule: str = "cosine",
         init_scale: float = 1.0,
+        lr_over_critical: float | None = None,
         network: nn.Module | None = None,
     ):
         super().__init__(task, num_outputs)
@@ -65,7 +74,16 @@ class NeuralModule(LabModule):
         )
         self.num_outputs = num_outputs
         self.network = build_network(net) if network is None else network
+        if init_scale != 1.0 and isinstance(self.network, Expansion):
+            raise NfaError("training.init_scale is of a network, not of its expansion: leave one of them out")
         scale_weights(self.network, init_scale)
+        if lr_over_critical is not None:
+            if optimizer != "sgd":
+                raise NfaError(
+                    f"training.lr_over_critical is of training.optimizer=sgd, got {optimizer}: leave one out"
+                )
+            check_squared(self.loss_name, self.network, "training.lr_over_critical")
+        self.critical: float | None = None  # rate, once the data are known
 
     @classmethod
     def from_file(cls, kept: dict[str, Any], path: str | os.PathLike) -> dict[str, Any]:
@@ -86,7 +104,8 @@ class NeuralModule(LabModule):
             return F.cross_entropy(outputs, target)
         if self.task == "classification":
             target = F.one_hot(target, self.num_outputs).to(outputs.dtype)
-        return F.mse_loss(outputs, target.reshape(outputs.shape))
+        loss = F.mse_loss(outputs, target.reshape(outputs.shape))
+        return loss if self.loss_name == "mse" else loss * (outputs[0].numel() / 2)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Loss of one batch; stops the run when it is not finite."""
@@ -128,7 +147,7 @@ class NeuralModule(LabModule):
         parameters = [p for p in self.network.parameters() if p.requires_grad]
         if not parameters:
             raise NfaError(f"{h.net['_target_']} has no parameter to train")
-        options: dict[str, Any] = {"lr": h.lr, "weight_decay": h.weight_decay}
+        options: dict[str, Any] = {"lr": self._rate(), "weight_decay": h.weight_decay}
         if h.optimizer == "sgd":
             optimizer = torch.optim.SGD(parameters, momentum=h.momentum, **options)
         else:
@@ -147,14 +166,42 @@ class NeuralModule(LabModule):
         if h.schedule == "cosine":
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         else:
-            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, h.lr, total_steps=steps)
+            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options["lr"], total_steps=steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _rate(self) -> float:
+        """The learning rate; where it is told by the critical one, that is found first."""
+        h = self.hparams
+        if h.lr_over_critical is None:
+            return h.lr
+        if self.critical is None:
+            x, _ = self.trainer.datamodule.probe(_SAMPLES)
+            momentum, decay = h.momentum, h.weight_decay
+            self.critical = critical_rate(self.network, x.to(self.device), self.loss_name, momentum, decay)
+        return h.lr_over_critical * self.critical
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """With the learning rate, where it was told by the critical one."""
+        if self.critical is None:
+            return super().facts
+        return {**super().facts, "critical_lr": self.critical, "lr": self._rate()}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the critical rate of the initial network."""
+        super().on_save_checkpoint(checkpoint)
+        if self.critical is not None:
+            checkpoint[_CRITICAL] = self.critical
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the checkpoint of another model, optimizer or schedule."""
         super().on_load_checkpoint(checkpoint)
+        critical = checkpoint.get(_CRITICAL)
+        if critical is not None and not (isinstance(critical, float) and 0 < critical < math.inf):
+            raise NfaError(f"the checkpoint holds no critical rate: expected a number, got {critical!r:.40}")
+        self.critical = critical
         saved = checkpoint.get("hyper_parameters", {})
-        for name in ("loss", "optimizer", "lr", "momentum", "weight_decay", "schedule"):
+        for name in ("loss", "optimizer", "lr", "momentum", "weight_decay", "schedule", "lr_over_critical"):
             if name in saved and saved[name] != self.hparams[name]:
                 raise NfaError(
                     f"the checkpoint was trained with training.{name}={saved[name]}, this run has "
@@ -222,13 +269,3 @@ def build_network(net: dict[str, Any]) -> nn.Module:
     if not isinstance(network, nn.Module):
         raise NfaError(f"{net['_target_']} must return an nn.Module, got {type(network).__name__}")
     return network
-
-
-def scale_weights(network: nn.Module, factor: float) -> None:
-    """Multiply the weights of all linear maps by a factor, in place."""
-    if factor == 1.0:
-        return
-    with torch.no_grad():
-        for module in network.modules():
-            if map_kind(module) is not None:
-                module.weight.mul_(factor)

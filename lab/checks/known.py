@@ -2,7 +2,19 @@
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from lab.options import ANSATZ, AUDIT, DATA, LOGGER, MODEL, RUN, TRAINER, TRAINING, Table, shown
+from lab.options import (
+    ANSATZ,
+    AUDIT,
+    DATA,
+    LOGGER,
+    MODEL,
+    RUN,
+    TRAINER,
+    TRAINING,
+    VARIANTS,
+    Table,
+    shown,
+)
 from nfa.errors import NfaError
 
 _OURS = ("models", "datamodules", "callbacks", "nfa")  # packages whose classes have tables
@@ -51,4 +63,6 @@ def table_of(section: str, target: object) -> Table | None:
         return None
     if section == "callbacks":
         return ANSATZ if name == _MONITOR else None
+    if section == "model" and package == "nfa.nets" and name in MODEL:
+        return MODEL[name] | VARIANTS
     return {"model": MODEL, "data": DATA}.get(section, {}).get(name)

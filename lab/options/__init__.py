@@ -9,7 +9,7 @@ from lab.options.ansatz import ANSATZ, AUDIT
 from lab.options.data import DATA, IMAGE_FOLDER, LOCAL_SIGNAL, SAMPLES, SYNTHETIC, TABULAR, TORCHVISION
 from lab.options.kinds import COUNT, FLAG, PATH, SEED, TEXT, choice, number, whole
 from lab.options.loggers import LOGGER
-from lab.options.models import KERNEL_MACHINE, MODEL
+from lab.options.models import KERNEL_MACHINE, MODEL, VARIANTS
 from lab.options.option import Option, Table, check_all
 from lab.options.run import RUN, TRAINER, TRAINING
 from lab.options.words import shown
@@ -35,6 +35,7 @@ __all__ = [
     "TORCHVISION",
     "TRAINER",
     "TRAINING",
+    "VARIANTS",
     "Option",
     "Table",
     "check_all",

@@ -17,6 +17,7 @@ from lab.options.option import Table
 
 SAMPLES: Table = {  # of every data set
     "batch_size": COUNT,
+    "passes": COUNT,
     "eval_batch_size": COUNT,
     "val_fraction": number(0, below=1),
     "n_train": COUNT.or_null(),
@@ -76,6 +77,7 @@ DATA: dict[str, Table] = {  # by class in datamodules
     "TorchvisionSet": SAMPLES | TORCHVISION,
     "ImageFolderData": SAMPLES | IMAGE_FOLDER,
     "LowRank": SAMPLES | SYNTHETIC | {"dim": whole(2)},
+    "TwoClusters": SAMPLES | SYNTHETIC | {"distance": number(0)},
     "SparseParity": SAMPLES | PARITY,
     "Staircase": SAMPLES | BITS,
     "Bars": SAMPLES | LOCAL_SIGNAL | {"size": whole(2), "bar": COUNT},

@@ -40,6 +40,11 @@ _CONVOLUTIONAL: Table = KERNEL_MACHINE | {
     "kind": choice("ntk", "nngp"),
 }
 
+VARIANTS: Table = {  # of every network
+    "expand": choice("linear", "quadratic").or_null(),
+    "parameterization": choice("standard", "ntk"),
+}
+
 MODEL: dict[str, Table] = {  # by class in models
     "MLP": {"depth": LAYERS, "width": COUNT, "activation": _ACTIVATION, "bias": FLAG},
     "CNN": {

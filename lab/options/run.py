@@ -6,13 +6,14 @@ from lab.options.option import Table
 RUN: Table = {"seed": SEED.or_null(), "ckpt_path": PATH.or_null()}
 
 TRAINING: Table = {
-    "loss": choice("auto", "cross_entropy", "mse"),
+    "loss": choice("auto", "cross_entropy", "mse", "half_mse"),
     "optimizer": choice("sgd", "adam", "adamw"),
     "lr": number(0),
     "momentum": number(0),
     "weight_decay": number(0),
     "schedule": choice("constant", "cosine", "one_cycle"),
     "init_scale": number(),
+    "lr_over_critical": number(above=0).or_null(),
 }
 
 _BATCHES = COUNT_OR_ZERO | number(0, 1)  # so many, or that share of them

@@ -298,6 +298,7 @@ def _other(name: str, module: nn.Module) -> Iterator[SkippedModule]:
         known = next((reason for cls, reason in _REASONS.items() if isinstance(module, cls)), None)
         if type(module) is nn.Module:
             known = "torch.export keeps weights and no layers; measure the network before it is exported"
+        known = getattr(type(module), "unmeasured", known)
         reason = known or f"{kind}.{wide[0][0]} is not the weight of a linear map known to nfa"
         yield SkippedModule(name, kind, tuple(wide[0][1].shape), reason)
 

@@ -3,13 +3,15 @@
 from typing import TYPE_CHECKING, Any
 
 from nfa.nets.cnn import CNN
+from nfa.nets.expansion import Expansion
 from nfa.nets.mlp import MLP
+from nfa.nets.parameterization import ntk
 
 if TYPE_CHECKING:
     from nfa.nets.resnet import ResNet
     from nfa.nets.vgg import VGG
 
-__all__ = ["CNN", "MLP", "VGG", "ResNet"]
+__all__ = ["CNN", "MLP", "VGG", "Expansion", "ResNet", "ntk"]
 
 
 def __getattr__(name: str) -> Any:

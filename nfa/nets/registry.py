@@ -3,7 +3,8 @@
 A checkpoint comes from anywhere, so a name in it is looked up here and never imported. Known are the networks
 of `nfa.nets`, those of the kernel machines, the layers of ``torch.nn``, and the named constructors of
 torchvision and timm as they are installed, without weights of theirs. Their arguments are numbers, booleans,
-short words, lists and dictionaries of these; layers of ``torch.nn`` may hold one another.
+short words, lists and dictionaries of these; layers of ``torch.nn`` may hold one another, and what makes a
+network of another one that.
 """
 
 import inspect
@@ -23,6 +24,7 @@ from nfa.nets.imports import import_installed, is_installed, without_network
 
 TARGET = "_target_"
 _NETS = {"MLP": "mlp", "CNN": "cnn", "ResNet": "resnet", "VGG": "vgg"}  # class -> module of nfa.nets
+_OF_NETS = {"Expansion": "expansion", "ntk": "parameterization"}  # what makes a network of another
 _NAMED = "nfa.machines.named"
 _MACHINES = ("radial_network", "deep_radial_network", "conv_network", "deep_conv_network")
 _BEFORE = {  # names of version 0.1
@@ -75,7 +77,7 @@ def canonical(name: str) -> str:
 def _build(config: Mapping[str, object], path: str | os.PathLike, depth: int) -> nn.Module:
     name = _name(config.get(TARGET), path)
     constructor = _constructor(name, path)
-    positional, arguments = _arguments(config, path, depth, holds_layers=name.startswith("torch.nn."))
+    positional, arguments = _arguments(config, path, depth, holds=_held_by(name))
     if name.split(".")[0] in _WEIGHTS and len(positional) > isinstance(constructor, _Named):
         raise NfaError(f"{path}: arguments of {name} must be given by name, not under _args_")
     try:
@@ -102,6 +104,14 @@ def _name(name: object, path: str | os.PathLike) -> str:
     return name
 
 
+def _held_by(name: str) -> str | None:
+    """How the names begin of what may be an argument of this one; None where nothing may."""
+    package, _, last = name.rpartition(".")
+    if package == "nfa.nets" and last in _OF_NETS:
+        return ""  # all that a file may name
+    return "torch.nn." if name.startswith("torch.nn.") else None
+
+
 def _constructor(name: str, path: str | os.PathLike) -> Callable[..., object]:
     found = _own(canonical(name), path) or _layer(name) or _torchvision(name, path) or _timm(name, path)
     if found is None:
@@ -111,8 +121,8 @@ def _constructor(name: str, path: str | os.PathLike) -> Callable[..., object]:
 
 def _own(name: str, path: str | os.PathLike) -> Callable[..., nn.Module] | None:
     package, _, last = name.rpartition(".")
-    if package == "nfa.nets" and last in _NETS:
-        module = f"{package}.{_NETS[last]}"
+    if package == "nfa.nets" and last in _NETS | _OF_NETS:
+        module = f"{package}.{(_NETS | _OF_NETS)[last]}"
     elif package == _NAMED and last in _MACHINES:
         module = package
     else:
@@ -204,11 +214,11 @@ def plain_arguments(config: Mapping[str, object], path: str | os.PathLike) -> Ar
     Raises:
         NfaError: some are not.
     """
-    return _arguments(config, path, 0, holds_layers=False)
+    return _arguments(config, path, 0, holds=None)
 
 
 def _arguments(
-    config: Mapping[str, object], path: str | os.PathLike, depth: int, *, holds_layers: bool
+    config: Mapping[str, object], path: str | os.PathLike, depth: int, *, holds: str | None
 ) -> Arguments:
     name, positional = str(config[TARGET]), config.get("_args_", ())
     if config.get("_partial_"):
@@ -217,7 +227,7 @@ def _arguments(
         raise NfaError(f"{path}: expected a list under _args_ of {name}, got {type(positional).__name__}")
 
     def value(entry: object, key: str = "") -> object:
-        return _value(entry, f"{name} {key}".strip(), path, depth + 1, holds_layers, key == _FREE)
+        return _value(entry, f"{name} {key}".strip(), path, depth + 1, holds, key == _FREE)
 
     left_out = (*_OPTIONS, *_WEIGHTS.get(name.split(".")[0], ()))
     named = {k: value(v, _key(k, path)) for k, v in config.items() if k not in left_out}
@@ -231,9 +241,9 @@ def _key(key: object, path: str | os.PathLike) -> str:
 
 
 def _value(
-    value: object, what: str, path: str | os.PathLike, depth: int, layers: bool, free: bool = False
+    value: object, what: str, path: str | os.PathLike, depth: int, holds: str | None, free: bool = False
 ) -> object:
-    """A plain value as it is, layers of ``torch.nn`` built; everything else is refused."""
+    """A plain value as it is, layers and networks built where they may be; everything else is refused."""
     if depth > _DEEPEST:
         raise NfaError(f"{path}: the arguments of {what} are nested more than {_DEEPEST} deep")
     if value is None or isinstance(value, bool):
@@ -247,14 +257,14 @@ def _value(
             raise NfaError(f"{path}: expected a word without dots and slashes for {what}, got {value!r:.80}")
         return value
     if isinstance(value, list | tuple):
-        return [_value(entry, what, path, depth + 1, layers) for entry in value]
+        return [_value(entry, what, path, depth + 1, holds) for entry in value]
     if isinstance(value, Mapping) and TARGET in value:
-        if not layers or not str(value[TARGET]).startswith("torch.nn."):
+        if holds is None or not str(value[TARGET]).startswith(holds):
             raise NfaError(
                 f"{path}: a file may give layers of torch.nn to layers of torch.nn alone, not "
                 f"{value[TARGET]!r:.80} to {what}; name a function that builds it: {_ADVICE}"
             )
         return _build(value, path, depth)
     if isinstance(value, Mapping):
-        return {_key(k, path): _value(v, what, path, depth + 1, False, k == _FREE) for k, v in value.items()}
+        return {_key(k, path): _value(v, what, path, depth + 1, None, k == _FREE) for k, v in value.items()}
     raise NfaError(f"{path}: expected plain values for {what}, got {type(value).__name__}")

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import TypeGuard
 
-import torch
 from torch import Tensor, nn
 
 from nfa.ansatz.report import AnsatzReport
@@ -22,7 +21,7 @@ from nfa.checks import near
 from nfa.compare.together import TABLE
 from nfa.errors import NfaError
 from nfa.inputs.preprocessing import Preprocessing
-from nfa.layers.maps import map_kind
+from nfa.nets.parameterization import scale_weights
 from nfa.nets.registry import TARGET, build, plain_arguments
 from nfa.zoo.loaded import Loaded, checked_twin, file_words, in_float32, seeded
 from nfa.zoo.weights import find_state, load_state, read_file, read_weights
@@ -61,11 +60,7 @@ class Recorded:
 
     def scaled(self, model: nn.Module) -> nn.Module:
         """The freshly built network as a run starts with it."""
-        if self.init_scale != 1.0:
-            with torch.no_grad():
-                for module in model.modules():
-                    if map_kind(module) is not None and isinstance(module.weight, Tensor):
-                        module.weight.mul_(self.init_scale)
+        scale_weights(model, self.init_scale)
         return model
 
     def loaded(self, model: nn.Module, title: str, build: Callable[[], nn.Module], words: str) -> Loaded:

@@ -225,3 +225,15 @@ def test_batches_arrive_on_the_gpu_and_are_those_of_the_cpu(home):
         assert y_gpu.is_cuda
         torch.testing.assert_close(x_gpu.cpu(), x)
         assert torch.equal(y_gpu.cpu(), y)
+
+
+def test_several_passes_in_an_epoch():
+    once = TensorBatches(torch.arange(10.0)[:, None], torch.arange(10), 4, shuffle=True, seed=3)
+    batches = TensorBatches(torch.arange(10.0)[:, None], torch.arange(10), 4, shuffle=True, seed=3, passes=3)
+    assert len(batches) == 3 * len(once) == 9
+    orders = torch.cat([y for _, y in batches]).reshape(3, 10)
+    assert torch.equal(orders[0], torch.cat([y for _, y in once]))
+    assert all(torch.equal(order.sort()[0], torch.arange(10)) for order in orders)
+    assert not torch.equal(orders[0], orders[1])
+    with pytest.raises(ValueError, match="several of training"):
+        TensorBatches(torch.zeros(3, 1), torch.zeros(3), 2, passes=2)

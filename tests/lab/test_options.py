@@ -74,7 +74,8 @@ def test_choices_are_those_of_the_networks():
 
 
 def test_every_key_of_a_configuration_is_in_its_table():
-    for group, tables in (("model", options.MODEL), ("data", options.DATA)):
+    of_nets = {k: v | options.VARIANTS for k, v in options.MODEL.items()}
+    for group, tables in (("model", of_nets), ("data", options.DATA)):
         for path in (CONFIGS / group).glob("*.yaml"):
             content = yaml.safe_load(path.read_text())
             content = content.get(group, content)
