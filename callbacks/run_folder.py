@@ -30,6 +30,7 @@ from nfa.files import write_whole
 from nfa.machines.calibration import Calibration
 from nfa.machines.network import DeepNetwork, KernelNetwork
 from nfa.page import write_html
+from nfa.page.headline import run_headline
 
 _MUST_AGREE = ("model", "data", "seed")  # of a resumed run with its checkpoint
 _OF_TABLES = ("dropped", "one_hot", "read_as")  # what became of the columns
@@ -215,6 +216,9 @@ class RunFolder(FinalNetwork):
             curves=curves,
             pictures=monitor.drawn if measured else (),
             notes=self._notes(),
+            headline=run_headline(
+                self.summary, len({row.epoch for row in monitor.history}) if measured else 0
+            ),
             meta={
                 "command": self.command,
                 **self.summary,

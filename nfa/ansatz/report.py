@@ -194,12 +194,21 @@ class AnsatzReport:
         """
         from nfa.ansatz.pictures import layer_pictures
         from nfa.page import write_html
+        from nfa.page.headline import audit_headline
 
         drawn = []
         if self._sensitivities:
             drawn = layer_pictures(self, model, power=self.meta["power"], count=pictures)
         meta = {k: v for k, v in self._facts().items() if k != "notes" and v not in ({}, None)}
-        write_html(path, title=title, rows=self.rows, pictures=drawn, meta=meta, notes=self.notes())
+        write_html(
+            path,
+            title=title,
+            rows=self.rows,
+            pictures=drawn,
+            meta=meta,
+            notes=self.notes(),
+            headline=audit_headline(self.meta),
+        )
 
     def plot(self, axes: "Sequence[Axes] | None" = None) -> "numpy.ndarray":
         """Draw alignment and cosine by depth with matplotlib, for papers.

@@ -21,6 +21,7 @@ from nfa.command.console import clock
 from nfa.errors import NfaError
 from nfa.files import make_writable
 from nfa.page import write_html
+from nfa.page.headline import audit_headline
 from nfa.terminal import say
 
 KINDS = ("csv", "json", "html")
@@ -117,6 +118,7 @@ def _write_page(path: Path, result: Result) -> None:
             pictures=result.pictures,
             meta=result.meta,
             notes=result.notes,
+            headline=audit_headline(result.report.meta),
         )
     except OSError:
         raise

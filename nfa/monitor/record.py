@@ -111,6 +111,7 @@ class Record:
     def write(self, folder: Path, title: str) -> None:
         """Write ``ansatz.csv``, a row a layer and measurement, and ``ansatz.html``, the page of them."""
         from nfa.page import write_html  # templates are read where a page is asked for
+        from nfa.page.headline import monitor_headline
 
         make_writable(folder)
         write_csv(folder / "ansatz.csv", self.history, with_epoch=True)
@@ -121,6 +122,7 @@ class Record:
             rows=[row for row in self.history if row.epoch == last],
             history=self.history,
             meta={} if self.report is None else self.report.meta,
+            headline=monitor_headline(self.seconds, len({row.epoch for row in self.history})),
         )
 
     def state_dict(self) -> dict[str, Any]:

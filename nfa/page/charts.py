@@ -39,6 +39,8 @@ class DepthCharts:
     alignment: Figure
     cosine: Figure
     alpha: Figure
+    fit: Figure
+    errors: bool  # whether alignments have bars
     powers: Sequence[float]  # of the AGOP in the cosine
     parts: "PartTable | None"
 
@@ -46,10 +48,12 @@ class DepthCharts:
 def depth_charts(rows: Sequence[AnsatzRow], *, width: int = svg.WIDE) -> DepthCharts:
     """Draw alignment, cosine and exponent of measured layers, so many px wide where there is room."""
     parts = find_parts([row.layer for row in rows])
-    draws = (_alignment_chart, _cosine_chart, _alpha_chart)
-    alignment, cosine, alpha = (figure(draw(rows, parts), width=width) for draw in draws)
+    draws = (_alignment_chart, _cosine_chart, _alpha_chart, _fit_chart)
+    alignment, cosine, alpha, fit = (figure(draw(rows, parts), width=width) for draw in draws)
+    errors = bool(finite(_errors(rows)))
     powers = sorted(set(finite(_column(rows, "power"))))
-    return DepthCharts(alignment, cosine, alpha, powers, _part_table(rows, parts) if parts else None)
+    table = _part_table(rows, parts) if parts else None
+    return DepthCharts(alignment, cosine, alpha, fit, errors, powers, table)
 
 
 def _depth_chart(
@@ -65,18 +69,31 @@ def _depth_chart(
     )
 
 
-def _points(label: str, rows: Sequence[AnsatzRow], column: str, parts: Parts | None) -> list[Series]:
+def _errors(rows: Sequence[AnsatzRow]) -> list[float]:
+    """Two standard errors of each alignment; of few layers, since bars of many would hide the points."""
+    few = len(rows) <= _MOST_REFERENCES
+    return [2 * error for error in _column(rows, "alignment_stderr")] if few else []
+
+
+def _points(
+    label: str,
+    rows: Sequence[AnsatzRow],
+    column: str,
+    parts: Parts | None,
+    errors: Sequence[float] = (),
+) -> list[Series]:
     """Make the series of a statistic: one line, or one in its own colour for each part."""
     values = _column(rows, column)
     if not parts:
-        return [Series(label, range(len(rows)), values, svg.BLUE)]
+        return [Series(label, range(len(rows)), values, svg.BLUE, errors=errors)]
     series = []
     for part in parts.names:
         places = parts.layers(part)
         joined = part != OTHER and len(places) <= _MOST_JOINED
         color = part_color(parts, part)
         drawn = [values[i] for i in places]
-        series.append(Series(shown_part(part), places, drawn, color, line=joined, faint=True))
+        bars = [errors[i] for i in places] if errors else ()
+        series.append(Series(shown_part(part), places, drawn, color, line=joined, faint=True, errors=bars))
     return series
 
 
@@ -97,7 +114,7 @@ def _alignment_chart(rows: Sequence[AnsatzRow], parts: Parts | None) -> Callable
     depth = range(len(rows))
     sds = [row.chance_sd for row in rows]
     series = [
-        *_points("alignment", rows, "alignment", parts),
+        *_points("alignment", rows, "alignment", parts, _errors(rows)),
         _rings("at initialisation", rows, "init_alignment", svg.VERMILLION, parts),
     ]
     bands = [Band("chance, ± 2 sd", depth, [-2 * sd for sd in sds], [2 * sd for sd in sds])]
@@ -123,8 +140,6 @@ def _cosine_chart(rows: Sequence[AnsatzRow], parts: Parts | None) -> Callable[..
 
 def _alpha_chart(rows: Sequence[AnsatzRow], parts: Parts | None) -> Callable[..., Markup]:
     series = _points("fitted α", rows, "alpha_fit", parts)
-    if len(rows) <= _MOST_REFERENCES:
-        series.append(_rings("r, correlation of the fit", rows, "alpha_r", svg.ORANGE, parts))
     known = [v for s in series for v in finite(s.y)] + [0.0, 1.0]
     limits = max(min(known), -1.1) - 0.05, min(max(known), 1.6) + 0.1
     return _depth_chart(
@@ -132,9 +147,21 @@ def _alpha_chart(rows: Sequence[AnsatzRow], parts: Parts | None) -> Callable[...
         parts,
         series,
         title="Fitted exponent",
-        y_label="α, r" if len(rows) <= _MOST_REFERENCES else "α",
+        y_label="α",
         rules=_PUBLISHED_ALPHAS,
         y_range=limits,
+    )
+
+
+def _fit_chart(rows: Sequence[AnsatzRow], parts: Parts | None) -> Callable[..., Markup]:
+    return _depth_chart(
+        rows,
+        parts,
+        _points("r", rows, "alpha_r", parts),
+        title="How well the exponent fits",
+        y_label="r, correlation of the fit",
+        rules=[0.0],
+        y_range=(-1.05, 1.05),
     )
 
 
@@ -199,28 +226,90 @@ def _median(values: Iterable[float], spec: str) -> str:
 # -- by epoch --------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Statistic:
+    """What a chart by epoch shows, and what chance gives: a mean and a standard deviation of each row."""
+
+    column: str
+    title: str
+    chance: str
+    by_chance: Callable[[AnsatzRow], tuple[float, float]]
+
+
+_BY_EPOCH = (
+    _Statistic("alignment", "Alignment while training", "chance, ± 2 sd", lambda row: (0.0, row.chance_sd)),
+    _Statistic(
+        "cosine", "Cosine while training", "null, mean ± 2 sd", lambda row: (row.null_mean, row.null_std)
+    ),
+)
+
+
 def history_charts(history: Sequence[AnsatzRow]) -> list[Figure]:
-    """Draw alignment and cosine of all layers over the epochs of a training."""
-    return [
-        figure(_epoch_chart(history, "alignment", "Alignment while training"), width=svg.HALF),
-        figure(_epoch_chart(history, "cosine", "Cosine while training"), width=svg.HALF),
+    """Draw alignment and cosine of all layers over the epochs of a training, with median and chance."""
+    return [figure(_epoch_chart(history, statistic), width=svg.HALF) for statistic in _BY_EPOCH]
+
+
+def _epoch_chart(history: Sequence[AnsatzRow], told: _Statistic) -> Callable[..., Markup]:
+    known = [
+        row
+        for row in history
+        if row.measured and math.isfinite(row.epoch) and math.isfinite(getattr(row, told.column))
     ]
+    return partial(
+        line_chart,
+        [*_median_over_layers(known, told.column), *_layer_curves(known, told.column)],
+        title=told.title,
+        x_label="epoch",
+        y_label=told.column,
+        bands=[_chance_by_epoch(known, told)],
+        rules=[0.0] if told.column == "alignment" else [],
+    )
 
 
-def _epoch_chart(history: Sequence[AnsatzRow], column: str, title: str) -> Callable[..., Markup]:
+def _layer_curves(rows: Sequence[AnsatzRow], column: str) -> list[Series]:
     layers: dict[str, list[AnsatzRow]] = {}
-    for row in history:
-        if row.measured and math.isfinite(row.epoch) and math.isfinite(getattr(row, column)):
-            layers.setdefault(row.layer, []).append(row)
+    for row in rows:
+        layers.setdefault(row.layer, []).append(row)
     few = len(layers) <= len(svg.PALETTE)
     colors = svg.PALETTE if few else svg.ramp(len(layers))
     labelled = range(len(layers)) if few else (0, len(layers) // 2, len(layers) - 1)
-    series = [
-        Series(layer, _column(rows, "epoch"), _column(rows, column), colors[i], in_legend=i in labelled)
-        for i, (layer, rows) in enumerate(layers.items())
+    return [
+        Series(
+            layer, _column(own, "epoch"), _column(own, column), colors[i], in_legend=i in labelled, faint=True
+        )
+        for i, (layer, own) in enumerate(layers.items())
     ]
-    rules = [0.0] if column == "alignment" else []
-    return partial(line_chart, series, title=title, x_label="epoch", y_label=column, rules=rules)
+
+
+def _by_epoch(rows: Sequence[AnsatzRow]) -> dict[float, list[AnsatzRow]]:
+    epochs: dict[float, list[AnsatzRow]] = {}
+    for row in rows:
+        epochs.setdefault(row.epoch, []).append(row)
+    return dict(sorted(epochs.items()))
+
+
+def _median_over_layers(rows: Sequence[AnsatzRow], column: str) -> list[Series]:
+    """The median of each epoch; of one layer it would be that layer."""
+    medians = {epoch: statistics.median(_column(own, column)) for epoch, own in _by_epoch(rows).items()}
+    if len({row.layer for row in rows}) < 2:
+        return []
+    return [Series("median over layers", list(medians), list(medians.values()), svg.INK, heavy=True)]
+
+
+def _chance_by_epoch(rows: Sequence[AnsatzRow], told: _Statistic) -> Band:
+    """What chance gives the median layer of each epoch, two standard deviations to either side."""
+    found = []
+    for epoch, own in _by_epoch(rows).items():
+        known = [pair for pair in map(told.by_chance, own) if all(map(math.isfinite, pair))]
+        if known:
+            found.append((epoch, *(statistics.median(values) for values in zip(*known, strict=True))))
+    label = told.chance if len({row.layer for row in rows}) < 2 else f"{told.chance}, of the median layer"
+    return Band(
+        label,
+        [epoch for epoch, _, _ in found],
+        [mean - 2 * sd for _, mean, sd in found],
+        [mean + 2 * sd for _, mean, sd in found],
+    )
 
 
 def curve_charts(curves: Curves) -> list[Figure]:

@@ -16,10 +16,13 @@ _SHAPE_SPACING = 34
 _CAP = 2.5  # px to either side, of the end of an error bar
 
 
-def path_of(points: Sequence[tuple[float, float]], *, faint: bool = False, dashed: bool = False) -> str:
+def path_of(
+    points: Sequence[tuple[float, float]], *, faint: bool = False, dashed: bool = False, heavy: bool = False
+) -> str:
     """A line through points, in px."""
     commands = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
-    stroke = 'stroke-width="1" opacity=".5"' if faint else 'stroke-width="1.75"'
+    width = 3 if heavy else 1.75
+    stroke = 'stroke-width="1" opacity=".5"' if faint else f'stroke-width="{width:g}"'
     dashes = ' stroke-dasharray="5 3"' if dashed else ""
     looks = f'fill="none" stroke="currentColor" {stroke}{dashes} stroke-linejoin="round"'
     return f'<path d="M{commands}" {looks}/>'
@@ -45,10 +48,12 @@ def _drawable(plot: Plot, series: Series) -> list[list[tuple[float, float]]]:
 def draw_series(plot: Plot, series: Series) -> str:
     """A line with its markers, on the bars of its errors."""
     runs = _drawable(plot, series)
-    radius = SHAPE_RADIUS if series.shape else plot.radius
+    radius = 0.0 if series.heavy else SHAPE_RADIUS if series.shape else plot.radius
     faint = series.faint and bool(radius)
     lines = [
-        path_of([(plot.x(x), plot.y(y)) for x, y in run], faint=faint, dashed=series.dashed)
+        path_of(
+            [(plot.x(x), plot.y(y)) for x, y in run], faint=faint, dashed=series.dashed, heavy=series.heavy
+        )
         for run in runs
         if len(run) > 1
     ]

@@ -11,7 +11,7 @@ from nfa.files import write_whole
 from nfa.page.charts import Curves, curve_charts, depth_charts, history_charts
 from nfa.page.layers import anchors, layers_of
 from nfa.page.lists import entries, notes_of
-from nfa.page.table import table_of
+from nfa.page.table import tables_of
 from nfa.page.template import render
 
 
@@ -25,6 +25,7 @@ def write_html(
     pictures: Sequence[LayerPicture] = (),
     meta: Mapping[str, object] | None = None,
     notes: Sequence[str] = (),
+    headline: Mapping[str, str] | None = None,
 ) -> None:
     """Write one measurement, and the training that led to it, as a page; whole or not at all.
 
@@ -38,6 +39,8 @@ def write_html(
         meta: versions, command, seed, sizes, timings, …, listed at the end; may hold mappings.
         notes: sentences on what was measured, under the summary. One that begins with ``Partial`` is a
             warning and marks the whole page.
+        headline: what stands at the top: the score, what training and measuring cost; see
+            `nfa.page.headline`.
     """
     measured, listed = [row for row in rows if row.measured], notes_of(notes)
     page = render(
@@ -45,11 +48,12 @@ def write_html(
         title=title,
         sentence=_unbroken(summary_sentence(rows)),
         notes=listed,
+        headline=headline or {},
         partial=any(note.is_warning for note in listed),
         depth=depth_charts(measured) if measured else None,
         history=history_charts(history) if any(row.measured for row in history) else None,
         curves=curve_charts(curves or {}),
-        table=table_of(rows),
+        tables=tables_of(rows),
         clear=CLEAR,
         places=anchors(pictures),
         measured=len(measured),

@@ -19,6 +19,7 @@ class Series:
         hollow: draw the points as rings.
         in_legend: of many ordered series only some need an entry.
         faint: draw a thin line, which leaves the points to the eye.
+        heavy: draw a thick line, without markers.
         dashed: draw a dashed line.
         errors: half the length of an upright bar through each point, as many as values; NaN is none.
         shape: one of `nfa.page.marks.SHAPES`, which tells the series apart without its colour; on a line only
@@ -36,6 +37,7 @@ class Series:
     dashed: bool = False
     shape: str = ""
     errors: Sequence[float] = ()
+    heavy: bool = False
 
 
 @dataclass(frozen=True)

@@ -171,5 +171,5 @@ def _sample(entry: Series | Band, x: float, y: float, width: float) -> str:
     if isinstance(entry, Band):
         place = f'x="{x:.1f}" y="{y - 6:.1f}" width="{width}" height="12"'
         return f'<rect {place} fill="currentColor" opacity=".22"/>'
-    line = path_of([(x, y), (x + width, y)], dashed=entry.dashed) if entry.line else ""
-    return line + markers_of([marker(entry.shape, x + width / 2, y, 3.5)], entry)
+    line = path_of([(x, y), (x + width, y)], dashed=entry.dashed, heavy=entry.heavy) if entry.line else ""
+    return line if entry.heavy else line + markers_of([marker(entry.shape, x + width / 2, y, 3.5)], entry)

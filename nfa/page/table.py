@@ -10,6 +10,12 @@ from nfa.ansatz.words import alignment_words, finite, show
 from nfa.page.text import minus
 
 _LONG = 12  # rows beyond which there is something to filter
+# The columns of the first table, which stands for itself, and of the last one; all others are in between.
+_MAIN = (
+    *("kind", "in_features", "out_features", "groups", "alignment", "z", "verdict", "alpha_fit"),
+    *("cosine", "null_mean", "null_std", "init_alignment", "init_cosine"),
+)
+_PRECISION = ("alignment_stderr", "drift", "stderr")
 _ALWAYS = ("in_features", "out_features", "alignment", "z", "cosine")
 TEXT_COLUMNS = ("layer", "kind", "verdict")
 # column of the table: heading, format, explanation
@@ -81,39 +87,67 @@ class Heading:
 
 @dataclass(frozen=True)
 class Table:
-    """All numbers.
+    """Some columns of the numbers.
 
     Attributes:
         headings: after the one that counts the layers.
         rows: with their cells behind the name of the layer.
-        left_out: headings of columns that would hold nothing.
-        verdicts: how many layers have each, where the table is long enough to filter it.
+        title: of the table; the first one has none.
     """
 
     headings: Sequence[Heading]
     rows: Sequence[tuple[AnsatzRow, Sequence[str | Number]]]
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """All numbers, in tables that are as wide as a screen.
+
+    Attributes:
+        all: the ansatz, other statistics, and how well they are known; those without a column are left out.
+        left_out: headings of columns that would hold nothing.
+        verdicts: how many layers have each, where there are enough layers to filter them.
+        has_errors: whether a standard error is behind some alignment.
+    """
+
+    all: Sequence[Table]
     left_out: Sequence[str]
     verdicts: dict[str, int]
-
-    @property
-    def has_errors(self) -> bool:
-        """Whether a standard error is behind some alignment."""
-        return any(math.isfinite(row.alignment_stderr) for row, _ in self.rows)
+    has_errors: bool
 
 
-def table_of(rows: Sequence[AnsatzRow], chosen: Collection[str] | None = None) -> Table:
-    """Lay out all numbers, a row a layer; or those of chosen columns."""
+def tables_of(rows: Sequence[AnsatzRow]) -> Tables:
+    """Lay out all numbers, a row a layer in each table."""
     columns, left_out = _columns(rows)
-    if chosen is not None:
-        columns, left_out = [c for c in columns if c in TEXT_COLUMNS or c in chosen], []
-    cells = [(row, [_cell(row, column) for column in columns[1:]]) for row in rows]
+    known = [column for column in columns if column != "layer"]
+    parts = {
+        "": [c for c in known if c in _MAIN],
+        "Other statistics": [c for c in known if c not in (*_MAIN, *_PRECISION)],
+        "Precision": [c for c in known if c in _PRECISION],
+    }
     counts = Counter(row.verdict for row in rows) if len(rows) > _LONG else {}
-    verdicts = {verdict: counts[verdict] for verdict in VERDICTS if verdict in counts}
-    return Table(list(map(_heading, columns)), cells, left_out if rows else [], verdicts)
+    return Tables(
+        [_table(rows, part, title) for title, part in parts.items() if part],
+        left_out if rows else [],
+        {verdict: counts[verdict] for verdict in VERDICTS if verdict in counts},
+        any(math.isfinite(row.alignment_stderr) for row in rows),
+    )
+
+
+def table_of(rows: Sequence[AnsatzRow], chosen: Collection[str]) -> Table:
+    """Lay out chosen numbers, a row a layer, with kind and verdict."""
+    columns, _ = _columns(rows)
+    return _table(rows, [c for c in columns[1:] if c in TEXT_COLUMNS or c in chosen])
+
+
+def _table(rows: Sequence[AnsatzRow], columns: Sequence[str], title: str = "") -> Table:
+    cells = [(row, [_cell(row, column) for column in columns]) for row in rows]
+    return Table(list(map(_heading, ("layer", *columns))), cells, title)
 
 
 def _columns(rows: Sequence[AnsatzRow]) -> tuple[list[str], list[str]]:
-    """Columns of the table in their order, and headings of those left out since they would hold nothing."""
+    """Columns of the tables in their order, and headings of those left out since they would hold nothing."""
     columns, left_out = ["layer", "kind"], []
     for column in TRAIN_COLUMNS:
         if column not in NUMBER_COLUMNS:

@@ -16,19 +16,41 @@ function sortBy(head) {
 }
 function filterBy(form) {
   const [words, verdict] = form.querySelectorAll("input, select"), count = form.querySelector("output");
-  const table = form.nextElementSibling.querySelector("table"), rows = Array.from(table.tBodies[0].rows);
-  const text = row => Array.from(row.querySelectorAll(".text"), cell => cell.textContent);
-  const seek = words.value.toLowerCase().split(/\s+/);
+  const tables = Array.from(form.parentElement.querySelectorAll("table"));
+  const seek = words.value.toLowerCase().split(/\s+/), shown = new Set();
+  const number = row => row.cells[0].textContent;
+  const rows = Array.from(tables[0].tBodies[0].rows);
   for (const row of rows) {
-    const cells = text(row), all = cells.join(" ").toLowerCase();
-    const fits = !verdict.value || cells.includes(verdict.value);
-    row.hidden = !(fits && seek.every(word => all.includes(word)));
+    const all = Array.from(row.querySelectorAll(".text"), cell => cell.textContent).join(" ").toLowerCase();
+    const fits = !verdict.value || row.dataset.verdict === verdict.value;
+    if (fits && seek.every(word => all.includes(word))) shown.add(number(row));
   }
-  count.textContent = rows.filter(row => !row.hidden).length + " of " + rows.length;
+  for (const table of tables)
+    for (const row of table.tBodies[0].rows) row.hidden = !shown.has(number(row));
+  count.textContent = shown.size + " of " + rows.length;
+}
+function saveDrawing(drawing) {
+  const copy = drawing.cloneNode(true), [, , width, height] = drawing.getAttribute("viewBox").split(" ");
+  copy.setAttribute("width", width);
+  copy.setAttribute("height", height);
+  const text = new XMLSerializer().serializeToString(copy), link = document.createElement("a");
+  link.href = "data:image/svg+xml;charset=utf-8," + encodeURIComponent(text);
+  const name = document.title + " " + drawing.getAttribute("aria-label");
+  link.download = name.replace(/[^\p{L}\p{N}]+/gu, "_").slice(0, 100) + ".svg";
+  link.click();
 }
 for (const form of document.querySelectorAll(".filter")) {
   form.hidden = false;
   form.addEventListener("input", () => filterBy(form));
+}
+for (const drawing of document.querySelectorAll("figure > .wide > svg, figure > svg")) {
+  const button = document.createElement("button"), figure = drawing.closest("figure");
+  button.type = "button";
+  button.className = "save";
+  button.textContent = "SVG";
+  button.title = "Save as an SVG file: " + drawing.getAttribute("aria-label");
+  button.addEventListener("click", () => saveDrawing(drawing));
+  figure.append(button);
 }
 for (const button of document.querySelectorAll("thead button"))
   button.addEventListener("click", () => sortBy(button.closest("th")));
