@@ -61,6 +61,10 @@ class Dense:
         """``diag(σ) A diag(σ)`` for σ (g, r)."""
         return Dense((sigma[:, :, None] * self.matrix).mul_(sigma[:, None, :]))
 
+    def dense(self) -> "Dense":
+        """Itself."""
+        return self
+
     @cached_property
     def values(self) -> Tensor:
         """Eigenvalues (g, r), ascending, rounding among them."""
@@ -173,6 +177,10 @@ class Spanned:
         """``diag(σ) B A Bᵀ diag(σ)`` for σ (g, r)."""
         Q, R = torch.linalg.qr(sigma[:, :, None] * self.basis)
         return Spanned(Q, R @ self.matrix @ R.mT)
+
+    def dense(self) -> Dense:
+        """The same matrices written out."""
+        return Dense(self.basis @ self.matrix @ self.basis.mT)
 
     def spectrum(self) -> Tensor:
         """The eigenvalues (g, k) that need not be zero, descending; rounding counts as zero."""

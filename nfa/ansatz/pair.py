@@ -4,18 +4,12 @@
 the ansatz says ``N ∝ G^α``. With the thin singular value decomposition ``W = U diag(σ) Vᵀ`` and
 ``C̃ = UᵀCU``, both matrices live in the r × r coordinates of V: ``N → diag(σ²)`` and
 ``G → H = diag(σ) C̃ diag(σ)``. Every statistic below is computed there, in float64, after W and C
-have been scaled to order one; no matrix larger than the smaller side of W is formed.
-
-U and σ come from one eigendecomposition of ``S = WWᵀ``. Where C is the sum of m < r outer products,
-``C = XXᵀ``, it stays in that form (``C̃ = YYᵀ`` with ``Y = UᵀX``): the spectrum and the eigenvectors of
-H are then those of an m × m problem, and no other decomposition of size r is needed.
-
-A C that was added up in float32 has eigenvalues of rounding where it should have none, and a small power
-of G makes them count. Those below what such sums resolve are zero: ``C̃ = B A Bᵀ`` with the k others.
+have been scaled to order one; no matrix larger than the smaller side of W is formed. The
+decompositions behind them are those of `nfa.ansatz.decomposed`.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
@@ -27,37 +21,33 @@ from nfa.ansatz.blockwise import (
     NAN,
     EntrySums,
     blocks,
-    check_shape,
     columns,
     feature_entry_sums,
-    gram,
     pearson,
     pooled,
     smaller_gram,
     total,
 )
+from nfa.ansatz.decomposed import Decomposed
 from nfa.ansatz.exponent import exponent_interval, fitted_exponent
 from nfa.ansatz.forms import (
     Form,
-    Frame,
     cosine_of,
     inner,
-    inverse_root,
     power_of,
-    powered,
     ratio,
     traceless,
 )
 from nfa.ansatz.nulls import null_changes, null_draw, roots
 from nfa.ansatz.precision import Precision, precision_of, widening
-from nfa.ansatz.rounding import cut_higher, cut_like, resolved_from
-from nfa.checks import not_negative, positive, seed_of, whole, whole_or_none
+from nfa.ansatz.rounding import cut_higher, cut_like
+from nfa.checks import positive, seed_of, whole, whole_or_none
 from nfa.errors import NfaError
 
 _DRAWS_A_CHANGE = 16  # of a null, for one more that tells its bias: this hardly hangs on the rotation
 
 
-class FeaturePair:
+class FeaturePair(Decomposed):
     """Weight W and sensitivity C of one linear map, and every statistic of the ansatz between them.
 
     All statistics are invariant to the scales of W and C; where one is undefined (a constant matrix, a
@@ -85,47 +75,6 @@ class FeaturePair:
         >>> f"{pair.alignment:.3f} {pair.cosine(power=0.5):.3f} {pair.alpha_fit()[0]:.3f}"
         '1.000 1.000 0.500'
     """
-
-    def __init__(
-        self,
-        weight: Tensor,
-        sensitivity: Tensor | None = None,
-        *,
-        factor: Tensor | None = None,
-        resolution: float | None = None,
-        noise: float | None = None,
-    ):
-        W, self._W_scale = blocks(weight, "weight")
-        if (sensitivity is None) == (factor is None):
-            raise NfaError("a pair needs either a sensitivity C or a factor X with C = X Xᵀ")
-        self.grouped = weight.dim() == 3
-        self.resolution = torch.finfo(weight.dtype).eps
-        if resolution is not None:
-            self.resolution = not_negative("resolution", resolution)
-        self.weight = W
-        self._floor = 0.0  # relative to the largest eigenvalue of C
-        self._factored = factor is not None
-        if sensitivity is not None:
-            self._given, self._scale = blocks(sensitivity, "sensitivity")
-            check_shape("sensitivity", self._given, (*W.shape[:2], W.shape[1]), W)
-            rounding = torch.finfo(sensitivity.dtype).eps if noise is None else not_negative("noise", noise)
-            self._floor = resolved_from(rounding, W.shape[1])
-        elif factor is not None:
-            self._given, self._scale = blocks(factor, "factor")
-            check_shape("factor", self._given, (*W.shape[:2], self._given.shape[2]), W)
-        self._sums: dict[float, EntrySums] = {}
-
-    @property
-    def in_features(self) -> int:
-        """Length of the vectors W acts on, per group."""
-        return self.weight.shape[2]
-
-    @property
-    def sensitivity(self) -> Tensor:
-        """C, (groups, out, out) float64; formed anew each time."""
-        if self._factored:
-            return gram(self._given)
-        return (self._given.double() + self._given.double().mT).div_(2)
 
     # ---- dense matrices, for heatmaps and small layers -------------------------------------------------
 
@@ -398,52 +347,8 @@ class FeaturePair:
     # ---- machinery ---------------------------------------------------------------------------------------
 
     @cached_property
-    def _frame(self) -> Frame:
-        return Frame.of(self.weight, self._W_scale)
-
-    @cached_property
-    def _inside(self) -> Form:
-        """C̃: the scaled C in the coordinates of W's left singular vectors."""
-        if not self._factored:
-            C = self._frame.sensitivity(self._given, self._scale)
-            return C.resolved(self._floor, self._frame.keep)
-        low = self._frame.factor(self._given, self._scale)
-        short = low.factor.shape[2] < int(self._frame.keep.sum(-1).min())
-        return low if short else low.dense()
-
-    @cached_property
-    def _eigen(self) -> tuple[Tensor, Tensor]:
-        """Eigenvalues of the scaled G (g, k) and eigenvectors in the coordinates of V (g, r, k)."""
-        return self._frame.agop(self._inside).eigen()
-
-    def _power_basis(self, power: float) -> tuple[Tensor, Tensor]:
-        values, vectors = self._eigen
-        return powered(values, power), vectors
-
-    def _G_scale(self, power: float) -> float:
-        return (self._W_scale * (self._scale if self._factored else math.sqrt(self._scale))) ** (2 * power)
-
-    def _columns(self) -> Iterator[Tensor]:
-        return columns(self.weight, self._W_scale)
-
-    def _lift(self, vectors: Tensor) -> Tensor:
-        """``U diag(1/σ) q`` (g, out, k), so that ``Wᵀ`` times it is ``V q`` in the space of inputs."""
-        return self._frame.U @ (inverse_root(self._frame.sigma2)[:, :, None] * vectors)
-
-    def _pulled_back(self, vectors: Tensor) -> Tensor:
-        """``V q`` of the first group as rows, (k, in), for q (1, r, k)."""
-        lift = self._lift(vectors)[0]
-        return torch.cat([W[0].mT @ lift for W in self._columns()]).mT
-
-    @property
-    def _rounding(self) -> float:
-        """Share of the largest ``uᵢᵀCuᵢ`` up to which one is none."""
-        return max(1e-12, self._floor)
-
-    @property
-    def _noise(self) -> float:
-        """Relative size below which a difference of entries of WWᵀ is rounding of the weight's dtype."""
-        return 8 * self.resolution * math.sqrt(max(self._frame.sigma2.shape[1], 1))
+    def _sums(self) -> dict[float, EntrySums]:
+        return {}
 
     def _entry_sums(self, power: float) -> EntrySums:
         """Sums over the entries of the scaled N and ``G^power`` and over their diagonals."""

@@ -524,3 +524,14 @@ def test_effective_rank():
     assert effective_rank(torch.ones(5)) == pytest.approx(5)
     assert effective_rank(torch.tensor([1e-30, 0, 0])) == pytest.approx(1)
     assert math.isnan(effective_rank(torch.zeros(3)))
+
+
+@pytest.mark.parametrize("factored", [False, True])
+def test_what_is_seen_of_c_from_the_left_singular_vectors_is_on_the_scale_of_both(factored):
+    g = torch.Generator().manual_seed(0)
+    W = 3 * torch.randn(2, 6, 9, generator=g, dtype=torch.float64)
+    X = 5 * torch.randn(2, 6, 4, generator=g, dtype=torch.float64)
+    pair = FeaturePair(W, factor=X) if factored else FeaturePair(W, X @ X.mT)
+    U, sigma2 = pair.left_vectors, pair.squared_singular_values
+    torch.testing.assert_close((U * sigma2[:, None, :]) @ U.mT, W @ W.mT)
+    torch.testing.assert_close(pair.sensitivity_inside, U.mT @ X @ X.mT @ U)
