@@ -15,7 +15,7 @@ def contradictions(rows: Sequence[AnsatzRow]) -> list[AnsatzRow]:
     opposed = [
         row
         for row in rows
-        if (row.verdict == "above null" and _deviations(row) < -CHANCE)
+        if (row.verdict == "above null" and row.decided_by == "alignment" and _deviations(row) < -CHANCE)
         or (row.verdict == "below null" and _deviations(row) > CHANCE)
     ]
     return sorted(opposed, key=lambda row: -abs(_deviations(row)))

@@ -17,6 +17,7 @@ STATISTICS = (
 ALL_STATISTICS = (
     *STATISTICS, "null_std", "null_isotropic", "alignment_stderr", "drift", "basis", "basis_z", "init_cosine",
     "init_alignment", "stderr", "alpha_low", "alpha_high", "best_alignment", "best_z", "basis_stderr",
+    "basis_percentile", "rank_correlation",
 )  # fmt: skip
 _TAKEN = {"all", "layers", "median", "minimum", "maximum"}
 

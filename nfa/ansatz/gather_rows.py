@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nfa.ansatz.basis_draws import percentile
 from nfa.ansatz.best_exponent import beyond_chance
 from nfa.ansatz.duration import draws_for
 from nfa.ansatz.feature_matrices import weight_cosine
@@ -19,7 +20,7 @@ from nfa.ansatz.row import OK, TRIVIAL, AnsatzRow
 from nfa.ansatz.sensitivity import Sensitivity
 from nfa.layers.maps import LinearMap, SkippedModule
 
-_BEST_DRAWS = 4  # of the best exponent for one of the cosine, which costs more
+_DRAWS = 4  # of the basis or the best exponent for one of the cosine, which costs more
 NO_GRADIENT = "no gradient reaches it: what follows it is zero, or never active"
 
 
@@ -103,6 +104,8 @@ class RowGatherer:
             "basis_stderr": known.basis,
             "alpha_low": known.alpha_low,
             "alpha_high": known.alpha_high,
+            "basis_percentile": percentile(pair.basis, pair.basis_draws(_DRAWS * self.nulls, self.seed)),
+            "rank_correlation": pair.rank_correlation,
             **self._best(pair, alignment),
             "stderr": known.cosine,
         }
@@ -110,7 +113,7 @@ class RowGatherer:
     def _best(self, pair: FeaturePair, alignment: float) -> dict[str, float]:
         """At the best exponent; noise takes the same share of it as of the alignment."""
         best = pair.best_alignment
-        null = pair.best_alignments(_BEST_DRAWS * self.nulls, self.seed)
+        null = pair.best_alignments(_DRAWS * self.nulls, self.seed)
         raw = pair.alignment
         corrected = best * alignment / raw if self.corrected and raw else best
         return {"best_alignment": clipped(corrected), "best_z": beyond_chance(best, null)}

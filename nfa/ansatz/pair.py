@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from nfa.ansatz.basis import Basis, Spectrum, basis_of, spread_of
+from nfa.ansatz.basis_draws import drawn_shares, rank_correlation
 from nfa.ansatz.best_exponent import best_alignment, best_null
 from nfa.ansatz.blockwise import (
     NAN,
@@ -146,6 +147,15 @@ class FeaturePair(Decomposed):
         0 on average for a Haar-rotated C; see `nfa.ansatz.basis`. NaN where C or WWᵀ is isotropic.
         """
         return self._basis.share
+
+    def basis_draws(self, draws: int, seed: int = 0) -> Tensor:
+        """`basis` of ``draws`` rotations of C, (draws,); none where W has 64 directions or more."""
+        return drawn_shares(self._spectrum, self._inside, whole("draws", draws), seed_of(seed))
+
+    @property
+    def rank_correlation(self) -> float:
+        """Of ``‖w_g‖²`` with ``c_g`` over groups of one direction, as of depthwise maps; NaN of others."""
+        return rank_correlation(self._frame, self._inside)
 
     @property
     def basis_std(self) -> float:

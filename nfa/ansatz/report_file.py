@@ -29,7 +29,8 @@ def write_json(
 ) -> None:
     """Write ``{"meta": …, "rows": […], "precision": {…}}``, whole or not at all.
 
-    An undefined number is ``null``. A row has the fields of `AnsatzRow` and its verdict.
+    An undefined number is ``null``. A row has the fields of `AnsatzRow` and its verdict;
+    ``verdicts`` tells for each layer what decided it, and how large that is.
 
     Args:
         path: the file; an existing one is replaced.
@@ -37,9 +38,13 @@ def write_json(
         meta: versions, command, seed, sizes, timings, …; what JSON does not know is written as text.
         precision: of measured layers.
     """
+    rows = list(rows)
     content = {
         "meta": dict(meta),
         "rows": [{**dataclasses.asdict(row), "verdict": row.verdict} for row in rows],
+        "verdicts": {
+            row.layer: {"decided_by": row.decided_by, "effect": row.effect} for row in rows if row.effect
+        },
         "precision": {layer: dataclasses.asdict(known) for layer, known in (precision or {}).items()},
     }
     write_whole(path, json.dumps(plain(content), indent=1, allow_nan=False, ensure_ascii=False) + "\n")

@@ -13,6 +13,11 @@ from nfa.files import csv_text, text_of, write_whole
 
 NAN = math.nan
 CLEAR, CHANCE = 5.0, 2.0  # |z| up to 2 is what chance gives in 19 of 20 layers; beyond 5 it hardly ever does
+BASIS_CHANCE = (
+    3.0  # z of the basis, which is skew to the right: beyond by chance in one layer of 100 or fewer
+)
+BASIS_PERCENTILE = 99.0
+EFFECTS = ((0.6, "strong"), (0.3, "moderate"), (0.1, "weak"), (0.0, "negligible"))  # by size, at least
 OK, TRIVIAL = "ok", "trivial"
 
 
@@ -51,6 +56,10 @@ class AnsatzRow:
         best_alignment: alignment of C with the power of WWᵀ that it goes with best.
         best_z: how many standard deviations that is above what chance gives with the same choice.
         basis_stderr: standard error of `basis`, as that of the alignment.
+        basis_percentile: per cent of rotations of C, drawn where the range of W has fewer than 64 directions,
+            whose basis is smaller.
+        rank_correlation: Spearman's, of ``‖w_g‖²`` with ``c_g`` over the groups of a depthwise map, or of any
+            other whose groups have one direction.
         init_nfm_cosine: cosine of the neural feature matrix with the one at initialisation.
         init_cosine: `cosine` at initialisation.
         init_alignment: `alignment` at initialisation.
@@ -94,6 +103,8 @@ class AnsatzRow:
     best_alignment: float = NAN
     best_z: float = NAN
     basis_stderr: float = NAN
+    basis_percentile: float = NAN
+    rank_correlation: float = NAN
     init_nfm_cosine: float = NAN
     init_cosine: float = NAN
     init_alignment: float = NAN
@@ -118,17 +129,49 @@ class AnsatzRow:
 
     @property
     def verdict(self) -> str:
-        """Its alignment against chance, in two words; one of `VERDICTS`.
+        """The layer against chance, in two words; one of `VERDICTS`. `decided_by` says by which statistic.
 
         Not settled where two standard errors reach across the border between chance and more.
         """
         if not self.measured:
             return "trivial" if self.trivial else "skipped"
-        if math.isnan(self.z):
-            return "undefined"
-        if abs(abs(self.z) - CHANCE) < 2 * self.z_stderr:
-            return "not settled"
-        return "above null" if self.z > CHANCE else "below null" if self.z < -CHANCE else "within null"
+        return self._decision[0]
+
+    @property
+    def decided_by(self) -> str:
+        """What the verdict is about: ``alignment``, ``basis`` or ``ranks``; empty where there is none.
+
+        The basis decides where it is beyond chance and the alignment is not; the ranks of its groups in a map
+        whose groups have one direction, where the alignment hangs on the largest few.
+        """
+        return self._decision[1] if self.measured else ""
+
+    @property
+    def effect(self) -> str:
+        """The size of the statistic that decided, in a word of `EFFECTS`, whatever its z; empty without."""
+        value = {"alignment": self.alignment, "basis": self.basis, "ranks": self.rank_correlation}.get(
+            self.decided_by, NAN
+        )
+        return next((word for least, word in EFFECTS if abs(value) >= least), "")
+
+    @property
+    def _decision(self) -> tuple[str, str]:
+        if not math.isnan(self.rank_correlation):
+            z = self.rank_correlation * math.sqrt(max(self.groups - 1, 0))  # exact for groups dealt out anew
+            return _words(z, self.alignment_stderr * math.sqrt(max(self.groups - 1, 0))), "ranks"
+        verdict = "undefined" if math.isnan(self.z) else _words(self.z, self.z_stderr)
+        if verdict in ("within null", "not settled") and self._basis_beyond_chance:
+            return "above null", "basis"
+        return verdict, "" if verdict == "undefined" else "alignment"
+
+    @property
+    def _basis_beyond_chance(self) -> bool:
+        """By its percentile or, where none is drawn, its z; and by two errors, where they are known."""
+        if math.isnan(self.basis_percentile):
+            beyond = self.basis_z > BASIS_CHANCE
+        else:
+            beyond = self.basis_percentile > BASIS_PERCENTILE
+        return beyond and not self.basis <= 2 * self.basis_stderr
 
     @property
     def z_stderr(self) -> float:
@@ -139,6 +182,12 @@ class AnsatzRow:
     def chance_sd(self) -> float:
         """Standard deviation of the alignment by chance, the unit of `z`; unknown where that is 0."""
         return abs(self.alignment / self.z) if self.z else NAN
+
+
+def _words(z: float, error: float) -> str:
+    if abs(abs(z) - CHANCE) < 2 * error:
+        return "not settled"
+    return "above null" if z > CHANCE else "below null" if z < -CHANCE else "within null"
 
 
 VERDICTS = ("above null", "within null", "below null", "not settled", "undefined", "trivial", "skipped")

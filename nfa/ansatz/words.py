@@ -142,6 +142,12 @@ def _alpha(row: AnsatzRow) -> str:
     return f"{row.alpha_fit:.2f} ({show(row.alpha_r, '+.2f')})"
 
 
+def _effect(row: AnsatzRow) -> str:
+    other = f" ({row.decided_by})" if row.decided_by != "alignment" else ""
+    both = finite([row.basis, row.rank_correlation])  # of what earlier versions measured z alone decided
+    return f"{row.effect}{other}" if row.effect and both else UNDEFINED
+
+
 def _alpha_interval(row: AnsatzRow) -> str:
     if math.isnan(row.alpha_low):
         return UNDEFINED
@@ -171,6 +177,7 @@ _COLUMNS: dict[str, Callable[[AnsatzRow], str]] = {
     "alignment": alignment_words,
     "z": lambda row: show(row.z, ".1f"),
     "verdict": lambda row: row.verdict,
+    "effect": _effect,
     "α fit (r)": _alpha,
     "α 95 %": _alpha_interval,
     "basis": lambda row: _with_error(show(row.basis, "+.3f"), row.basis_stderr),
@@ -187,8 +194,8 @@ _SPREADS = {
 }  # what stands behind a number: standard error or deviation
 _LEFT = ("layer", "kind")
 _OF_ALL_ROWS = ("layer", "kind", "in→out")  # shown where a layer was skipped, too
-_LEAST_IMPORTANT = ("kind", "init cos", "init align", "in→out", "α 95 %", "basis")
-_WHERE_KNOWN = {"init align", "init cos", "α 95 %", "basis"}
+_LEAST_IMPORTANT = ("basis", "α 95 %", "effect", "kind", "init cos", "init align", "in→out")
+_WHERE_KNOWN = {"effect", "init align", "init cos", "α 95 %", "basis"}
 _ERRORS = {"alignment": "alignment_stderr", "basis": "basis_stderr", "cosine": "stderr"}
 
 
@@ -196,7 +203,7 @@ def format_table(rows: Sequence[AnsatzRow], *, width: int | None = None) -> str:
     """Lay out rows as plain text for a terminal, one line a layer.
 
     The initial values, the basis and the interval of α have columns where there are any. Where lines would
-    exceed ``width``, the least important columns are left out, the kind of a layer first, while names would
+    exceed ``width``, the least important columns are left out, the basis first, while names would
     fall below 26 characters; then names are shortened, down to 12 characters; numbers never are. A skipped
     layer shows its reason instead of numbers, wrapped; an undefined number is a dash.
 

@@ -26,7 +26,11 @@ NUMBER_COLUMNS = {
     "groups": ("groups", "d", "independent blocks of the map"),
     "power": ("power", "g", "exponent of the AGOP in cosine, pearson, offdiag and the nulls"),
     "alignment": ("alignment", "+.3f", "cosine of the traceless parts of C and WWᵀ, ± its standard error"),
-    "z": ("z", ".1f", "alignment over its standard deviation by chance"),
+    "z": (
+        "z",
+        ".1f",
+        "alignment over its standard deviation by chance; below, how large what decided the verdict is",
+    ),
     "alpha_fit": ("α fit", ".2f", "fitted exponent of the ansatz"),
     "alpha_r": ("α r", "+.2f", "correlation of that fit"),
     "cosine": ("cosine", ".3f", "cosine of NFM and AGOP to the power"),
@@ -45,6 +49,8 @@ NUMBER_COLUMNS = {
     "best_alignment": ("best align.", "+.3f", "alignment with the power of WWᵀ that C goes with best"),
     "best_z": ("best z", ".1f", "that over what chance gives with the same choice of exponents"),
     "basis_stderr": ("basis error", ".2g", "standard error of the basis"),
+    "basis_percentile": ("basis %", ".1f", "per cent of drawn rotations whose basis is smaller"),
+    "rank_correlation": ("ranks", "+.3f", "rank correlation of ‖w_g‖² with c_g over groups of one row"),
     "init_nfm_cosine": ("NFM vs init", ".3f", "cosine of the NFM with the one at initialisation"),
     "init_cosine": ("init cosine", ".3f", "cosine at initialisation"),
     "init_alignment": ("init alignment", "+.3f", "alignment at initialisation"),
@@ -175,8 +181,11 @@ def _cell(row: AnsatzRow, column: str) -> str | Number:
         return value
     if column == "alignment":
         return Number(value, minus(alignment_words(row)))
-    emphasis = _emphasis(value) if column == "z" and math.isfinite(value) else ""
-    return Number(value, minus(show(value, NUMBER_COLUMNS[column][1])), emphasis)
+    if column == "z":
+        emphasis = _emphasis(value) if math.isfinite(value) else ""
+        size = f"{row.effect} {row.decided_by}" if row.effect else ""
+        return Number(value, minus(show(value, ".1f")), emphasis, remark=size)
+    return Number(value, minus(show(value, NUMBER_COLUMNS[column][1])))
 
 
 def _emphasis(z: float) -> str:
