@@ -1,26 +1,32 @@
 """``AnsatzCallback`` for the Trainer of Hugging Face's ``transformers``."""
 
 import os
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from nfa.ansatz.curves import metrics_of, summary_metrics
+from nfa.ansatz.row import AnsatzRow
 from nfa.checks import network_of, whole_or_none
 from nfa.errors import NfaError
 from nfa.files import replaced_whole
-from nfa.monitor.cost import Pace, cost_sentence, every_within
+from nfa.integrations.wandb_training import TrainingCurves, is_of
+from nfa.monitor.cost import Pace
 from nfa.monitor.digest import digest_of
 from nfa.monitor.monitor import EVERY, unwrapped
 from nfa.monitor.record import Record
 from nfa.monitor.samples import InputFn, Pair, first_samples, is_readable, samples_in, shared_samples
 from nfa.monitor.samples import from_first_process as from_first
 from nfa.terminal import say
+
+if TYPE_CHECKING:
+    from wandb import Run
 
 STATE = "ansatz.pt"  # beside the weights in a checkpoint
 
@@ -42,7 +48,9 @@ class AnsatzCallback(TrainerCallback, Record):
         batch_size: of them at once, and in each group behind the standard errors; None for the batches as
             they come.
         input_fn: makes of a batch one that `nfa.audit` takes.
-        log: ``trainer.log``, to which rows go as ``nfa/<statistic>/<layer>``; None logs nothing.
+        log: ``trainer.log``, to which rows go as ``nfa/<statistic>/<layer>``; None logs nothing. Where the
+            Trainer reports to W&B, the run there gets curves of the network, and a table with charts of its
+            layers, instead; what else it reports to gets these curves.
         folder: gets ``ansatz.csv`` and ``ansatz.html`` after every measurement; None writes nothing.
         quiet: do not say what measuring costs.
         seed: of the samples, probes and nulls.
@@ -87,6 +95,7 @@ class AnsatzCallback(TrainerCallback, Record):
         self._pairs: list[Pair] = []
         self._pace: Pace | None = None
         self._measured = ""
+        self._curves = TrainingCurves()
 
     # ---- when ----------------------------------------------------------------------------------------------
 
@@ -102,6 +111,7 @@ class AnsatzCallback(TrainerCallback, Record):
         """Measure the initial network, or go on from what a checkpoint holds."""
         self._pace = Pace()
         self.begin_anew()
+        self._curves.begin_anew()
         self.every = self.given
         if state.global_step > 0:
             self._go_on_from(args, state)
@@ -110,7 +120,7 @@ class AnsatzCallback(TrainerCallback, Record):
         source = train_dataloader if self.batches is None else self.batches
         self._pairs = shared_samples(first_samples(source, self.samples, self.seed, self.input_fn))
         if self.initial is None:
-            self._measure(state, model)
+            self._measure(args, state, model)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -134,7 +144,7 @@ class AnsatzCallback(TrainerCallback, Record):
             if self._pace.known or (self.every and step % self.every == 0) or step == state.max_steps:
                 self._tell_cost(state, self._pace)
         if self.every and step % self.every == 0:
-            self._measure(state, model)
+            self._measure(args, state, model)
 
     def on_train_end(
         self,
@@ -146,23 +156,17 @@ class AnsatzCallback(TrainerCallback, Record):
     ) -> None:
         """Measure the final network, if that was not just done: the best one may have been loaded."""
         if self._measured != from_first(digest_of(unwrapped(network_of(model)))):
-            self._measure(state, model)
+            self._measure(args, state, model)
 
     def _tell_cost(self, state: TrainerState, pace: Pace) -> None:
-        """Choose the cadence where there is a budget, and say what measuring costs."""
-        unit, self._pace = max(pace.step, 1e-9), None
-        if self.every is None:
-            assert self.budget is not None  # else a cadence is given
-            self.every = from_first(every_within(self.budget, self.cost, unit, state.max_steps))
+        self._pace = None
+        told = self.choose_cadence(pace, state.max_steps, samples_in(self._pairs))
         if not self.quiet and state.is_world_process_zero and self.cost:
-            samples = samples_in(self._pairs)
-            say(cost_sentence(
-                self.cost, unit, self.every, name="step", samples=samples, budget=self.budget
-            ))  # fmt: skip
+            say(told)
 
     # ---- what ----------------------------------------------------------------------------------------------
 
-    def _measure(self, state: TrainerState, model: nn.Module | None) -> None:
+    def _measure(self, args: TrainingArguments, state: TrainerState, model: nn.Module | None) -> None:
         network, epoch = unwrapped(network_of(model)), float(state.epoch or 0.0)
         with _own_forward(network):
             rows = self.audit_now(network, self._pairs, epoch)
@@ -170,9 +174,28 @@ class AnsatzCallback(TrainerCallback, Record):
         if not state.is_world_process_zero:
             return
         if self.log is not None:
-            self.log({**metrics_of(rows), **summary_metrics(rows)})
+            self._tell(args, state, rows, epoch, self.log)
         if self.folder is not None:
             self.write(self.folder, f"{type(network).__name__}, epoch {epoch:g}")
+
+    def _tell(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        rows: Sequence[AnsatzRow],
+        epoch: float,
+        log: Callable[[dict[str, float]], Any],
+    ) -> None:
+        curves = summary_metrics(rows)
+        numbers = {**metrics_of(rows), **curves}
+        run = _wandb_run(args) if is_of(getattr(log, "__self__", None), "Trainer") else None
+        if run is None:
+            log(numbers)
+            return
+        self._curves.tell([run], rows, self.history, epoch)
+        if set(args.report_to) > {"wandb"}:  # through the Trainer, which cannot tell one from the other
+            log(curves)
+        state.log_history.append({**numbers, "epoch": epoch, "step": state.global_step})
 
     # ---- checkpoints ---------------------------------------------------------------------------------------
 
@@ -194,6 +217,13 @@ class AnsatzCallback(TrainerCallback, Record):
         self.load_state_dict(saved)
         self.every = self.given if self.given is not None else self.every
         self._measured = saved.get("measured", "")
+
+
+def _wandb_run(args: TrainingArguments) -> "Run | None":
+    """The run that the Trainer reports to, if it is open."""
+    if "wandb" not in args.report_to or "wandb" not in sys.modules:
+        return None
+    return sys.modules["wandb"].run
 
 
 def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:

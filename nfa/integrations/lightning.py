@@ -16,7 +16,7 @@ from nfa.ansatz.curves import metrics_of, summary_metrics
 from nfa.ansatz.row import AnsatzRow
 from nfa.checks import network_of, whole_or_none
 from nfa.errors import NfaError
-from nfa.integrations import wandb_sink
+from nfa.integrations.wandb_training import AXIS, TrainingCurves, is_of
 from nfa.layers.maps import find_maps, has_unbuilt
 from nfa.monitor.cost import Pace, cost_sentence, every_within
 from nfa.monitor.digest import digest_of
@@ -34,7 +34,6 @@ from nfa.monitor.samples import (
 from nfa.terminal import say
 
 FRAMEWORKS = ("pytorch_lightning", "lightning.pytorch")
-_AXIS = "nfa/epoch"  # Lightning's own epoch leaves out the one that runs
 _SHARDING = ("FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy")
 
 
@@ -71,8 +70,8 @@ class AnsatzMonitor(Record, *_callbacks()):  # type: ignore[misc]  # of those th
     """Audit a network at the beginning of its training, every few epochs or steps, and at the end.
 
     Training goes on as if nothing was measured, bit for bit. Rows are logged to every logger of the trainer
-    as ``nfa/<statistic>/<layer>``, and are part of its checkpoints. Under DDP each rank measures its share of
-    the samples.
+    as ``nfa/<statistic>/<layer>``, on W&B as curves of the network and a table with charts of its layers, and
+    are part of its checkpoints. Under DDP each rank measures its share of the samples.
 
     Args:
         every_n_epochs: measure after every so many epochs, 0 for only the beginning and the end; None for as
@@ -131,7 +130,7 @@ class AnsatzMonitor(Record, *_callbacks()):  # type: ignore[misc]  # of those th
         self._measured: tuple[int, str] | None = None  # at which step, and which weights
         self._step, self._resumed = 0, False
         self._pace: Pace | None = None
-        self._drawn = 0  # measurements that the last table of layers on W&B had
+        self._curves = TrainingCurves()
 
     # ---- when ----------------------------------------------------------------------------------------------
 
@@ -145,7 +144,7 @@ class AnsatzMonitor(Record, *_callbacks()):  # type: ignore[misc]  # of those th
         if trainer.global_step == 0 and not self._resumed:
             self.begin_anew()
         self._step, self._pace, self._resumed = trainer.global_step, Pace(), False
-        self._drawn = 0
+        self._curves.begin_anew()
         self._pairs = self.choose_samples(trainer)
         network = self.network_in(pl_module)
         if not has_unbuilt(network):
@@ -264,20 +263,14 @@ class AnsatzMonitor(Record, *_callbacks()):  # type: ignore[misc]  # of those th
 
     def tell(self, trainer: Any, rows: Sequence[AnsatzRow], epoch: float) -> None:
         """Log a measurement, on the first rank: every layer, but on W&B curves of all, a table and charts."""
-        curves = summary_metrics(rows)
-        measurements = len({row.epoch for row in self.history})
-        is_drawn = wandb_sink.has_grown(measurements, self._drawn)
+        numbers = {**metrics_of(rows), **summary_metrics(rows), AXIS: epoch}
+        runs = []
         for logger in trainer.loggers:
-            if any(kind.__name__ == "WandbLogger" for kind in type(logger).__mro__):
-                # by name: of two patterns, "*" of Lightning's among them, W&B takes either
-                wandb_sink.define_axes(logger.experiment, _AXIS, [*curves], hidden=(_AXIS,))
-                wandb_sink.log_measurement(logger.experiment, rows, epoch, _AXIS)
-                if is_drawn:
-                    wandb_sink.log_layers(logger.experiment, self.history, epoch, _AXIS)
+            if is_of(logger, "WandbLogger"):
+                runs.append(logger.experiment)
             else:
-                numbers = {**metrics_of(rows), **curves, _AXIS: epoch}
                 logger.log_metrics(numbers, step=trainer.global_step)
-        self._drawn = measurements if is_drawn else self._drawn
+        self._curves.tell(runs, rows, self.history, epoch)
         if self.folder is not None:
             self.write(self.folder, f"epoch {epoch:g}")
 

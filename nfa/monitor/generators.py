@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from types import ModuleType
+from types import BuiltinMethodType, MethodType, MethodWrapperType, ModuleType
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from nfa.sweep.untouched import undoing
 
 _MOST_ENTRIES = 100  # of a list or dictionary: a longer one holds samples, and no generators
 _MOST_THINGS = 10_000
+_BOUND = (MethodType, BuiltinMethodType, MethodWrapperType)
 
 
 @contextmanager
@@ -71,4 +72,15 @@ def _held_by(thing: Any) -> list[Any]:
         return list(thing) if len(thing) <= _MOST_ENTRIES else []
     if isinstance(thing, partial):
         return [thing.func, *thing.args, *thing.keywords.values()]
-    return [*getattr(thing, "__dict__", {}).values(), getattr(thing, "__self__", None)]
+    if isinstance(thing, _BOUND):
+        return [thing.__self__]
+    return list(_attributes(thing).values())
+
+
+def _attributes(thing: Any) -> dict[str, Any]:
+    """What an object keeps, without asking it: its own ``__getattr__`` may raise anything, or act."""
+    try:
+        found = object.__getattribute__(thing, "__dict__")
+    except AttributeError:
+        return {}
+    return found if isinstance(found, dict) else {}

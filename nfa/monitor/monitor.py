@@ -10,9 +10,9 @@ from torch.nn.parallel import DistributedDataParallel
 from nfa.ansatz.report import AnsatzReport
 from nfa.checks import network_of, whole, whole_or_none
 from nfa.errors import NfaError
-from nfa.monitor.cost import Pace, cost_sentence, every_within
+from nfa.monitor.cost import Pace
 from nfa.monitor.record import Record
-from nfa.monitor.samples import InputFn, first_samples, from_first_process, processes, shared_samples
+from nfa.monitor.samples import InputFn, first_samples, processes, shared_samples
 from nfa.terminal import say
 
 EVERY = 100  # steps, where nothing else is said
@@ -144,17 +144,11 @@ class Monitor(Record):
         return self.report
 
     def _tell_cost(self, pace: Pace) -> None:
-        """Choose the cadence where there is a budget, and say what measuring costs."""
-        unit, self._pace = max(pace.step, 1e-9), None
-        if self.every is None:
-            assert self.budget is not None  # else a cadence is given
-            self.every = from_first_process(every_within(self.budget, self.cost, unit, self.steps))
+        self._pace = None
+        assert self.report is not None  # of step 0
+        told = self.choose_cadence(pace, self.steps, self.report.meta["samples"])
         if not self.quiet and processes()[0] == 0:
-            assert self.report is not None  # of step 0
-            samples = self.report.meta["samples"]
-            say(cost_sentence(
-                self.cost, unit, self.every, name="step", samples=samples, budget=self.budget
-            ))  # fmt: skip
+            say(told)
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` goes on from; plain types and tensors."""

@@ -15,8 +15,8 @@ from nfa.audit import audit
 from nfa.checks import known_options, whole, whole_or_none
 from nfa.errors import NfaError
 from nfa.files import make_writable
-from nfa.monitor.cost import check_budget, now
-from nfa.monitor.samples import Pair, processes, share_of
+from nfa.monitor.cost import Pace, check_budget, cost_sentence, every_within, now
+from nfa.monitor.samples import Pair, from_first_process, processes, share_of
 from nfa.sweep.arguments import check_combinations, checked
 
 OPTIONS = (
@@ -100,6 +100,23 @@ class Record:
             self.history = [row for row in self.history if row.epoch != at] + rows
         self.cost = self.cost or spent()
         return rows
+
+    def choose_cadence(self, pace: Pace, steps: int | None, samples: int) -> str:
+        """Choose after how many steps to measure, where that is left to a budget.
+
+        Args:
+            pace: of the steps so far.
+            steps: of the whole training, where they are known.
+            samples: measured on.
+
+        Returns:
+            One line on what measuring costs.
+        """
+        unit = max(pace.step, 1e-9)
+        if self.every is None:
+            assert self.budget is not None  # else a cadence is given
+            self.every = from_first_process(every_within(self.budget, self.cost, unit, steps))
+        return cost_sentence(self.cost, unit, self.every, name="step", samples=samples, budget=self.budget)
 
     @contextmanager
     def set_apart(self) -> Iterator[Any]:

@@ -11,6 +11,7 @@ pytest.importorskip("accelerate")
 from torch.utils.data import Dataset, IterableDataset
 
 from nfa.integrations.huggingface import AnsatzCallback
+from tests.callbacks.offline_runs import only_run
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*:UserWarning"),  # of transformers and accelerate
@@ -135,6 +136,43 @@ def test_what_is_logged(tmp_path):
     trainer.train()
     logged = [row for row in trainer.state.log_history if f"nfa/alignment/{LAYER}" in row]
     assert [row["step"] for row in logged] == [0, 8, 16]
+
+
+@pytest.fixture
+def offline(tmp_path, monkeypatch):
+    """W&B without an account, in the folder of the test."""
+    wandb = pytest.importorskip("wandb")
+    for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    yield wandb
+    wandb.finish()
+
+
+def test_weights_and_biases_gets_few_keys(tmp_path, offline):
+    """The keys of the other integrations, on their axis; the history of the trainer has every layer."""
+    callback = callback_of(8)
+    trainer = trainer_of(tmp_path / "out", callback, report_to=["wandb"], run_name="bert")
+    callback.log = trainer.log
+    trainer.train()
+    offline.finish()
+    run = only_run(tmp_path)
+    assert run.column("nfa/alignment/median")
+    assert run.axes["nfa/alignment/median"] == "nfa/epoch"
+    assert {"nfa/layers", "nfa/alignment/median", "nfa/above_chance/all", "train/loss"} <= run.keys
+    assert "nfa/alignment/layers" in run.charts
+    assert [key for key in run.keys if LAYER in key or key.startswith("train/nfa")] == []
+    assert sorted(row["nfa/epoch"] for row in run.rows if "nfa/layers.path" in row) == [0, 1, 2]
+    logged = [row for row in trainer.state.log_history if f"nfa/alignment/{LAYER}" in row]
+    assert [row["step"] for row in logged] == [0, 8, 16]
+
+
+def test_a_function_of_ones_own_gets_all_numbers(tmp_path, offline):
+    callback, found = callback_of(0), []
+    callback.log = found.append
+    trained(tmp_path / "out", callback, report_to=["wandb"], run_name="bert")
+    assert all({f"nfa/alignment/{LAYER}", "nfa/alignment/median"} <= set(numbers) for numbers in found)
+    assert len(found) == 2
 
 
 def test_a_budget_and_what_is_said(tmp_path, capsys):
