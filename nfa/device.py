@@ -1,8 +1,13 @@
-"""The memory of a device: how much of it is free, what does not fit, and bytes in words."""
+"""The memory of a device: how much of it is free, when it ran out, what does not fit, and bytes in words."""
 
 import torch
 
 from nfa.errors import NfaError
+
+_NO_MEMORY = (
+    "can't allocate memory", "CUDA error: out of memory", "HIP error: out of memory", "STATUS_ALLOC_FAILED",
+    "HOST_ALLOCATION_FAILED",
+)  # fmt: skip
 
 
 def free_memory(device: torch.device) -> float | None:
@@ -15,6 +20,20 @@ def free_memory(device: torch.device) -> float | None:
             return next((1024 * number for number in kilobytes), None)
     except OSError:
         return None
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed: PyTorch's own, one of a library of the card, or one on a CPU.
+
+    Only the first has a type; the others are a plain RuntimeError.
+    """
+    return isinstance(error, torch.OutOfMemoryError) or any(said in str(error) for said in _NO_MEMORY)
+
+
+def release(device: torch.device) -> None:
+    """Give back what PyTorch keeps of the memory of a card; outside of the handler of an error."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def size_words(number: float) -> str:

@@ -11,6 +11,7 @@ positions of two images meet; under *pool* all pairs of positions do.
 """
 
 import functools
+import itertools
 import math
 import warnings
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from nfa.errors import NfaError
 from nfa.kernels.conv_recursion import ConvShape, PairSums, PatchMaps, patch_windows
 from nfa.kernels.conv_span import shorter
 from nfa.kernels.conv_workers import cores, run_tasks
+from nfa.kernels.halving import Halving
 from nfa.kernels.precision import exact_products
 from nfa.kernels.spans import even_spans
 
@@ -34,6 +36,8 @@ KINDS = ("ntk", "nngp")
 _BLOCK = {"cpu": 2**18, "cuda": 2**23}  # numbers of a block of positions and pairs; six blocks are held
 _SIDE = 48  # images of a tile on a CPU; more make its matrix products no faster
 _PATCH_BYTES = {"cpu": 2**27, "cuda": 2**31}  # of the patches of one part of the images
+LEAST_BUFFERS = 2**-14
+"""Share of the usual buffers below which less makes no difference."""
 _LONG = 2e10  # ReLUs that take a minute or so on a few cores
 
 
@@ -119,18 +123,28 @@ class ConvKernel:
         with exact_products():
             T = shorter(T, X, Z, shape)
         part = self._part(shape, X, T)
+        parts = itertools.product(even_spans(len(X), part), even_spans(len(Z), part))
+        halving = Halving(X.device, LEAST_BUFFERS)
         with exact_products(), cores(X.device) as threads:
             fill = _Fill(K, same, shape, X.shape[1], total, progress, threads)
-            for rows in even_spans(len(X), part):
-                x = PatchMaps.of(X[rows], shape, T, threads)
-                for columns in even_spans(len(Z), part):
-                    if same and columns.start < rows.start:
-                        continue
+            held: dict[tuple[int, int], PatchMaps] = {}  # of the last rows
+
+            def work(rows: slice, columns: slice) -> None:
+                key, before = (rows.start, rows.stop), fill.finished
+                x = held.get(key)
+                try:
+                    if x is None:
+                        held.clear()  # before the next part comes
+                        x = held[key] = PatchMaps.of(X[rows], shape, T, threads)
                     own = same and columns == rows
                     z = x if own else PatchMaps.of(Z[columns], shape, T, threads)
-                    fill(x, rows.start, z, columns.start)
-                    del z
-                del x  # before the next part comes
+                    fill(x, rows.start, z, columns.start, halving.share)
+                except RuntimeError:
+                    held.clear()
+                    fill.finished = before
+                    raise
+
+            halving.blocks(work, parts, upper=same)
         return K
 
     def memory(self, X: Tensor, Z: Tensor | None = None, transform: Tensor | None = None) -> int:
@@ -142,8 +156,9 @@ class ConvKernel:
         held = min(n, part) + (min(m, part) if Z is not None or n > part else 0)
         threads = torch.get_num_threads() if kind == "cpu" else 1
         patches = (held * h + 2 * threads * min(n, part)) * w * self._width(X, transform)
-        side = _tile(n, m, shape, kind, Z is None, threads)
-        blocks = threads * PairSums.numbers(shape, side[0] * side[1], _of(_BLOCK, kind))
+        entries = _of(_BLOCK, kind)
+        side = _tile(n, m, shape, kind, Z is None, threads, entries)
+        blocks = threads * PairSums.numbers(shape, side[0] * side[1], entries)
         return X.element_size() * (n * m + patches + blocks)
 
     def shape(self, X: Tensor) -> ConvShape:
@@ -208,18 +223,22 @@ class _Fill:
         self.factor = (channels * shape.divisor) ** -0.5
         self.total, self.progress, self.finished = total, progress, 0
 
-    def __call__(self, x: PatchMaps, top: int, z: PatchMaps, left: int) -> None:
-        """The pairs of x and z, whose first entries of K are at (top, left); x is z on the diagonal."""
+    def __call__(self, x: PatchMaps, top: int, z: PatchMaps, left: int, share: float) -> None:
+        """The pairs of x and z, whose first entries of K are at (top, left); x is z on the diagonal.
+
+        Buffers are a share of what they are where there is room.
+        """
         own, device = x is z, self.K.device
         n, m = len(x.scale), len(z.scale)
-        tall, wide = _tile(n, m, self.shape, device.type, own, self.threads)
+        entries = max(int(_of(_BLOCK, device.type) * share), 1)
+        tall, wide = _tile(n, m, self.shape, device.type, own, self.threads, entries)
         tasks = [
             (i, j) for i in even_spans(n, tall) for j in even_spans(m, wide) if not own or j.start >= i.start
         ]
         selves = x.self_sums(self.shape) if own else None
 
         def make_worker() -> Callable[[tuple[slice, slice]], None]:
-            sums = PairSums(self.shape, self.K, _of(_BLOCK, device.type))
+            sums = PairSums(self.shape, self.K, entries)
 
             def work(task: tuple[slice, slice]) -> None:
                 i, j = task
@@ -244,10 +263,12 @@ class _Fill:
             self.progress(self.finished, self.total)
 
 
-def _tile(n: int, m: int, shape: ConvShape, kind: str, square: bool, threads: int) -> tuple[int, int]:
+def _tile(
+    n: int, m: int, shape: ConvShape, kind: str, square: bool, threads: int, entries: int
+) -> tuple[int, int]:
     """Rows and columns of a tile: blocks that fit the cache, and tiles enough for every core."""
     h, w = shape.maps[0]
-    pairs = _of(_BLOCK, kind) // (w if kind == "cpu" else h * w)
+    pairs = entries // (w if kind == "cpu" else h * w)
     if kind == "cpu":
         pairs = min(pairs, _SIDE**2, n * m // (4 * threads))
     side = max(math.isqrt(max(pairs, 1)), 4)

@@ -20,10 +20,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from nfa.errors import NfaError
-from nfa.kernels.conv import ConvKernel, check_alike, check_images, check_transform
+from nfa.kernels.conv import LEAST_BUFFERS, ConvKernel, check_alike, check_images, check_transform
 from nfa.kernels.conv_recursion import ConvShape, PatchMaps, Workspace, window_sums
 from nfa.kernels.conv_slopes import MASKS, Slopes, Tile
 from nfa.kernels.conv_workers import cores, run_tasks
+from nfa.kernels.halving import Halving, needs
 from nfa.kernels.precision import exact_products
 from nfa.kernels.spans import even_spans
 
@@ -150,18 +151,50 @@ class _Sweep:
         kind = points.device.type
         held = max(_of(_GRADIENTS, kind) // (h * w * self.width * a.shape[1]), 1)
         few = max(min(_POINTS, len(points) // self.threads), 1) if kind == "cpu" else held
-        parts = even_spans(len(centers), max(_of(_PATCHES, kind) // (h * w * self.width), 8))
-        z = self._maps(centers[parts[0]]) if len(parts) == 1 else None
-        for group in even_spans(len(points), held):
-            x = self._maps(points[group])
-            blocks = [self._block(i, a) for i in even_spans(len(x.scale), min(few, held))]
-            for part in parts:
-                inner = self._maps(centers[part]) if z is None else z
-                scaled = a[part] * (inner.scale / (self.channels * self.shape.divisor))[:, None]
-                tiles = _Tiles(self.shape, x, inner, scaled, [c - part.start for c in owners[group]], kind)
-                done = functools.partial(self._done, centers=len(inner.scale))
-                run_tasks(blocks, tiles.make_worker, self.threads, done)
-            run_tasks(blocks, functools.partial(self._finisher, x, group, classes), self.threads)
+        halving = Halving(points.device, LEAST_BUFFERS)
+        inner: dict[tuple[int, int], PatchMaps] = {}  # of all centers, where these are one part
+
+        def work(group: slice) -> None:
+            before = self.finished
+            try:
+                x = self._maps(points[group])
+                blocks = [self._block(i, a) for i in even_spans(len(x.scale), min(few, held))]
+                self._sums(x, blocks, centers, a, owners[group], inner, halving.share)
+            except RuntimeError:
+                inner.clear()
+                self.finished = before
+                raise
+            what = f"the gradients of {a.shape[1]} outputs at {len(x.scale)} images"
+            size = sum(block.R.nbytes for block in blocks)
+            with needs(size, what, "take the AGOP over fewer, or another device", points.device):
+                run_tasks(blocks, functools.partial(self._finisher, x, group, classes), self.threads)
+
+        halving.rows(work, len(points), even_spans(len(points), held)[0].stop)
+
+    def _sums(
+        self,
+        x: PatchMaps,
+        blocks: list[_Block],
+        centers: Tensor,
+        a: Tensor,
+        owners: list[int],
+        inner: dict[tuple[int, int], PatchMaps],
+        share: float,
+    ) -> None:
+        """Add to blocks of points what all centers bring them, with a share of the usual buffers."""
+        h, w = self.shape.maps[0]
+        kind = centers.device.type
+        most = max(int(_of(_PATCHES, kind) * share), 1)
+        parts = even_spans(len(centers), max(most // (h * w * self.width), 8))
+        for part in parts:
+            key = (part.start, part.stop)
+            z = inner.get(key) or self._maps(centers[part])
+            if len(parts) == 1:
+                inner[key] = z
+            scaled = a[part] * (z.scale / (self.channels * self.shape.divisor))[:, None]
+            tiles = _Tiles(self.shape, x, z, scaled, [c - part.start for c in owners], kind, share)
+            done = functools.partial(self._done, centers=len(z.scale))
+            run_tasks(blocks, tiles.make_worker, self.threads, done)
 
     def _maps(self, images: Tensor) -> PatchMaps:
         return PatchMaps.of(images.to(self.dtype), self.shape, self.T, self.threads)
@@ -202,9 +235,18 @@ class _Sweep:
 class _Tiles:
     """Blocks of points against tiles of one part of the centers."""
 
-    def __init__(self, shape: ConvShape, x: PatchMaps, z: PatchMaps, a: Tensor, owners: list[int], kind: str):
+    def __init__(
+        self,
+        shape: ConvShape,
+        x: PatchMaps,
+        z: PatchMaps,
+        a: Tensor,
+        owners: list[int],
+        kind: str,
+        share: float,
+    ):
         self.shape, self.x, self.z, self.a, self.owners = shape, x, z, a, owners
-        self.entries, self.weights = _of(_BLOCK, kind), _of(_WEIGHTS, kind)
+        self.entries, self.weights = (max(int(_of(t, kind) * share), 1) for t in (_BLOCK, _WEIGHTS))
         self.vanish = [bool((p == 0).any() or (q == 0).any()) for p, q in zip(x.norms, z.norms, strict=True)]
 
     def make_worker(self) -> Callable[[_Block], None]:

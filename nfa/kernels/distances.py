@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nfa.errors import NfaError
+from nfa.kernels.halving import Halving
 from nfa.kernels.precision import exact_products
 from nfa.kernels.spans import spans
 
@@ -56,13 +57,16 @@ def fill(
         raise NfaError(
             f"out must be {X.dtype} of shape {shape} on {X.device}, got {out.dtype} of {tuple(out.shape)}"
         )
+
+    def work(rows: slice, columns: slice) -> None:
+        tile = pairs.distances(rows, columns, out[rows, columns])
+        if then is not None:
+            then(tile)
+        if pairs.same and columns.start >= rows.stop:
+            out[columns, rows] = tile.mT
+
     with exact_products():
-        for rows, columns in pairs.tiles():
-            tile = pairs.distances(rows, columns, out[rows, columns])
-            if then is not None:
-                then(tile)
-            if pairs.same and columns.start >= rows.stop:
-                out[columns, rows] = tile.mT
+        Halving(X.device).blocks(work, pairs.tiles(), upper=pairs.same)
     return out
 
 

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from nfa.device import out_of_memory, release
 from nfa.errors import NfaError
+from nfa.kernels.conv_recursion import Workspace
 from nfa.kernels.distances import Pairs, fill, tile_entries
+from nfa.kernels.halving import Halving
 from nfa.kernels.precision import exact_products
 from nfa.kernels.profiles import RadialKernel
 from nfa.kernels.spans import spans
@@ -62,6 +65,17 @@ class KernelOperator:
         """``K V``, (n, c) for V (n, c), in the dtype of V."""
         if V.dim() != 2 or len(V) != self.size:
             raise NfaError(f"the operator multiplies ({self.size}, c) matrices, got shape {tuple(V.shape)}")
+        while True:
+            try:
+                return self._product(V)
+            except RuntimeError as error:
+                if not out_of_memory(error) or self._entries == 1:
+                    raise
+            self._kept.clear()
+            self._room, self._entries = self._room // 2, max(self._entries // 4, 1)
+            release(self.device)
+
+    def _product(self, V: Tensor) -> Tensor:
         W = V.double()
         product = torch.zeros_like(W)
         side = min(max(math.isqrt(self._entries), 1), self.size)
@@ -170,15 +184,15 @@ def kernel_product(kernel: RadialKernel, X: Tensor, Z: Tensor, V: Tensor) -> Ten
     """
     if V.dim() != 2 or len(V) != len(Z):
         raise NfaError(f"{len(Z)} points need coefficients ({len(Z)}, c), got shape {tuple(V.shape)}")
-    scratch: Tensor | None = None
     step = max(tile_entries(X.device) // len(Z), 64)
-    product = V.new_empty(len(X), V.shape[1])
+    product, scratch = V.new_empty(len(X), V.shape[1]), Workspace(X)
+
+    def work(rows: slice) -> None:
+        strip = scratch("strip", rows.stop - rows.start, len(Z))
+        product[rows] = wide_product(fill(X[rows], Z, out=strip, then=kernel.value_), V)
+
     with exact_products():
-        for rows in spans(len(X), step):
-            out = None if scratch is None else scratch[: rows.stop - rows.start]
-            strip = fill(X[rows], Z, out=out, then=kernel.value_)
-            scratch = strip if scratch is None else scratch
-            product[rows] = wide_product(strip, V)
+        Halving(X.device).rows(work, len(X), step)
     return product
 
 

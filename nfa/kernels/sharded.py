@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from nfa.device import out_of_memory, release
 from nfa.errors import NfaError
 from nfa.kernels import ranks
 from nfa.kernels.distances import fill, tile_entries
@@ -35,9 +36,8 @@ class ShardedOperator:
         self.kernel, self._X, self._own = kernel, X, X[ranks.own_span(len(X))]
         self.size, self.dtype, self.device = len(X), X.dtype, X.device
         self.most_kept = len(self._own) * len(X) * X.itemsize
-        step = max(8 * tile_entries(X.device) // len(X), 1)
-        self.tile_bytes = 4 * min(step, len(self._own)) * len(X) * X.itemsize
-        self._spans = list(spans(len(self._own), step))
+        self._step = max(8 * tile_entries(X.device) // len(X), 1)
+        self.tile_bytes = 4 * min(self._step, len(self._own)) * len(X) * X.itemsize
         self._kept: list[Tensor] = []
         self._room = cache_bytes
 
@@ -49,11 +49,7 @@ class ShardedOperator:
         """``K V``, (n, c) for V (n, c), in the dtype of V."""
         if V.dim() != 2 or len(V) != self.size:
             raise NfaError(f"the operator multiplies ({self.size}, c) matrices, got shape {tuple(V.shape)}")
-        own = V.new_empty(len(self._own), V.shape[1])
-        with exact_products():
-            for index, rows in enumerate(self._spans):
-                own[rows] = wide_product(self._strip(index, rows), V)
-        return ranks.gathered(own, self.size)
+        return ranks.gathered(self._product(V), self.size)
 
     def columns(self, index: Tensor) -> Tensor:
         """``K[:, index]``, (n, p)."""
@@ -62,6 +58,22 @@ class ShardedOperator:
     def diagonal(self) -> Tensor:
         """The diagonal of K, (n,)."""
         return self.kernel.value(torch.zeros(self.size, dtype=self.dtype, device=self.device))
+
+    def _product(self, V: Tensor) -> Tensor:
+        """Rows of this process; strips of half as many, and half as many kept, where memory runs out."""
+        while True:
+            try:
+                own = V.new_empty(len(self._own), V.shape[1])
+                with exact_products():
+                    for index, rows in enumerate(spans(len(self._own), self._step)):
+                        own[rows] = wide_product(self._strip(index, rows), V)
+                return own
+            except RuntimeError as error:
+                if not out_of_memory(error) or self._step == 1:
+                    raise
+            self._kept.clear()
+            self._room, self._step = self._room / 2, self._step // 2
+            release(self.device)
 
     def _strip(self, index: int, rows: slice) -> Tensor:
         if index < len(self._kept):

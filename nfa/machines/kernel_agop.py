@@ -24,6 +24,7 @@ from torch import Tensor
 from nfa.checks import choice
 from nfa.errors import NfaError
 from nfa.kernels import ranks
+from nfa.kernels.halving import Halving
 from nfa.kernels.profiles import RadialKernel
 from nfa.kernels.spans import spans
 from nfa.solvers.semidefinite import root, times_root
@@ -131,14 +132,18 @@ def blockwise_agop(
     G, V = Z.new_zeros(k, k), torch.zeros_like(a)
     mean = 1.0 if weights is None else float(weights.mean())
     mine = ranks.own_span(len(index)) if shared else slice(0, len(index))
-    for own in spans(mine.stop, rows, mine.start):
+
+    def add(own: slice) -> None:
         part = index[own]
         slope = kernel.slope_matrix(centers[part], centers)
         without_self(slope, part)
         slope, D = _weighted(slope, None if weights is None else weights[own], mean)
         p = _Problem(slope, Z, a, slope @ a, part, "none", D)
-        G += _by_classes(p)
-        V += p.weights_of_mean()
+        G_part, V_part = _by_classes(p), p.weights_of_mean()
+        G.add_(G_part)
+        V.add_(V_part)
+
+    Halving(Z.device).rows(add, mine.stop, rows, mine.start)
     if shared:
         G, V = ranks.summed(G), ranks.summed(V)
     G = _centered(_finite(G), Z, V / len(index) ** 0.5, centering)

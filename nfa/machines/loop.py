@@ -97,7 +97,12 @@ class Steps:
                     rise.check(index, metric, mse(fit.train_scores, self.Y, self.weights))
             except FAILURES as error:
                 if kept is None:  # in round 0
-                    raise
+                    if isinstance(error, NfaError):
+                        raise
+                    raise NfaError(
+                        f"out of memory on {H.device} in the first fit of {len(H)} {layer.kernel.noun}: give "
+                        "fewer, or another device"
+                    ) from None
                 kept = self._finished(layer, kept, H)
                 found = Round(number, index - 1, None, row, update, kept, layer.rounds, error)
                 yield from self._last(number, layer, found)

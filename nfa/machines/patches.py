@@ -11,6 +11,7 @@ from nfa.checks import floats
 from nfa.errors import NfaError
 from nfa.kernels import Metric
 from nfa.kernels.conv import ConvKernel, check_images
+from nfa.kernels.halving import Halving, needs
 from nfa.kernels.operator import wide_product
 from nfa.machines.kernel import Kernel
 from nfa.machines.kernel_agop import KernelAgop
@@ -82,11 +83,13 @@ class Patches(Kernel):
     ) -> Iterator[DenseSystem]:
         """One, with the whole kernel matrix."""
         T, budget = transform_of(metric), solver.budget(U.device)
-        expect_matrix_room("images", U, outputs, self.function.memory(U, None, T), budget)
-        if solver.distributed:
-            K = shared_matrix(self.function, U, T, progress)
-        else:
-            K = self.function.matrix(U, transform=T, progress=progress)
+        need = self.function.memory(U, None, T)
+        expect_matrix_room("images", U, outputs, need, budget)
+        with needs(need, f"the kernel matrix of {len(U)} images", "give fewer, or another device", U.device):
+            if solver.distributed:
+                K = shared_matrix(self.function, U, T, progress)
+            else:
+                K = self.function.matrix(U, transform=T, progress=progress)
         scale = float(K.max())
         scale = scale if scale > 0 else 1.0
         K /= scale
@@ -98,8 +101,14 @@ class Patches(Kernel):
         centers, T = predictor.centers, transform_of(predictor.metric)
         X = self.checked(U, centers.shape[1:]).to(centers)
         rows = int(min(max(room(X.device, memory) / 2 / (len(centers) * X.itemsize), 1), len(X)))
-        parts = [self.function.matrix(part, centers, T) for part in X.split(rows)]
-        return torch.cat([wide_product(K, predictor.coefficients.to(K)) for K in parts])
+        a = predictor.coefficients.to(X)
+        product = a.new_empty(len(X), a.shape[1])
+
+        def work(part: slice) -> None:
+            product[part] = wide_product(self.function.matrix(X[part], centers, T), a)
+
+        Halving(X.device).rows(work, len(X), rows)
+        return product
 
     def agop(
         self,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nfa.checks import as_tuple, one_or_several, plain, settle
+from nfa.device import out_of_memory, release
 from nfa.errors import NfaError
 from nfa.kernels import (
     KernelOperator,
@@ -120,7 +121,7 @@ class Radial(Points):
                 )  # fmt: skip
             return
         direct = planned(KernelOperator(functions[0], U), outputs, solver.solver, budget) == "cholesky"
-        r = distances(U) if direct and 2 * len(U) ** 2 * U.itemsize <= budget else None
+        r = _distances(U) if direct and 2 * len(U) ** 2 * U.itemsize <= budget else None
         for function in functions:
             yield RadialSystem(
                 kernel=replace(self, bandwidth=function.bandwidth), solver=solver, distances=r,
@@ -159,17 +160,24 @@ class Radial(Points):
         function, budget = self.function, solver.budget(U.device)
         m = n if points is None else len(points)
         weights, shared = predictor.weights_at(points), solver.shares(n)
-        if shared or (m * n + n * n) * U.itemsize > budget:
-            rows = max(int(min(budget / 3, _STRIP_BYTES if shared else math.inf) / (n * U.itemsize)), 1)
-            return blockwise_agop(
-                function, U, a, points=points, weights=weights, centering=centering, rows=rows, shared=shared
-            )
-        if distances is not None and points is None:
-            slope = function.slope_(distances)
-        else:
-            slope = function.slope_matrix(U if points is None else U[points], U)
-        without_self(slope, points)
-        return kernel_agop(slope, U, a, points=points, weights=weights, centering=centering)
+        rows = max(int(min(budget / 3, _STRIP_BYTES if shared else math.inf) / (n * U.itemsize)), 1)
+        if not shared and (m * n + n * n) * U.itemsize <= budget:
+            try:
+                if distances is not None and points is None:
+                    slope = function.slope_(distances)
+                else:
+                    slope = function.slope_matrix(U if points is None else U[points], U)
+                without_self(slope, points)
+                return kernel_agop(slope, U, a, points=points, weights=weights, centering=centering)
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+            rows = max(m // 4, 1)  # there was less than the system had told
+            distances = None
+            release(U.device)
+        return blockwise_agop(
+            function, U, a, points=points, weights=weights, centering=centering, rows=rows, shared=shared
+        )
 
     def fact(self, predictor: Predictor, solver: Solver) -> KernelAgop:
         """``FACT FACTᵀ`` as ``g gᵀ`` with ``g = Zᵀ L X / n`` (k, d).
@@ -208,3 +216,14 @@ class Radial(Points):
         predictor = super().read(tensors, state, outputs)
         offset = expect("offset", tensors.get("offset"), *self.input_shape(predictor))
         return replace(predictor, kernel=replace(self, bandwidth=state["bandwidth"]), offset=offset)
+
+
+def _distances(U: Tensor) -> Tensor | None:
+    """`distances`; None where there is less room than the system had told."""
+    try:
+        return distances(U)
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+    release(U.device)
+    return None

@@ -11,6 +11,7 @@ from torch import Tensor
 from nfa.checks import choice, memory_of, seed_of, settle
 from nfa.errors import NfaError
 from nfa.kernels import KernelOperator, RadialKernel, ScaledOperator, kernel_product, ranks
+from nfa.kernels.halving import needs
 from nfa.kernels.operator import wide_product
 from nfa.kernels.sharded import ShardedOperator
 from nfa.solvers import METHODS, Solution, cholesky, cholesky_bytes, room, solve
@@ -176,10 +177,14 @@ class RadialSystem(System):
     ) -> list[Solution]:
         """The factors of all ridges take the same place, the lower triangle of K."""
         if self.direct:
-            K, spare = self._matrix()
-            if D is not None:
-                K.mul_(D[:, None].to(K)).mul_(D.to(K))
-            return [cholesky(K, Y, ridge, overwrite=True, memory=spare) for ridge in ridges]
+            X = self.points
+            what = f"the kernel matrix of {len(X)} points, which is factored,"
+            need = cholesky_bytes(len(X), Y.shape[1], X.dtype)
+            with needs(need, what, "solver='cg' needs none; or give fewer", X.device):
+                K, spare = self._matrix()
+                if D is not None:
+                    K.mul_(D[:, None].to(K)).mul_(D.to(K))
+                return [cholesky(K, Y, ridge, overwrite=True, memory=spare) for ridge in ridges]
         plain = KernelOperator(self.function, self.points)
         operator = plain if D is None else ScaledOperator(plain, D)
         return self._one_by_one(

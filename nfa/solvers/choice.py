@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nfa.checks import choice, positive, seed_of, told, whole, whole_or_none
 from nfa.errors import NfaError
+from nfa.kernels.halving import needs
 from nfa.kernels.operator import KernelOperator, wide_product
 from nfa.solvers.common import Solution, as_columns, check_matrix, check_ridge, room
 from nfa.solvers.direct import cholesky
@@ -118,23 +119,29 @@ def solve(
         raise NfaError(f"start must be coefficients in the shape of the targets, got {told(start)}")
     budget = room(operator.device, memory)
     if planned(operator, outputs, method, budget) == "cholesky":
-        spare = max(budget - _need(operator, outputs), 1.0)
-        if isinstance(K, Tensor):
-            solution = cholesky(K, Y, ridge, memory=spare)
-        else:
-            solution = cholesky(K.matrix(), Y, ridge, overwrite=True, memory=spare)
+        need = _need(operator, outputs)
+        spare = max(budget - need, 1.0)
+        what, advice = f"a factor of {operator.size} points", "method 'cg' takes less; or give fewer points"
+        with needs(need, what, advice, operator.device):
+            if isinstance(K, Tensor):
+                solution = cholesky(K, Y, ridge, memory=spare)
+            else:
+                solution = cholesky(K.matrix(), Y, ridge, overwrite=True, memory=spare)
     else:
         operator, rank = _with_cache(operator, outputs, budget, rank)
-        solution = conjugate_gradients(
-            operator,
-            Y,
-            ridge,
-            nystrom(operator, ridge, rank, seed) if rank else None,
-            tol=tol,
-            max_iterations=max_iterations,
-            start=start,
-            progress=progress,
-        )
+        need = _iterative_bytes(operator.size, outputs, rank, operator.dtype.itemsize)
+        what = f"CG for {operator.size} points and {outputs} outputs"
+        with needs(need, what, "choose a smaller rank, or give fewer points or outputs", operator.device):
+            solution = conjugate_gradients(
+                operator,
+                Y,
+                ridge,
+                nystrom(operator, ridge, rank, seed) if rank else None,
+                tol=tol,
+                max_iterations=max_iterations,
+                start=start,
+                progress=progress,
+            )
     return replace(solution, seconds=time.perf_counter() - began)
 
 
@@ -163,7 +170,7 @@ def _with_cache(
 ) -> tuple[KernelOperator | MatrixOperator, int]:
     """The operator with what is left of the budget to keep tiles in, and the rank of the preconditioner."""
     n, itemsize = operator.size, operator.dtype.itemsize
-    spare = budget - 8 * n * _VECTORS * outputs - getattr(operator, "tile_bytes", 0)
+    spare = budget - _iterative_bytes(n, outputs, 0, itemsize) - getattr(operator, "tile_bytes", 0)
     if rank is None:
         rank = min(int(_RANK * n**0.5), n // 2)
         while rank and _preconditioner_bytes(n, rank, itemsize) > max(spare, 0) / 2:
@@ -177,6 +184,11 @@ def _with_cache(
     if not isinstance(operator, MatrixOperator):
         operator = operator.with_cache(min(_CACHE * spare, operator.most_kept))
     return operator, rank
+
+
+def _iterative_bytes(n: int, outputs: int, rank: int, itemsize: int) -> float:
+    """The vectors of CG and its preconditioner."""
+    return 8 * n * _VECTORS * outputs + _preconditioner_bytes(n, rank, itemsize)
 
 
 def _preconditioner_bytes(n: int, rank: int, itemsize: int) -> float:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from nfa.device import out_of_memory, release
 from nfa.errors import NfaError
 from nfa.sweep.batches import (
     Batch,
@@ -36,10 +37,6 @@ from nfa.sweep.through_head import Head, find_head
 from nfa.sweep.under_way import Backward, Forward
 
 FORWARD_FAILED = "raised by the network in its forward pass, while it was measured"
-_NO_MEMORY = (
-    "can't allocate memory", "CUDA error: out of memory", "HIP error: out of memory", "STATUS_ALLOC_FAILED",
-    "HOST_ALLOCATION_FAILED",
-)  # fmt: skip
 _QUICK = 16  # backwards worth finishing when asked to stop
 _PAIRS = ((0,), (1,)), ((0, 1), (2, 3)), ((0, 0), (1, 1))  # samples to compare, at best one by one
 
@@ -186,8 +183,7 @@ class Measurement:
                     "inputs, fewer layers, or another device"
                 ) from None
         # Only here, outside of the handler, is the failed graph free.
-        if self.recorder.device.type == "cuda":
-            torch.cuda.empty_cache()
+        release(self.recorder.device)
         self.recorder.halve(n)
         start = 0
         while start < n and not self._abandoned:  # what upper layers have of some samples, lower ones get too
@@ -419,14 +415,6 @@ def leaves_of(root: Tensor) -> list[Tensor]:
             leaves.append(node.variable)
         stack.extend(following for following, _ in node.next_functions)
     return leaves
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed: PyTorch's own, one of a library of the card, or one on a CPU.
-
-    Only the first has a type; the others are a plain RuntimeError.
-    """
-    return isinstance(error, torch.OutOfMemoryError) or any(said in str(error) for said in _NO_MEMORY)
 
 
 def _check_finite(out: Tensor, index: int) -> None:
