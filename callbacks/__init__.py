@@ -3,7 +3,15 @@
 from callbacks.ansatz import AnsatzMonitor
 from callbacks.checkpoint import LastCheckpoint
 from callbacks.epochs import EpochNumbers
+from callbacks.feature_statistics import FeatureStatistics
 from callbacks.progress import progress_options
 from callbacks.run_folder import RunFolder
 
-__all__ = ["AnsatzMonitor", "EpochNumbers", "LastCheckpoint", "RunFolder", "progress_options"]
+__all__ = [
+    "AnsatzMonitor",
+    "EpochNumbers",
+    "FeatureStatistics",
+    "LastCheckpoint",
+    "RunFolder",
+    "progress_options",
+]

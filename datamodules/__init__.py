@@ -4,6 +4,7 @@ from datamodules.base import Split, TensorBatches, TensorDataModule
 from datamodules.digits import Digits
 from datamodules.image_folder import ImageFolderData
 from datamodules.local_signal import Bars, PastedDigits, Star
+from datamodules.modular import Modular
 from datamodules.synthetic import LowRank, SparseParity, Staircase
 from datamodules.tabular import Tabular
 from datamodules.torchvision_sets import TorchvisionSet
@@ -14,6 +15,7 @@ __all__ = [
     "Digits",
     "ImageFolderData",
     "LowRank",
+    "Modular",
     "PastedDigits",
     "SparseParity",
     "Split",

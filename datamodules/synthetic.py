@@ -1,10 +1,12 @@
 """Synthetic tasks whose relevant directions are known: the first few of `dim` coordinates."""
 
+import math
 from abc import abstractmethod
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from datamodules.base import TensorDataModule
 from datamodules.images import check_room
@@ -48,6 +50,23 @@ class Synthetic(TensorDataModule):
     @abstractmethod
     def function(self, x: Tensor) -> Tensor:
         """Noiseless values float32 (n, 1) of inputs x float32 (n, dim)."""
+
+    @abstractmethod
+    def true_agop(self) -> Tensor:
+        """``E ∂f ∂fᵀ`` float64 (dim, dim) over the inputs, of the function without noise."""
+
+    def feature_statistics(self, M: Tensor) -> dict[str, float]:
+        """Of a feature matrix (dim, dim): cosine with the true AGOP, and share of the trace on the support.
+
+        NaN where it is 0.
+        """
+        M, G = M.double().cpu(), self.true_agop()
+        trace, norm = float(M.trace()), float(M.norm() * G.norm())
+        on_support = float(M.diagonal()[G.diagonal() > 0].sum())
+        return {
+            "true_agop": float((M * G).sum()) / norm if norm else math.nan,
+            "support": on_support / trace if trace else math.nan,
+        }
 
     def load(self) -> tuple[Split, Split]:
         """Draw x float32 (n, dim), and y as in `Split`."""
@@ -95,6 +114,10 @@ class LowRank(Synthetic):
     def function(self, x: Tensor) -> Tensor:
         """``x_1 x_2``."""
         return x[:, :1] * x[:, 1:2]
+
+    def true_agop(self) -> Tensor:
+        """The gradient is ``(x_2, x_1)``."""
+        return _diagonal([1.0, 1.0], self.dim)
 
 
 class Bits(Synthetic):
@@ -160,6 +183,10 @@ class SparseParity(Bits):
         """``x_1 … x_k``."""
         return x[:, : self.k].prod(1, keepdim=True)
 
+    def true_agop(self) -> Tensor:
+        """Of the polynomial: each derivative is the product of the other bits."""
+        return _diagonal([1.0] * self.k, self.dim)
+
     def disturb(self, y: Tensor, noise: float, rng: torch.Generator) -> Tensor:
         """Flip values y (n, 1) with probability `noise`; make them classes int64 (n,) if wanted."""
         y = torch.where(torch.rand(y.shape, generator=rng) < noise, -y, y)
@@ -190,3 +217,12 @@ class Staircase(Bits):
     def function(self, x: Tensor) -> Tensor:
         """The sum of the first k products."""
         return x[:, : self.k].cumprod(1).sum(1, keepdim=True)
+
+    def true_agop(self) -> Tensor:
+        """Of the polynomial: bit i is in k - i + 1 products, without which no two of them are equal."""
+        return _diagonal([float(self.k - i) for i in range(self.k)], self.dim)
+
+
+def _diagonal(first: list[float], dim: int) -> Tensor:
+    """A diagonal matrix float64 (dim, dim) that begins with these numbers, and is 0 behind them."""
+    return functional.pad(torch.tensor(first, dtype=torch.float64), (0, dim - len(first))).diag()

@@ -136,6 +136,11 @@ class KernelMachine(LabModule):
         return KernelNetwork(self.stack[0].kernel, self.shape, self.num_outputs)
 
     @property
+    def fitted(self) -> nn.Module:
+        """The network of the last round, whichever is shown."""
+        return self.spare if bool(self.shows_best) else self.network
+
+    @property
     def is_deep(self) -> bool:
         """Whether the machine has layers that are fitted one after the other."""
         return issubclass(self.machine, LayeredMachine)

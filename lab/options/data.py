@@ -63,6 +63,18 @@ SYNTHETIC: Table = {"n": COUNT, "n_test": COUNT, "dim": COUNT, "noise": number(0
 BITS: Table = SYNTHETIC | {"k": COUNT}
 PARITY: Table = BITS | {"noise": number(0, 0.5), "task": choice("classification", "regression")}
 
+MODULAR: Table = {
+    "p": whole(3),
+    "operation": choice("add", "subtract", "multiply", "divide"),
+    "train_fraction": number(above=0, most=1),
+    "hold_out": choice("none", "reflection"),
+    "k": COUNT_OR_ZERO,
+    "move": COUNT_OR_ZERO,
+    "moved": choice("random", "symmetric"),
+    "shuffle": FLAG,
+    "circulant": FLAG,
+}
+
 LOCAL_SIGNAL: Table = {
     "n": COUNT,
     "n_test": COUNT,
@@ -80,6 +92,7 @@ DATA: dict[str, Table] = {  # by class in datamodules
     "TwoClusters": SAMPLES | SYNTHETIC | {"distance": number(0)},
     "SparseParity": SAMPLES | PARITY,
     "Staircase": SAMPLES | BITS,
+    "Modular": SAMPLES | MODULAR,
     "Bars": SAMPLES | LOCAL_SIGNAL | {"size": whole(2), "bar": COUNT},
     "Star": SAMPLES | LOCAL_SIGNAL | {"star": whole(5)},
     "PastedDigits": SAMPLES | LOCAL_SIGNAL | {"digit": COUNT},

@@ -1,0 +1,185 @@
+"""Arithmetic modulo a number: pairs of numbers, and what an operation makes of them."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from datamodules.base import TensorDataModule
+from datamodules.circulant import circulant_deviation, circulant_metric, in_powers
+from datamodules.images import check_room
+from datamodules.splits import Split
+from lab.options import DATA, check_all
+from nfa.errors import NfaError
+from nfa.inputs.stratify import generator
+
+_CYCLIC = {
+    "add": -1,
+    "subtract": 1,
+    "multiply": -1,
+    "divide": 1,
+}  # how far row l of a learned block is turned
+
+
+class Modular(TensorDataModule):
+    """All pairs (a, b) modulo p, as two one-hot vectors side by side, and the class ``a ∘ b``.
+
+    As in the papers on recursive feature machines that grok (arXiv 2407.20199) and on which pairs they need
+    (arXiv 2604.00316). A share of the pairs is trained on; of the others a part is for validation, the rest
+    is the test. The reflections ``(a, b) → (b - k, a + k)`` of a sum, and ``(k - b, k - a)`` of a difference,
+    leave the class as it is: with ``hold_out=reflection`` the pairs that the one of ``k`` maps to themselves
+    are never trained on.
+
+    Args:
+        p: modulus; a prime where the operation is ``multiply`` or ``divide``.
+        operation: ``add``, ``subtract``, ``multiply``, or ``divide`` (by b, which is not 0 then).
+        train_fraction: of the pairs that are not held out, share that is trained on, in (0, 1].
+        hold_out: ``none`` or ``reflection``.
+        k: of the reflection.
+        move: number of training pairs that become held-out ones.
+        moved: these are ``random`` ones, or ``symmetric``: each together with its reflection.
+        shuffle: labels of all pairs are permuted, so that there is nothing to be learned.
+        circulant: map inputs by ``M^¼`` for a random M of circulant blocks, the form of what is learned.
+        val_fraction: of the pairs that are not trained on, share for validation, in [0, 1).
+        normalize: see `TensorDataModule`.
+        base: other options of `TensorDataModule`.
+
+    Raises:
+        NfaError: an option is out of range, or leaves nothing to train or to test on.
+    """
+
+    def __init__(
+        self,
+        p: int = 61,
+        operation: str = "add",
+        train_fraction: float = 0.5,
+        hold_out: str = "none",
+        k: int = 0,
+        move: int = 0,
+        moved: str = "random",
+        shuffle: bool = False,
+        circulant: bool = False,
+        val_fraction: float = 0.5,
+        *,
+        normalize: str = "none",
+        **base: Any,
+    ) -> None:
+        super().__init__(val_fraction=val_fraction, normalize=normalize, **base)
+        given = {"p": p, "operation": operation, "train_fraction": train_fraction, "hold_out": hold_out}
+        given |= {"k": k, "move": move, "moved": moved, "shuffle": shuffle, "circulant": circulant}
+        check_all("data", DATA.get(type(self).__name__, {}), given)
+        check_room(p**2, 2 * p, "data.p")
+        if operation in ("multiply", "divide") and not _is_prime(p):
+            raise NfaError(f"data.operation={operation} needs a prime data.p, got {p}: give one, such as 61")
+        if operation in ("multiply", "divide") and (hold_out != "none" or circulant):
+            raise NfaError(
+                f"data.hold_out=reflection and data.circulant=true are for add and subtract, got {operation}"
+            )
+        if hold_out == "none" and moved == "symmetric":
+            raise NfaError("data.moved=symmetric needs the reflection of data.hold_out=reflection")
+        self.p, self.operation, self.train_fraction = p, operation, train_fraction
+        self.hold_out, self.k, self.move, self.moved = hold_out, k, move, moved
+        self.shuffle, self.circulant = shuffle, circulant
+        self._validated = 0
+
+    def load(self) -> tuple[Split, Split]:
+        """All pairs float32 (n, 2 p): those for training and validation, in this order, and the others."""
+        p, least = self.p, int(self.operation == "divide")
+        a, b = torch.cartesian_prod(torch.arange(p), torch.arange(least, p)).T
+        y = self._result(a, b)
+        if self.shuffle:
+            y = y[torch.randperm(len(y), generator=generator(self.seed, "modular shuffle"))]
+        x = torch.cat([functional.one_hot(a, p), functional.one_hot(b, p)], 1).float()
+        if self.circulant:
+            x = (x.double() @ self._map()).float()
+        trained = self._trained(a, b)
+        rest = (~trained).nonzero()[:, 0]
+        rest = rest[torch.randperm(len(rest), generator=generator(self.seed, "modular rest"))]
+        self._validated = round(self.val_fraction * len(rest))
+        if not (trained.any() and len(rest) > self._validated):
+            raise NfaError(
+                f"of {len(y)} pairs {int(trained.sum())} are to be trained on and {len(rest)} not: change "
+                "data.train_fraction, data.move or data.hold_out so that there are some of each"
+            )
+        chosen = torch.cat([trained.nonzero()[:, 0], rest[: self._validated]])
+        rest = rest[self._validated :]
+        self.class_names = tuple(map(str, range(p)))
+        return Split(x[chosen], y[chosen]), Split(x[rest], y[rest])
+
+    def set_aside(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the pairs that `load` gave, the last ones are for validation."""
+        order = torch.arange(len(y))
+        return order[: len(y) - self._validated], order[len(y) - self._validated :]
+
+    def feature_statistics(self, M: Tensor) -> dict[str, float]:
+        """How far the block between a and b of a feature matrix (2p, 2p) is from circulant.
+
+        ``circulant`` is 0 where each row is the one before, turned by one, and ``circulant_null`` the same
+        with rows turned the wrong way: about 1. Numbers are in order of their discrete logarithm, without 0,
+        for products and quotients.
+        """
+        M = M.double().cpu()
+        if self.circulant:
+            M = self._map() @ M @ self._map()
+        block = M[self.p :, : self.p]
+        if self.operation in ("multiply", "divide"):
+            order = in_powers(self.p)
+            block = block[order][:, order]
+        turn = _CYCLIC[self.operation]
+        return {
+            "circulant": circulant_deviation(block, turn),
+            "circulant_null": circulant_deviation(block, -turn),
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """With the modulus and the operation."""
+        return super().summary() | {"p": self.p, "operation": self.operation}
+
+    # ---- pairs ---------------------------------------------------------------------------------------------
+
+    def _result(self, a: Tensor, b: Tensor) -> Tensor:
+        if self.operation == "add":
+            return (a + b) % self.p
+        if self.operation == "subtract":
+            return (a - b) % self.p
+        if self.operation == "divide":
+            b = torch.tensor([0] + [pow(n, -1, self.p) for n in range(1, self.p)])[b]
+        return a * b % self.p
+
+    def reflected(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """The pairs that a reflection makes of these, with the same results."""
+        if self.operation == "add":
+            return (b - self.k) % self.p, (a + self.k) % self.p
+        return (self.k - b) % self.p, (self.k - a) % self.p
+
+    def _trained(self, a: Tensor, b: Tensor) -> Tensor:
+        """Which pairs are trained on, bool (n,)."""
+        free = torch.ones(len(a), dtype=torch.bool)
+        images = torch.arange(len(a))
+        if self.hold_out == "reflection":
+            c, d = self.reflected(a, b)
+            images = c * self.p + d  # as the pairs are ordered
+            free = images != torch.arange(len(a))
+        order = free.nonzero()[:, 0]
+        order = order[torch.randperm(len(order), generator=generator(self.seed, "modular split"))]
+        trained = torch.zeros(len(a), dtype=torch.bool)
+        trained[order[: round(self.train_fraction * len(order))]] = True
+        candidates = order[trained[order]]
+        if self.moved == "symmetric":
+            candidates = candidates[trained[images[candidates]] & (candidates < images[candidates])]
+        if self.move > len(candidates):
+            raise NfaError(f"data.move must be at most {len(candidates)} of these pairs, got {self.move}")
+        for index in candidates[: self.move].tolist():
+            trained[index] = False
+            if self.moved == "symmetric":
+                trained[images[index]] = False
+        return trained
+
+    def _map(self) -> Tensor:
+        """``M^¼`` of a random M of circulant blocks, (2p, 2p) float64."""
+        return circulant_metric(self.p, _CYCLIC[self.operation], generator(self.seed, "modular circulant"))
+
+
+def _is_prime(p: int) -> bool:
+    return p > 1 and all(p % d for d in range(2, int(p**0.5) + 1))
