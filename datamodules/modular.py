@@ -115,9 +115,9 @@ class Modular(TensorDataModule):
     def feature_statistics(self, M: Tensor) -> dict[str, float]:
         """How far the block between a and b of a feature matrix (2p, 2p) is from circulant.
 
-        ``circulant`` is 0 where each row is the one before, turned by one, and ``circulant_null`` the same
-        with rows turned the wrong way: about 1. Numbers are in order of their discrete logarithm, without 0,
-        for products and quotients.
+        ``circulant`` is 0 where the block depends on a - b alone, for a sum, and ``circulant_other`` where it
+        depends on a + b; for a difference the other way round. What has one of these forms is at about 1 in
+        the other. Numbers are in order of their discrete logarithm, without 0, for products and quotients.
         """
         M = M.double().cpu()
         if self.circulant:
@@ -129,7 +129,7 @@ class Modular(TensorDataModule):
         turn = _CYCLIC[self.operation]
         return {
             "circulant": circulant_deviation(block, turn),
-            "circulant_null": circulant_deviation(block, -turn),
+            "circulant_other": circulant_deviation(block, -turn),
         }
 
     def summary(self) -> dict[str, Any]:

@@ -59,7 +59,9 @@ def test_a_checkpoint_whose_name_has_an_equals_sign(run, where):
     assert again.code == 0, again.err
 
 
-@pytest.mark.parametrize("experiment", ["side_by_side", "low_rank", "cnfa_dynamics", "local_signal"])
+@pytest.mark.parametrize(
+    "experiment", ["side_by_side", "low_rank", "cnfa_dynamics", "local_signal", "grokking", "parity"]
+)
 def test_an_experiment_that_is_a_sweep_says_so(run, experiment):
     done = run(f"+experiment={experiment}", small=False)
     assert done.code == 1

@@ -19,7 +19,7 @@ def read(file, **overrides):
 def test_all_data_sets_have_a_file():
     images = "cifar10 cifar100 digits fashion_mnist gtsrb image_folder mnist stl10 svhn"
     tables = "breast_cancer california_housing diabetes tabular wine"
-    synthetic = "low_rank sparse_parity staircase two_clusters"
+    synthetic = "low_rank modular sparse_parity staircase two_clusters"
     local = "bars pasted_digits star"
     assert [f.stem for f in FILES] == sorted(f"{images} {tables} {synthetic} {local}".split())
 

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -88,3 +90,19 @@ def test_the_setting_of_the_paper():
 def test_options_out_of_range(kind, options, message):
     with pytest.raises(NfaError, match=message):
         kind(**options)
+
+
+@pytest.mark.parametrize(
+    "data", [LowRank(dim=5), SparseParity(dim=5, k=3), Staircase(dim=6, k=3), SparseParity(dim=4, k=1)]
+)
+def test_the_true_agop_is_the_mean_over_inputs(data):
+    """Of the function as a polynomial."""
+    x = data.inputs(20_000, torch.Generator().manual_seed(0)).requires_grad_()
+    (gradients,) = torch.autograd.grad(data.function(x).sum(), x)
+    G = (gradients.mT @ gradients).double() / len(x)
+    assert torch.allclose(G, data.true_agop(), atol=0.06)
+    found = data.feature_statistics(data.true_agop().float())
+    assert found == {"true_agop": pytest.approx(1.0), "support": pytest.approx(1.0)}
+    found = data.feature_statistics(torch.eye(data.dim))
+    assert found["support"] == pytest.approx(float((data.true_agop().diagonal() > 0).sum()) / data.dim)
+    assert math.isnan(data.feature_statistics(torch.zeros(data.dim, data.dim))["support"])

@@ -33,7 +33,7 @@ SECTIONS = {
         for name, kind in (
             ("digits", "Digits"), ("wine", "Tabular"), ("cifar10", "TorchvisionSet"), ("low_rank", "LowRank"),
             ("sparse_parity", "SparseParity"), ("staircase", "Staircase"), ("bars", "Bars"), ("star", "Star"),
-            ("pasted_digits", "PastedDigits"), ("image_folder", "ImageFolderData"),
+            ("pasted_digits", "PastedDigits"), ("image_folder", "ImageFolderData"), ("modular", "Modular"),
         )
     },
     "logger": {"logger=wandb": options.LOGGER["LabWandbLogger"]},
