@@ -1,6 +1,7 @@
 """What a data set knows of the features that are to be learned, measured on every model while it trains."""
 
 import math
+import warnings
 from collections.abc import Callable
 
 import pytorch_lightning as pl
@@ -9,7 +10,7 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 
 from lab.options import COUNT, SEED, check_all
-from nfa import input_agop
+from nfa import NfaError, input_agop
 from nfa.layers.maps import map_kind
 from nfa.machines.network import DeepNetwork, KernelNetwork
 
@@ -33,6 +34,7 @@ class FeatureStatistics(Callback):
     def __init__(self, samples: int = 256, seed: int = 0):
         check_all("callbacks.features", {"samples": COUNT, "seed": SEED}, {"samples": samples, "seed": seed})
         self.samples, self.seed = samples, seed
+        self._refused = False
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure and log."""
@@ -43,10 +45,23 @@ class FeatureStatistics(Callback):
         network = getattr(pl_module, "fitted", pl_module.network)  # of a machine, where the best one is shown
         found = _named(statistics, weight_matrix(network, math.prod(datamodule.input_shape)))
         if not isinstance(network, KernelNetwork | DeepNetwork):
-            x, _ = datamodule.probe(self.samples, seed=self.seed)
-            found |= _named(statistics, _root(input_agop(network, [x])), "_agop")
+            found |= _named(statistics, self._agop_root(network, datamodule), "_agop")
         for name, value in found.items():
             pl_module.log(name, value, on_step=False, on_epoch=True, batch_size=1)
+
+    def _agop_root(self, network: nn.Module, datamodule: pl.LightningDataModule) -> Tensor | None:
+        """None for a network whose AGOP cannot be taken, which is told once."""
+        if self._refused:
+            return None
+        x, _ = datamodule.probe(self.samples, seed=self.seed)
+        try:
+            G = input_agop(network, [x]).double()
+        except NfaError as error:
+            self._refused = True
+            warnings.warn(f"features/…_agop are not logged: {error}", stacklevel=2)
+            return None
+        values, vectors = torch.linalg.eigh(G)
+        return (vectors * values.clamp_min(0).sqrt()) @ vectors.mT
 
 
 def weight_matrix(network: nn.Module, width: int) -> Tensor | None:
@@ -62,8 +77,3 @@ def _named(
     statistics: Callable[[Tensor], dict[str, float]], M: Tensor | None, ending: str = ""
 ) -> dict[str, float]:
     return {} if M is None else {f"features/{name}{ending}": value for name, value in statistics(M).items()}
-
-
-def _root(G: Tensor) -> Tensor:
-    values, vectors = torch.linalg.eigh(G.double())
-    return (vectors * values.clamp_min(0).sqrt()) @ vectors.mT

@@ -51,23 +51,6 @@ class Synthetic(TensorDataModule):
     def function(self, x: Tensor) -> Tensor:
         """Noiseless values float32 (n, 1) of inputs x float32 (n, dim)."""
 
-    @abstractmethod
-    def true_agop(self) -> Tensor:
-        """``E ∂f ∂fᵀ`` float64 (dim, dim) over the inputs, of the function without noise."""
-
-    def feature_statistics(self, M: Tensor) -> dict[str, float]:
-        """Of a feature matrix (dim, dim): cosine with the true AGOP, and share of the trace on the support.
-
-        NaN where it is 0.
-        """
-        M, G = M.double().cpu(), self.true_agop()
-        trace, norm = float(M.trace()), float(M.norm() * G.norm())
-        on_support = float(M.diagonal()[G.diagonal() > 0].sum())
-        return {
-            "true_agop": float((M * G).sum()) / norm if norm else math.nan,
-            "support": on_support / trace if trace else math.nan,
-        }
-
     def load(self) -> tuple[Split, Split]:
         """Draw x float32 (n, dim), and y as in `Split`."""
         return self._draw(self.n, "train", self.noise), self._draw(self.n_test, "test", 0.0)
@@ -86,7 +69,28 @@ class Synthetic(TensorDataModule):
         return y + noise * torch.randn(y.shape, generator=rng) if noise else y
 
 
-class LowRank(Synthetic):
+class Polynomial(Synthetic):
+    """A polynomial of the inputs, whose gradients are known."""
+
+    @abstractmethod
+    def true_agop(self) -> Tensor:
+        """``E ∂f ∂fᵀ`` float64 (dim, dim) over the inputs, of the function without noise."""
+
+    def feature_statistics(self, M: Tensor) -> dict[str, float]:
+        """Of a feature matrix (dim, dim): cosine with the true AGOP, and share of the trace on the support.
+
+        NaN where it is 0.
+        """
+        M, G = M.double().cpu(), self.true_agop()
+        trace, norm = float(M.trace()), float(M.norm() * G.norm())
+        on_support = float(M.diagonal()[G.diagonal() > 0].sum())
+        return {
+            "true_agop": float((M * G).sum()) / norm if norm else math.nan,
+            "support": on_support / trace if trace else math.nan,
+        }
+
+
+class LowRank(Polynomial):
     """Regression of ``y = x_1 x_2`` on ``x ~ N(0, I)``: two of `dim` directions matter.
 
     As drawn in the paper on recursive feature machines (arXiv 2212.13881) with the defaults and
@@ -120,7 +124,7 @@ class LowRank(Synthetic):
         return _diagonal([1.0, 1.0], self.dim)
 
 
-class Bits(Synthetic):
+class Bits(Polynomial):
     """A function of the first `k` of `dim` uniform bits, -1 or 1.
 
     Args:
