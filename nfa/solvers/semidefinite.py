@@ -14,8 +14,8 @@ def times_root(A: Tensor, P: Tensor) -> Tensor:
     """``A R`` (p, r) for A (p, n) and some R with ``R Rᵀ = P`` up to the rounding of its dtype.
 
     Up to 768 rows R holds the eigenvectors, scaled, largest first, without those that are null; beyond, it is
-    the Cholesky factor of P and a shift of rounding size, in the lower triangle of P and at a twentieth of
-    the cost.
+    the Cholesky factor of P and a shift, in the lower triangle of P and at a twentieth of the cost. The shift
+    is one rounding of the largest entry where that suffices, and a thousand at most, where P lacks rank.
 
     Args:
         A: (p, n) of the dtype of P.
