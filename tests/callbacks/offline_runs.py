@@ -1,10 +1,19 @@
-"""Read what an offline W&B run wrote to disk."""
+"""Be without an account of W&B, and read what an offline run wrote to disk."""
 
 import json
 import time
 from dataclasses import dataclass, field
 
 from tests.waiting import HANGS
+
+
+def leave_accounts(monkeypatch, folder):
+    """No account, no mode, and nothing of W&B outside of a folder."""
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_BASE_URL", "WANDB_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(folder / "netrc"))
+    for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(folder / name))
 
 
 @dataclass

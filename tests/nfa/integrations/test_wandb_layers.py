@@ -8,7 +8,7 @@ import torch
 
 from nfa.ansatz.pictures import LayerPicture
 from nfa.ansatz.row import AnsatzRow
-from tests.callbacks.offline_runs import only_run
+from tests.callbacks.offline_runs import leave_accounts, only_run
 
 wandb = pytest.importorskip("wandb")
 
@@ -27,11 +27,7 @@ IMAGES = torch.rand(4, 3, 3, 3)
 
 @pytest.fixture
 def no_account(monkeypatch, tmp_path):
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_BASE_URL", "WANDB_DIR"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
-        monkeypatch.setenv(name, str(tmp_path / name))
+    leave_accounts(monkeypatch, tmp_path)
     yield
     finish_wandb()
 

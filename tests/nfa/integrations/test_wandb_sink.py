@@ -16,7 +16,7 @@ from nfa.compare import Comparison, Run
 from nfa.compare.comparison import Group
 from nfa.compare.similarity import FeatureSpace, Member
 from nfa.integrations.wandb_sink import has_account, log_audit, log_comparison
-from tests.callbacks.offline_runs import read
+from tests.callbacks.offline_runs import leave_accounts, read
 
 ROW = AnsatzRow("conv1", "conv2d", 27, 16, alignment=0.5, z=9.0, cosine=0.9)
 ROWS = [
@@ -29,11 +29,7 @@ ROWS = [
 @pytest.fixture
 def alone(tmp_path, monkeypatch):
     """No account, no mode, and nothing of W&B outside ``tmp_path``."""
-    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_BASE_URL", "WANDB_DIR"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
-        monkeypatch.setenv(name, str(tmp_path / name))
+    leave_accounts(monkeypatch, tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
