@@ -264,27 +264,17 @@ def input_agop(model: nn.Module, batches: Iterable[Batch] | Tensor, **sweep_opti
 # ---- steps of an audit ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Asked:
+@dataclass(frozen=True, kw_only=True)
+class _Asked(AuditOptions):
     """What an audit was asked for, checked; ``of_sweep`` goes to `measure_sensitivities` as it is."""
 
     layers: Sequence[str] | None
-    power: float
-    probes: int | None
-    nulls: int
-    tolerance: float | None
-    drift: bool
-    per_head: bool
-    memory: float | None
-    distributed: bool
-    replicates: int
-    watch: Observer
     of_sweep: SweepOptions
 
 
 def _asked(layers: str | Sequence[str] | None, own: AuditOptions, of_sweep: SweepOptions) -> _Asked:
-    check_combinations({**own, **of_sweep})
-    return _Asked(patterns_of(layers), of_sweep=of_sweep, **own)
+    check_combinations({**vars(own), **of_sweep})
+    return _Asked(layers=patterns_of(layers), of_sweep=of_sweep, **vars(own))
 
 
 def _initial_report(

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -87,7 +87,8 @@ def checked_of_audit(options: Mapping[str, object]) -> AuditOptions:
     Raises:
         NfaError: one is of a wrong type or out of range.
     """
-    return cast(AuditOptions, {name: _AUDIT[name](value) for name, value in options.items()})
+    plain: dict[str, Any] = {name: _AUDIT[name](value) for name, value in options.items()}
+    return AuditOptions(**plain)
 
 
 def measurable(model: object) -> nn.Module:

@@ -1,6 +1,7 @@
 """The options of a sweep and of an audit by name, as they are once they have been checked."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TypedDict
 
 import torch
@@ -40,7 +41,8 @@ class MeasureOptions(SweepOptions, total=False):
     watch: Observer | None
 
 
-class AuditOptions(TypedDict):
+@dataclass(frozen=True, kw_only=True)
+class AuditOptions:
     """Arguments of `nfa.audit` alone."""
 
     power: float
