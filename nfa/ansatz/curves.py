@@ -17,7 +17,8 @@ STATISTICS = (
 ALL_STATISTICS = (
     *STATISTICS, "null_std", "null_isotropic", "alignment_stderr", "drift", "basis", "basis_z", "init_cosine",
     "init_alignment", "stderr", "alpha_low", "alpha_high", "best_alignment", "best_z", "basis_stderr",
-    "basis_percentile", "rank_correlation",
+    "basis_percentile", "rank_correlation", "uc_nfc",
+    "cnfc_null", "cnfc_null_std",
 )  # fmt: skip
 _TAKEN = {"all", "layers", "median", "minimum", "maximum"}
 

@@ -13,6 +13,7 @@ from nfa.ansatz.basis_draws import percentile
 from nfa.ansatz.best_exponent import beyond_chance
 from nfa.ansatz.duration import draws_for
 from nfa.ansatz.feature_matrices import weight_cosine
+from nfa.ansatz.linear_power import Products
 from nfa.ansatz.pair import FeaturePair
 from nfa.ansatz.precision import Precision, clipped, without
 from nfa.ansatz.report import AnsatzReport
@@ -106,6 +107,7 @@ class RowGatherer:
             "alpha_high": known.alpha_high,
             "basis_percentile": percentile(pair.basis, pair.basis_draws(_DRAWS * self.nulls, self.seed)),
             "rank_correlation": pair.rank_correlation,
+            "uc_nfc": pair.cosine(1.0),
             **self._best(pair, alignment),
             "stderr": known.cosine,
         }
@@ -126,15 +128,28 @@ class RowGatherer:
             return {}
         before = self.initial.weights[entry.name].to(weight)
         row = self.initial.row(entry.name)
-        changed = math.nan
+        changed, chance = math.nan, torch.full((2,), math.nan)
         if not entry.arbitrary_rows:
-            changed = sensitivity.pair(weight.double() - before.double()).cosine(1.0)
+            change = weight.double() - before.double()
+            changed = sensitivity.pair(change).cosine(1.0)
+            chance = self._dealt_out(sensitivity, change)
         return {
             "cnfc": changed,
+            "cnfc_null": float(chance.mean()),
+            "cnfc_null_std": float(chance.std()),
             "init_nfm_cosine": weight_cosine(weight, before),
             "init_cosine": row.cosine if row.power == self.power else math.nan,
             "init_alignment": row.alignment,
         }
+
+    def _dealt_out(self, sensitivity: Sensitivity, change: Tensor) -> Tensor:
+        """C-NFC with the units of C dealt out anew, one a draw; NaN where there are no units."""
+        draws = draws_for(change.shape[1], self.nulls)
+        if sensitivity.basis is not None or draws < 2:
+            return torch.full((2,), math.nan)
+        C = sensitivity.dense()[0] if sensitivity.factored else sensitivity.matrix
+        found = Products.of(change.to(C.device)).permuted(C, draws, self.seed)
+        return torch.tensor([one.cosine for one in found], dtype=torch.float64)
 
 
 def skipped_row(entry: SkippedModule) -> AnsatzRow:

@@ -60,6 +60,10 @@ class AnsatzRow:
             whose basis is smaller.
         rank_correlation: Spearman's, of ``‖w_g‖²`` with ``c_g`` over the groups of a depthwise map, or of any
             other whose groups have one direction.
+        uc_nfc: cosine of ``WᵀW`` with ``WᵀCW``, whatever the power (arXiv 2402.05271).
+        cnfc_null: mean of `cnfc` when the units of C are dealt out anew; NaN where C was measured in the
+            range of the weights alone, in which there are no units.
+        cnfc_null_std: its standard deviation.
         init_nfm_cosine: cosine of the neural feature matrix with the one at initialisation.
         init_cosine: `cosine` at initialisation.
         init_alignment: `alignment` at initialisation.
@@ -105,6 +109,9 @@ class AnsatzRow:
     basis_stderr: float = NAN
     basis_percentile: float = NAN
     rank_correlation: float = NAN
+    uc_nfc: float = NAN
+    cnfc_null: float = NAN
+    cnfc_null_std: float = NAN
     init_nfm_cosine: float = NAN
     init_cosine: float = NAN
     init_alignment: float = NAN

@@ -32,6 +32,7 @@ from nfa.command.audit_files import (
 from nfa.command.chosen_output import Choice
 from nfa.command.console import ConsoleObserver
 from nfa.command.first_call import check_call
+from nfa.command.protocol_command import run_protocol
 from nfa.command.twins import Measure, Twin, add_twin, build_twin, say_what_is_missing
 from nfa.device import free_memory
 from nfa.errors import NfaError
@@ -74,6 +75,10 @@ def run(options: argparse.Namespace) -> int:
     with Allowance("calling the network", at_once=True) if strange else nullcontext():
         check_call(loaded.model, inputs, choice, options.batch_dim)
     matrices = _matrices(options, loaded.model)
+    if options.protocol is not None:
+        return run_protocol(options, loaded, inputs, device, choice)
+    if options.defects:
+        raise NfaError("--defects are of the code of a paper: give --protocol nfa or --protocol cnfa, too")
     new = not os.path.exists(out)
     try:
         check_writable(out)

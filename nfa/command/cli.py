@@ -153,6 +153,15 @@ def _add_audit(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--nulls", type=_few_or_none, default=32, help="random rotations (default 32)")
     what.add_argument("--seed", type=_seed, default=0)
 
+    paper = parser.add_argument_group("as a paper measured it")
+    paper.add_argument(
+        "--protocol", choices=("cnfc", "nfa", "cnfa"),
+        help="the correlation of arXiv 2402.05271, 2212.13881 or 2309.00570 alone, into protocol.csv",
+    )  # fmt: skip
+    paper.add_argument(
+        "--defects", nargs="+", default=[], metavar="D1", help="what its code does beside it: D1-D3, C1-C4"
+    )
+
     how = parser.add_argument_group("how exactly, and at what cost")
     way = how.add_mutually_exclusive_group()
     way.add_argument(

@@ -215,3 +215,32 @@ def test_every_mode_fills_the_columns(mode):
         assert row.best_alignment >= row.alignment - 1e-9
         assert math.isnan(row.best_z) == ("nulls" in mode)
     assert math.isnan(report.rows[2].alpha_low)  # trivial
+
+
+def test_c_nfc_has_a_null_of_units():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Linear(12, 8), torch.nn.Tanh(), torch.nn.Linear(8, 16), torch.nn.Tanh()
+    )
+    net.append(torch.nn.Linear(16, 3))
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    for weight in net.parameters():
+        weight.data += 0.3 * torch.randn_like(weight)
+    report = nfa.audit(net, list(torch.randn(4, 16, 12)), initial_state=before, nulls=64)
+    first, wide = report["0"], report["2"]
+    C, change = report.pair("0").sensitivity[0], (net[0].weight.detach() - before["0.weight"]).double()
+    N = change.T @ change
+    g = torch.Generator().manual_seed(3)
+    found = []
+    for _ in range(300):
+        order = torch.randperm(8, generator=g)
+        G = change.T @ C[order][:, order] @ change
+        found.append(float((N * G).sum() / (N.norm() * G.norm())))
+    null = torch.tensor(found)
+    assert first.cnfc_null == pytest.approx(float(null.mean()), abs=5 * float(null.std()) / 8)
+    assert first.cnfc_null_std == pytest.approx(float(null.std()), rel=0.4)
+    W = net[0].weight.detach().double()
+    G = W.T @ C @ W
+    assert first.uc_nfc == pytest.approx(float((W.T @ W * G).sum() / ((W.T @ W).norm() * G.norm())), abs=1e-6)
+    assert math.isnan(wide.cnfc_null)  # 16 outputs of 8 inputs: measured in the range of the weights
+    assert math.isfinite(wide.uc_nfc)
