@@ -177,8 +177,8 @@ def _another(model: nn.Module, seed: int) -> nn.Module:
     twin = copy.deepcopy(model)
     torch.manual_seed(seed)
     for module in twin.modules():
-        if hasattr(module, "reset_parameters"):
-            module.reset_parameters()
+        if callable(reset := getattr(module, "reset_parameters", None)):
+            reset()
     return twin
 
 
@@ -240,7 +240,7 @@ def _case(
     if "C1" in switches:
         model = without_bias(model, entry)
     if switches & {"D2", "D3"}:
-        inputs = [split(batch)[0] for batch in batches]
+        inputs = [x for batch in batches if isinstance(x := split(batch)[0], Tensor)]
         rest = stack_from(model, entry.name, inputs, one_further="D2" in switches, relu="D3" in switches)
         if rest is None:
             return _Case(entry, weight, root, None, "what follows it does not fit it, as D2 would have it")

@@ -14,7 +14,7 @@ from nfa.layers.maps import LinearMap
 def overwritten(model: nn.Module, entry: LinearMap, weight: Tensor) -> nn.Module:
     """D1: a copy of a network in which one layer has another weight (groups, out, in)."""
     twin = copy.deepcopy(model)
-    own = twin.get_submodule(_whole(entry)).weight
+    own = twin.get_submodule(_whole(entry)).get_parameter("weight")
     own.data = weight.reshape(own.shape).to(own)
     return twin
 
@@ -63,9 +63,9 @@ def stack_from(
     stop = at
     if one_further and at != linear[0]:
         stop = next((i for i in linear if i > at), len(children))
-    layer, rest = children[at][1], nn.Sequential(OrderedDict(children[at:]))
-    given = [_passed([child for _, child in children[:stop]], x.to(layer.weight), relu) for x in inputs]
-    return (rest, given) if given[0].shape[-1] == layer.in_features else None
+    weight, rest = children[at][1].get_parameter("weight"), nn.Sequential(OrderedDict(children[at:]))
+    given = [_passed([child for _, child in children[:stop]], x.to(weight), relu) for x in inputs]
+    return (rest, given) if given[0].shape[-1] == weight.shape[-1] else None
 
 
 @torch.no_grad()
