@@ -116,10 +116,15 @@ def _usable(frame: Frame, diagonal: Tensor, rounding: float) -> Tensor:
     return frame.keep & (diagonal > rounding * diagonal.amax())
 
 
+def weighted_points(sigma2: Tensor, diagonal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Logarithms of ``σ²`` and ``c`` (…, n), and how much each direction counts."""
+    weight = _counted(sigma2) * _counted(diagonal)
+    return sigma2.log(), diagonal.clamp_min(torch.finfo(diagonal.dtype).tiny).log(), weight
+
+
 def _points(sigma2: Tensor, diagonal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Coordinates less their weighted means, and the weights, of directions (…, n)."""
-    weight = _counted(sigma2) * _counted(diagonal)
-    x, y = sigma2.log(), diagonal.clamp_min(torch.finfo(diagonal.dtype).tiny).log()
+    x, y, weight = weighted_points(sigma2, diagonal)
     total = weight.sum(-1, keepdim=True)
     centred = [v - (weight * v).sum(-1, keepdim=True) / total for v in (x, y)]
     return centred[0], centred[1], weight

@@ -190,6 +190,19 @@ class FeaturePair(Decomposed):
         """`best_alignment` of ``draws`` rotations of C, each with the same choice of exponents, (draws,)."""
         return best_null(self._frame, self._inside, self._noise, whole("draws", draws), seed_of(seed))
 
+    @property
+    def inside_diagonal(self) -> Tensor:
+        """``uᵢᵀCuᵢ`` of the left singular vectors of W, (groups, r) float64; up to a factor."""
+        return self._inside.diagonal()
+
+    @property
+    def direction_std(self) -> float:
+        """Standard deviation of ``uᵢᵀCuᵢ`` over its mean under a Haar-rotated C; exact for one group."""
+        C, rank = self._inside, int(self._frame.keep.sum())
+        mean = float(C.diagonal().sum()) / max(rank, 1)
+        spread = self.alignment_std * float(C.traceless_norm(self._frame.keep))
+        return spread * math.sqrt(1 - 1 / rank) / mean if rank > 1 and mean > 0 else NAN
+
     def strongest_direction(self) -> tuple[float, float]:
         """Share of ``‖N‖²`` in the direction that W amplifies most, and its sensitivity over the average.
 

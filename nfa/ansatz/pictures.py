@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from nfa.ansatz.scatter import Scatter, scatter_of
+
 if TYPE_CHECKING:
     from nfa.ansatz.report import AnsatzReport
 
@@ -28,6 +30,7 @@ class LayerPicture:
         filters: rows of W as images, ``(k, c, h, w)``.
         nfm_eigenvectors: leading eigenvectors of N as images, ``(k, c, h, w)``.
         agop_eigenvectors: leading eigenvectors of G as images, ``(k, c, h, w)``.
+        scatter: sensitivity of each direction over how much W amplifies it.
     """
 
     layer: str
@@ -38,6 +41,7 @@ class LayerPicture:
     filters: Tensor | None = None
     nfm_eigenvectors: Tensor | None = None
     agop_eigenvectors: Tensor | None = None
+    scatter: Scatter | None = None
 
 
 def layer_pictures(
@@ -95,6 +99,7 @@ def _picture(
         filters=_images(report.weights[name].flatten(0, 1)[:_FILTERS], shape),
         nfm_eigenvectors=_images(pair.nfm_eigenvectors(_EIGENVECTORS), shape),
         agop_eigenvectors=_images(pair.agop_eigenvectors(_EIGENVECTORS), shape),
+        scatter=scatter_of(pair),
     )
 
 

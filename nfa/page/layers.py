@@ -13,6 +13,7 @@ from nfa.ansatz.pictures import LayerPicture
 from nfa.ansatz.row import AnsatzRow
 from nfa.ansatz.words import alignment_words, finite, show
 from nfa.page import raster, svg
+from nfa.page.scatter import scatter_chart
 from nfa.page.svg import Series, line_chart
 from nfa.page.text import minus
 
@@ -87,6 +88,7 @@ def _layer(picture: LayerPicture, row: AnsatzRow | None, coloured: Drawing, tile
         _picture(picture.nfm, coloured, "NFM"),
         _picture(picture.agop, coloured, agop),
         _spectra(picture, agop),
+        None if picture.scatter is None else scatter_chart(picture.layer, picture.scatter),
         _picture(picture.filters, tiled, "Filters", "whole"),
         _picture(picture.nfm_eigenvectors, tiled, "Leading eigenvectors of the NFM"),
         _picture(_matched(picture), tiled, "Leading eigenvectors of the AGOP"),
