@@ -44,4 +44,5 @@ def report(folder):
     found = json.loads((folder / "summary.json").read_text())
     page = (folder / "report.html").read_text().replace(folder.name, "FOLDER")
     page = page.replace(found["run"], "RUN")
-    return re.sub(r"<dt>(\w+_seconds|\w+_memory_mb|seconds)</dt><dd>[^<]*</dd>", "", page)
+    times = r"\w+_seconds|\w+_memory_mb|seconds|training|measuring"
+    return re.sub(rf"<dt>({times})</dt><dd>[^<]*</dd>", "", page)
