@@ -32,6 +32,8 @@ class LayerDifference:
         verdicts: before and after, of the other report and of this one.
         kind: of the layer, ``linear``, ``conv2d``, …; a grouped one says so.
         basis: difference of the shares of the eigenbasis.
+        basis_stderr: its standard error, likewise.
+        alpha_stderr: that of the exponents, from their intervals; infinite where one of these is.
         before: alignment and cosine of the other report.
         after: alignment and cosine of this one.
 
@@ -51,6 +53,8 @@ class LayerDifference:
     verdicts: tuple[str, str]
     kind: str = ""
     basis: float = NAN
+    basis_stderr: float = NAN
+    alpha_stderr: float = NAN
     before: tuple[float, float] = (NAN, NAN)
     after: tuple[float, float] = (NAN, NAN)
 
@@ -126,6 +130,11 @@ def _check_alike(before: AnsatzRow, after: AnsatzRow) -> None:
         )
 
 
+def _of_interval(row: AnsatzRow) -> float:
+    """Standard error of the exponent: its interval is twice 1.96 of them wide."""
+    return (row.alpha_high - row.alpha_low) / (2 * 1.96)
+
+
 def _difference(before: AnsatzRow, after: AnsatzRow) -> LayerDifference:
     return LayerDifference(
         after.layer,
@@ -137,6 +146,8 @@ def _difference(before: AnsatzRow, after: AnsatzRow) -> LayerDifference:
         verdicts=(before.verdict, after.verdict),
         kind=f"grouped {after.kind}" if after.groups > 1 else after.kind,
         basis=after.basis - before.basis,
+        basis_stderr=math.hypot(after.basis_stderr, before.basis_stderr),
+        alpha_stderr=math.hypot(_of_interval(after), _of_interval(before)),
         before=(before.alignment, before.cosine),
         after=(after.alignment, after.cosine),
     )

@@ -18,7 +18,7 @@ _NAMED = 3  # groups of many in a sentence
 _LAYER_COLUMNS = (
     "layer", "kind", "alignment_before", "alignment_after", "alignment", "alignment_stderr", "z", "outcome",
     "cosine_before", "cosine_after", "cosine", "stderr", "cosine_z", "cosine_outcome", "basis", "alpha_fit",
-    "verdict_before", "verdict_after",
+    "verdict_before", "verdict_after", "basis_stderr", "alpha_stderr",
 )  # fmt: skip
 _GROUP_COLUMNS = ("level", "group", "layers", *OUTCOMES, "alignment", "alignment_stderr", "cosine", "stderr")
 
@@ -116,8 +116,8 @@ _LAYERS: dict[str, Callable[[LayerDifference], str]] = {
     "cosine": lambda c: _pair(c.before[1], c.after[1], ".3f"),
     "change ± se ": lambda c: _with_error(c.cosine, c.stderr),
     "z ": lambda c: show(c.cosine_z, ".1f"),
-    "Δ basis": lambda c: show(c.basis, "+.3f"),
-    "Δ α": lambda c: show(c.alpha_fit, "+.2f"),
+    "Δ basis ± se": lambda c: _with_error(c.basis, c.basis_stderr),
+    "Δ α ± se": lambda c: _with_error(c.alpha_fit, c.alpha_stderr),
     "verdict": _verdicts,
 }
 _GROUPS: dict[str, Callable[[GroupDifference], str]] = {
@@ -173,7 +173,7 @@ def layer_record(change: LayerDifference) -> dict[str, object]:
         change.layer, change.kind, change.before[0], change.after[0], change.alignment,
         change.alignment_stderr, change.z, change.outcome, change.before[1], change.after[1], change.cosine,
         change.stderr, change.cosine_z, change.cosine_outcome, change.basis, change.alpha_fit,
-        *change.verdicts,
+        *change.verdicts, change.basis_stderr, change.alpha_stderr,
     )  # fmt: skip
     return dict(zip(_LAYER_COLUMNS, values, strict=True))
 

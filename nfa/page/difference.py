@@ -116,8 +116,8 @@ def _layer_cells(change: LayerDifference) -> list[str | int | Number]:
         _number(change.after[1], ".3f"),
         _with_error(change.cosine, change.stderr),
         _number(change.cosine_z, ".1f"),
-        _number(change.basis, "+.3f"),
-        _number(change.alpha_fit, "+.2f"),
+        _with_error(change.basis, change.basis_stderr),
+        _with_error(change.alpha_fit, change.alpha_stderr),
         *change.verdicts,
     ]
 

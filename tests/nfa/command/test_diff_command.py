@@ -102,6 +102,18 @@ def test_changes_beyond_their_errors(capsys):
     assert "<svg" in page
 
 
+def test_basis_and_exponent_have_errors_too(capsys):
+    known = {"basis": 0.2, "basis_stderr": 0.03, "alpha_fit": 0.5, "alpha_low": 0.4, "alpha_high": 0.596}
+    later = {"basis": 0.5, "basis_stderr": 0.04, "alpha_fit": 0.9, "alpha_low": 0.7, "alpha_high": math.inf}
+    rows = [replace(BEFORE[0], **known), replace(BEFORE[1], **known)]
+    assert diff(audit("a", rows), audit("b", [replace(rows[0], **later), rows[1]]), "--out", "o") == 0
+    assert "+0.300 ± 0.050" in capsys.readouterr().out
+    with open("o/diff.csv", newline="") as file:
+        first, second = csv.DictReader(file)
+    assert float(first["basis_stderr"]) == pytest.approx(0.05)
+    assert float(second["alpha_stderr"]) == pytest.approx(0.05 * math.sqrt(2))
+
+
 def test_the_same_samples_make_it_conservative(capsys):
     assert diff(audit("a", BEFORE), audit("b", AFTER)) == 0
     assert "Same samples: " in capsys.readouterr().out
