@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from torch import nn
+from torch import Tensor, nn
 
 from callbacks.features import write_features
 from callbacks.final import FinalNetwork
@@ -124,19 +124,34 @@ class AnsatzMonitor(lightning.AnsatzMonitor, FinalNetwork):
         if not trainer.is_global_zero:
             return
         with self.set_apart():
-            self.drawn = self._draw(pl_module, trainer.datamodule.input_shape)
+            self.drawn = self._draw(pl_module, trainer.datamodule)
             for sink in sinks_of(trainer):
                 sink.log_layers(self.drawn, self.history)
             path = Path(trainer.default_root_dir) / "features.safetensors"
             ((inputs, _),) = self._pairs
             write_features(path, pl_module.network, self.report, inputs.split(self.batch_size))
 
-    def _draw(self, pl_module: pl.LightningModule, input_shape: Sequence[int]) -> list[LayerPicture]:
+    def _draw(self, pl_module: pl.LightningModule, datamodule: pl.LightningDataModule) -> list[LayerPicture]:
         if not self.pictures:
             return []
-        return layer_pictures(
-            self.report, pl_module.network, power=self.power, count=self.pictures, input_shape=input_shape
+        shape = datamodule.input_shape
+        drawn = layer_pictures(
+            self.report, pl_module.network, power=self.power, count=self.pictures, input_shape=shape
         )
+        if (basis := getattr(datamodule, "picture_basis", None)) is None:
+            return drawn
+        return [*drawn[:1], *self._in_basis(drawn[:1], *basis()), *drawn[1:]]
+
+    def _in_basis(self, drawn: Sequence[LayerPicture], name: str, B: Tensor) -> list[LayerPicture]:
+        """Matrices of a layer in a basis that the data know, the rows of B; where it is of their inputs."""
+        assert self.report is not None  # it is drawn
+        found = []
+        for picture in drawn:
+            pair = self.report.pair(picture.layer)
+            N, G = pair.nfm().double(), pair.agop(self.power).double()
+            if N.shape == G.shape == (B.shape[1], B.shape[1]):
+                found.append(LayerPicture(f"{picture.layer}, {name}", nfm=B @ N @ B.mT, agop=B @ G @ B.mT))
+        return found
 
     def tell(self, trainer: pl.Trainer, rows: Sequence[AnsatzRow], epoch: float) -> None:
         """Write the rows of all measurements, and log those of this one."""

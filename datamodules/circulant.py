@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+_NULL = 1e-12  # an eigenvalue, beside those of about 1
+
 
 def circulant_deviation(A: Tensor, turn: int) -> float:
     """``Σ_j Var_l(B_lj) / ‖A‖²`` for the rows l of A (p, p), turned: ``B_l = A_l`` moved on by ``turn · l``.
@@ -46,4 +48,15 @@ def circulant_metric(p: int, turn: int, rng: torch.Generator) -> Tensor:
     P = torch.eye(p, dtype=torch.float64) - 1 / p
     M = torch.cat([torch.cat([P, block.mT], 1), torch.cat([block, P], 1)])
     values, vectors = torch.linalg.eigh(M)
-    return (vectors * values.clamp_min(0) ** 0.25) @ vectors.mT
+    values = torch.where(values < _NULL, 0.0, values)  # what is left of 0 has a fourth root that is not small
+    return (vectors * values**0.25) @ vectors.mT
+
+
+def fourier_basis(n: int) -> Tensor:
+    """Orthonormal waves (n, n) float64, one a row: the constant, then cosine and sine of each frequency."""
+    place = torch.arange(n, dtype=torch.float64)
+    rows = [torch.ones(n, dtype=torch.float64)]
+    for frequency in range(1, n // 2 + 1):
+        angle = 2 * math.pi * frequency * place / n
+        rows += [angle.cos()] if 2 * frequency == n else [angle.cos(), angle.sin()]
+    return torch.stack([row / row.norm() for row in rows])

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from datamodules.base import TensorDataModule
-from datamodules.circulant import circulant_deviation, circulant_metric, in_powers
+from datamodules.circulant import circulant_deviation, circulant_metric, fourier_basis, in_powers
 from datamodules.images import check_room
 from datamodules.splits import Split
 from lab.options import DATA, check_all
@@ -131,6 +131,16 @@ class Modular(TensorDataModule):
             "circulant": circulant_deviation(block, turn),
             "circulant_other": circulant_deviation(block, -turn),
         }
+
+    def picture_basis(self) -> tuple[str, Tensor]:
+        """Waves over a and over b, in which features of circulant blocks are a few rows and columns."""
+        if self.operation in ("multiply", "divide"):
+            order = in_powers(self.p)
+            waves = torch.zeros(self.p - 1, self.p, dtype=torch.float64)
+            waves[:, order] = fourier_basis(self.p - 1)
+        else:
+            waves = fourier_basis(self.p)
+        return "in waves of a and b", torch.block_diag(waves, waves)
 
     def summary(self) -> dict[str, Any]:
         """With the modulus and the operation."""

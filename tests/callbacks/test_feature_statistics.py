@@ -35,6 +35,13 @@ def test_kernel_machines_tell_of_every_round(run):
     assert float(second["features/support"]) != pytest.approx(2 / 5)
 
 
+def test_a_report_draws_the_first_layer_in_waves(run):
+    options = ("data=modular", "data.p=7", "trainer.max_epochs=1", "logger=csv", "callbacks.ansatz.samples=8")
+    done = run("model=mlp_quadratic", "model.width=8", *options, small=False)
+    assert done.code == 0, done.err
+    assert "in waves of a and b" in (done.folder / "report.html").read_text(encoding="utf-8")
+
+
 def test_nothing_without_measuring_or_without_anything_known(run):
     done = run("model=mlp", "model.width=8", *SMALL, "callbacks=none", small=False)
     assert not [name for name in rows(done)[0] if name.startswith("features/")]

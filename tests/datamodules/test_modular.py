@@ -89,6 +89,19 @@ def test_what_is_learned_is_circulant():
     assert data.feature_statistics(random)["circulant"] > 0.7
 
 
+@pytest.mark.parametrize("operation", ["add", "divide"])
+def test_circulant_blocks_are_few_waves(operation):
+    data = loaded(p=13, operation=operation)
+    name, B = data.picture_basis()
+    assert name == "in waves of a and b"
+    assert torch.allclose(B @ B.mT, torch.eye(len(B), dtype=torch.float64), atol=1e-12)
+    if operation == "add":
+        M = circulant_metric(13, -1, torch.Generator().manual_seed(0))
+        block = (B @ M @ B.mT)[13:, :13]
+        same_frequency = torch.block_diag(torch.ones(1, 1), *[torch.ones(2, 2)] * 6).bool()
+        assert float(block[~same_frequency].abs().max()) < 1e-12
+
+
 def test_products_are_sums_of_logarithms():
     assert in_powers(7).tolist() == [1, 3, 2, 6, 4, 5]
     order = in_powers(13)
