@@ -130,9 +130,9 @@ def save(project: str, entity: str | None = None, group: str | None = None) -> t
         ) from None
     _check_reachable()
     try:
-        entity = entity or wandb.Api(timeout=_TIMEOUT).default_entity
-        built = workspace(entity, project, group), report(entity, project, group)
-        with contextlib.redirect_stderr(io.StringIO()):  # wandb tells the addresses too
+        with contextlib.redirect_stderr(io.StringIO()):  # wandb tells the account and the addresses too
+            entity = entity or wandb.Api(timeout=_TIMEOUT).default_entity
+            built = workspace(entity, project, group), report(entity, project, group)
             return tuple(thing.save().url for thing in built)
     except Exception as error:  # whatever a server or the network does
         raise NfaError(
