@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from nfa import NfaError, nets
+from nfa.nets import registry
 from nfa.nets.allowance import Allowance
 from nfa.nets.registry import build, canonical
 
@@ -215,3 +216,27 @@ def test_memory_is_counted_before_it_is_taken():
             (grid[:, None] + grid).float()
     with Allowance("a net", memory=1e6):
         assert torch.zeros(100).expand(10**9, 100).shape == (10**9, 100)  # a view
+
+
+@pytest.mark.parametrize(
+    "error", [ImportError("no module"), RuntimeError("no operator nms\nmore of it"), OSError()]
+)
+def test_a_zoo_that_cannot_be_imported_is_named(monkeypatch, error):
+    def broken(package):
+        raise error
+
+    monkeypatch.setattr(registry, "import_installed", broken)
+    line = (str(error).splitlines() or ["OSError"])[0]
+    with pytest.raises(NfaError, match=rf"x\.ckpt names a network that needs timm.*\({line}\): pip install"):
+        build({"_target_": "timm.create_model", "model_name": "test_vit"}, "x.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("zoo", "target", "key"),
+    [("torchvision", "torchvision.models.get_model", "name"), ("timm", "timm.create_model", "model_name")],
+)
+def test_a_name_that_the_installed_zoo_lacks(zoo, target, key):
+    pytest.importorskip(zoo)
+    for name in ("no_such_net", 3, None):
+        with pytest.raises(NfaError, match="the installed zoo has no network"):
+            build({"_target_": target, key: name}, "x.ckpt")
