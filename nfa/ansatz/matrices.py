@@ -6,7 +6,6 @@ import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from nfa.ansatz.sensitivity import Sensitivity
@@ -86,6 +85,8 @@ def save_matrices(
     Raises:
         NfaError: the matrices are larger.
     """
+    from safetensors.torch import save_file
+
     check_size({name: _sizes(W) for name, W in weights.items()}, most)
     tensors: dict[str, Tensor] = {}
     facts = {"format": "pt"}
