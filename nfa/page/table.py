@@ -10,12 +10,20 @@ from nfa.ansatz.words import alignment_words, finite, show
 from nfa.page.text import minus
 
 _LONG = 12  # rows beyond which there is something to filter
-# The columns of the first table, which stands for itself, and of the last one; all others are in between.
-_MAIN = (
-    *("kind", "in_features", "out_features", "groups", "alignment", "z", "verdict", "alpha_fit"),
-    *("cosine", "null_mean", "null_std", "init_alignment", "init_cosine"),
-)
-_PRECISION = ("alignment_stderr", "drift", "stderr")
+_OTHERS = "Other correlations"
+# Tables by their titles, the first of which stands for itself: each is to be as wide as a screen at most.
+_TABLES = {
+    "": (
+        *("kind", "in_features", "out_features", "groups", "alignment", "z", "verdict", "alpha_fit"),
+        *("cosine", "null_mean", "null_std", "init_alignment", "init_cosine"),
+    ),
+    "Exponent and eigenvectors": (
+        *("alpha_r", "alpha_low", "alpha_high", "best_alignment", "best_z"),
+        *("basis", "basis_z", "basis_percentile", "rank_correlation"),
+    ),
+    _OTHERS: (),  # all that are in no other table
+    "Precision": ("alignment_stderr", "basis_stderr", "drift", "stderr"),
+}
 _ALWAYS = ("in_features", "out_features", "alignment", "z", "cosine")
 TEXT_COLUMNS = ("layer", "kind", "verdict")
 # column of the table: heading, format, explanation
@@ -114,7 +122,7 @@ class Tables:
     """All numbers, in tables that are as wide as a screen.
 
     Attributes:
-        all: the ansatz, other statistics, and how well they are known; those without a column are left out.
+        all: the ansatz, and what else is known of it, by kind; those without a column are left out.
         left_out: headings of columns that would hold nothing.
         verdicts: how many layers have each, where there are enough layers to filter them.
         has_errors: whether a standard error is behind some alignment.
@@ -130,11 +138,8 @@ def tables_of(rows: Sequence[AnsatzRow]) -> Tables:
     """Lay out all numbers, a row a layer in each table."""
     columns, left_out = _columns(rows)
     known = [column for column in columns if column != "layer"]
-    parts = {
-        "": [c for c in known if c in _MAIN],
-        "Other statistics": [c for c in known if c not in (*_MAIN, *_PRECISION)],
-        "Precision": [c for c in known if c in _PRECISION],
-    }
+    title_of = {column: title for title, own in _TABLES.items() for column in own}
+    parts = {title: [c for c in known if title_of.get(c, _OTHERS) == title] for title in _TABLES}
     counts = Counter(row.verdict for row in rows) if len(rows) > _LONG else {}
     return Tables(
         [_table(rows, part, title) for title, part in parts.items() if part],

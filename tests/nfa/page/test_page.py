@@ -105,8 +105,8 @@ def test_page_has_all_sections_and_citations(full):
     for citation in ("2212.13881", "2309.00570", "2402.05271"):
         assert citation in text
     assert full[1].count("img") == 12 * 5
-    assert full[1].count("table") == 2
-    assert full[1].count("tr") == 2 * (1 + 52)
+    assert full[1].count("table") == 3
+    assert full[1].count("tr") == 3 * (1 + 52)
 
 
 def test_page_table_has_every_column():
@@ -151,7 +151,7 @@ def test_page_keeps_trivial_layers_out_of_charts(tmp_path):
     assert "trivial" in parsed.words
     assert "0.970" in parsed.words
     assert SKIPPED.status in parsed.words
-    assert [a["class"] for tag, a in parsed.tags if tag == "tr" and "class" in a] == 2 * [
+    assert [a["class"] for tag, a in parsed.tags if tag == "tr" and "class" in a] == 3 * [
         "trivial",
         "skipped",
     ]
