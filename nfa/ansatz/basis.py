@@ -143,7 +143,7 @@ def traceless_part(C: Form, keep: Tensor) -> Traceless:
         inner = C.matrix - torch.diag_embed(mean[:, None] * keep)
         beyond = torch.zeros_like(mean)
     else:
-        M = C.factor.mT @ C.factor if isinstance(C, LowRank) else C.matrix
+        M = C.inner if isinstance(C, LowRank) else C.matrix
         inner = M - torch.diag_embed(mean[:, None].expand(M.shape[:2]))
         beyond = rank - M.shape[1]
     return Traceless(inner, mean, beyond)

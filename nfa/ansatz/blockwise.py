@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -103,22 +103,40 @@ def feature_entry_sums(
         inner: ``⟨N, G⟩``.
         nn: ``‖N‖²``.
     """
+    row_sum, on_diagonal = _diagonal_sums(
+        W, scale, lambda block: ((block.mT @ lift).square() @ values[:, :, None]).squeeze(-1)
+    )
+    g = (values * (lift.mT @ row_sum[:, :, None]).squeeze(-1).square()).sum()
+    return _sums(W, row_sum, on_diagonal, g, nn, values.square().sum(), inner)
+
+
+def linear_entry_sums(
+    W: Tensor, scale: float, C: Tensor, *, inner: Tensor, nn: Tensor, gg: Tensor
+) -> EntrySums:
+    """As `feature_entry_sums`, of ``N = WᵀW`` and ``G = WᵀCW`` for C (g, out, out) and ``gg = ‖G‖²``."""
+    row_sum, on_diagonal = _diagonal_sums(W, scale, lambda block: (block * (C @ block)).sum(1))
+    g = (row_sum * (C @ row_sum[:, :, None]).squeeze(-1)).sum()
+    return _sums(W, row_sum, on_diagonal, g, nn, gg, inner)
+
+
+def _diagonal_sums(W: Tensor, scale: float, of_block: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """``W 1`` (g, out), and sums over the diagonals n, g of n, g, n², g² and ng; g from each block of W."""
     row_sum = W.new_zeros(W.shape[:2], dtype=torch.float64)
     on_diagonal = row_sum.new_zeros(5)
     for block in columns(W, scale):
         row_sum += block.sum(-1)
-        n = block.square().sum(1)
-        g = ((block.mT @ lift).square() @ values[:, :, None]).squeeze(-1)
+        n, g = block.square().sum(1), of_block(block)
         on_diagonal += torch.stack([n.sum(), g.sum(), (n * n).sum(), (g * g).sum(), (n * g).sum()])
-    return EntrySums(
-        count=W.shape[0] * W.shape[2] ** 2,
-        n=float(row_sum.square().sum()),
-        g=float((values * (lift.mT @ row_sum[:, :, None]).squeeze(-1).square()).sum()),
-        nn=float(nn),
-        gg=float(values.square().sum()),
-        ng=float(inner),
-        on_diagonal=tuple(on_diagonal.tolist()),
-    )
+    return row_sum, on_diagonal
+
+
+def _sums(
+    W: Tensor, row_sum: Tensor, on_diagonal: Tensor, g: Tensor, nn: Tensor, gg: Tensor, ng: Tensor
+) -> EntrySums:
+    whole = torch.stack([row_sum.square().sum(), g, nn, gg, ng])
+    everywhere, on = torch.stack([whole, on_diagonal]).tolist()  # at once: each move from a device waits
+    sums = dict(zip(("n", "g", "nn", "gg", "ng"), everywhere, strict=True))
+    return EntrySums(W.shape[0] * W.shape[2] ** 2, **sums, on_diagonal=tuple(on))
 
 
 def pearson(part: tuple[float, ...], whole: tuple[float, ...], count: int) -> float:

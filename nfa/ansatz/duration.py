@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 
 from nfa.ansatz.pair import FeaturePair
+from nfa.ansatz.wide_nulls import WIDE
 
 _RANK = 128  # of the layer that is timed
 _SUMS = 8
@@ -35,10 +36,15 @@ class Statistics:
         if self._seconds is None:
             others, null = map(min, zip(_timed(), _timed(), strict=True))  # the first call is slower
             self._seconds = sum(
-                share / _RANK**_GROWTH * (others + draws_for(rank, self.nulls) * null)
-                for share, (_, rank) in zip(self.shares, self.ranks, strict=True)
+                share / _RANK**_GROWTH * (others + _rotations(groups, rank, self.nulls) * null)
+                for share, (groups, rank) in zip(self.shares, self.ranks, strict=True)
             )
         return self._seconds
+
+
+def _rotations(groups: int, rank: int, nulls: int) -> int:
+    """Those of a null: none for a wide layer."""
+    return 0 if groups == 1 and rank > WIDE else draws_for(rank, nulls)
 
 
 def _timed() -> tuple[float, float]:

@@ -47,15 +47,17 @@ class Dense:
 
     def resolved(self, floor: float, keep: Tensor) -> "Dense | Spanned":
         """Without the eigenvalues below ``floor`` of the largest, which are rounding; itself without any."""
-        values = self.values
+        if self.is_resolved(floor, keep):
+            return self
+        values, vectors = torch.linalg.eigh(self.matrix)
         kept = values > floor * values.amax(-1, keepdim=True)
         beyond = ~kept & keep.flip(-1)  # zeros beyond the rank of W are no rounding
         if not bool(beyond.any()):
+            vars(self)["values"] = values  # not to be found again
             return self
-        values, vectors = torch.linalg.eigh(self.matrix)
         k = max(int(kept.sum(-1).max()), 1)
         values, vectors, kept = (part[..., -k:] for part in (values, vectors, kept))
-        return Spanned(vectors * kept[:, None, :], torch.diag_embed(values * kept))
+        return Spanned(vectors * kept[:, None, :], torch.diag_embed(values * kept), values * kept)
 
     def between(self, sigma: Tensor) -> "Dense":
         """``diag(σ) A diag(σ)`` for σ (g, r)."""
@@ -92,7 +94,7 @@ class LowRank:
 
     def norm(self) -> Tensor:
         """Frobenius norm of all groups together."""
-        return self._gram().norm()
+        return self._gram.norm()
 
     def traceless_norm(self, keep: Tensor) -> Tensor:
         """Norm of what remains when the multiple of the identity on ``keep`` (g, r) is removed.
@@ -117,7 +119,7 @@ class LowRank:
 
     def spectrum(self) -> Tensor:
         """The eigenvalues (g, min(r, k)) that need not be zero, descending; rounding counts as zero."""
-        values = without_rounding(torch.linalg.eigvalsh(self._gram()), self.factor.shape[1])
+        values = without_rounding(torch.linalg.eigvalsh(self._gram), self.factor.shape[1])
         return values.flip(-1)[:, : self.factor.shape[1]]
 
     def eigen(self) -> tuple[Tensor, Tensor]:
@@ -128,7 +130,7 @@ class LowRank:
         _, r, k = self.factor.shape
         if k >= r:
             return self.dense().eigen()
-        values, vectors = torch.linalg.eigh(self._gram())
+        values, vectors = torch.linalg.eigh(self._gram)
         values = without_rounding(values, r)
         return values, (self.factor @ vectors).mul_(inverse_root(values)[:, None, :])
 
@@ -136,6 +138,12 @@ class LowRank:
         """The same matrices written out."""
         return Dense(self.factor @ self.factor.mT)
 
+    @property
+    def inner(self) -> Tensor:
+        """``YᵀY``, (g, k, k): of the same spectrum but for zeros, and the same norms."""
+        return self._gram
+
+    @cached_property
     def _gram(self) -> Tensor:
         return self.factor.mT @ self.factor
 
@@ -146,9 +154,16 @@ class Spanned:
 
     basis: Tensor
     matrix: Tensor
+    values: Tensor | None = None  # ascending, where the matrix is diagonal
 
     def diagonal(self) -> Tensor:
         """Diagonals, (g, r)."""
+        return self._diagonal
+
+    @cached_property
+    def _diagonal(self) -> Tensor:
+        if self.values is not None:
+            return (self.basis.square() @ self.values[:, :, None]).squeeze(-1)
         return ((self.basis @ self.matrix) * self.basis).sum(-1)
 
     def norm(self) -> Tensor:
@@ -171,10 +186,15 @@ class Spanned:
         """Without the eigenvalues below ``floor`` of the largest, which are rounding."""
         values, vectors = torch.linalg.eigh(self.matrix)
         kept = values > floor * values.amax(-1, keepdim=True)
-        return Spanned(self.basis @ vectors * kept[:, None, :], torch.diag_embed(values * kept))
+        return Spanned(
+            self.basis @ vectors * kept[:, None, :], torch.diag_embed(values * kept), values * kept
+        )
 
-    def between(self, sigma: Tensor) -> "Spanned":
+    def between(self, sigma: Tensor) -> "LowRank | Spanned":
         """``diag(σ) B A Bᵀ diag(σ)`` for σ (g, r)."""
+        if self.values is not None and self.basis.shape[2] < self.basis.shape[1]:
+            roots = self.values.clamp_min(0).sqrt()
+            return LowRank(sigma[:, :, None] * self.basis * roots[:, None, :])
         Q, R = torch.linalg.qr(sigma[:, :, None] * self.basis)
         return Spanned(Q, R @ self.matrix @ R.mT)
 
@@ -184,6 +204,8 @@ class Spanned:
 
     def spectrum(self) -> Tensor:
         """The eigenvalues (g, k) that need not be zero, descending; rounding counts as zero."""
+        if self.values is not None:
+            return without_rounding(self.values, self.matrix.shape[1]).flip(-1)
         return Dense(self.matrix).spectrum()
 
     def eigen(self) -> tuple[Tensor, Tensor]:
@@ -194,6 +216,7 @@ class Spanned:
 
 Form = Dense | LowRank | Spanned
 F = TypeVar("F", Dense, LowRank, Spanned)
+G = TypeVar("G", Dense, LowRank)
 
 
 @dataclass(frozen=True)
@@ -248,7 +271,7 @@ class Frame:
         span = like.basis if isinstance(like, Spanned) else None
         return [self.sensitivity(part, scale, span) for part in sums]
 
-    def _within(self, C: F, size: Tensor) -> F:
+    def _within(self, C: G, size: Tensor) -> G:
         """C with zeros for the groups where it has nothing on the range of W: what is left is rounding."""
         inside = self._is_inside(C, size)
         return C if bool(inside.all()) else C.between(inside[:, None].double().expand_as(self.sigma2))
@@ -326,6 +349,11 @@ def inner(sigma2: Tensor, values: Tensor, vectors: Tensor) -> Tensor:
 def cosine_of(sigma2: Tensor, values: Tensor, vectors: Tensor) -> float:
     """Cosine of ``diag(sigma2)`` and the matrix of these eigenvalues and eigenvectors."""
     return ratio(inner(sigma2, values, vectors), sigma2.norm() * values.norm())
+
+
+def linear_cosine(sigma2: Tensor, H: Form) -> float:
+    """`cosine_of` for the power 1 of H, which needs no eigenvectors."""
+    return ratio((sigma2 * H.diagonal()).sum(), sigma2.norm() * H.norm())
 
 
 def ratio(numerator: Tensor, denominator: Tensor) -> float:

@@ -19,6 +19,7 @@ from nfa.ansatz.precision import Precision, clipped, without
 from nfa.ansatz.report import AnsatzReport
 from nfa.ansatz.row import OK, TRIVIAL, AnsatzRow
 from nfa.ansatz.sensitivity import Sensitivity
+from nfa.ansatz.wide_nulls import DRAWS as WIDE_DRAWS
 from nfa.layers.maps import LinearMap, SkippedModule
 
 _DRAWS = 4  # of the basis or the best exponent for one of the cosine, which costs more
@@ -69,7 +70,7 @@ class RowGatherer:
 
     def _measured(self, name: str, sensitivity: Sensitivity, weight: Tensor) -> dict[str, float]:
         pair = sensitivity.pair(weight)
-        draws = self.report.null_draws[name] = null_draws(pair, self.nulls)
+        draws = self.report.null_draws[name] = null_draws(pair, self.nulls, self.power)
         null = pair.null_cosines(self.power, draws, self.seed)
         known = self.report.precision[name] = sensitivity.precision(
             pair, self.power, halves=self.halves, corrected=self.corrected,
@@ -158,8 +159,10 @@ def skipped_row(entry: SkippedModule) -> AnsatzRow:
     return AnsatzRow(entry.name, entry.kind, math.prod(rest), out, status=f"skipped: {entry.reason}")
 
 
-def null_draws(pair: FeaturePair, nulls: int) -> int:
-    """Random rotations worth drawing: a draw costs r³ and its spread falls as 1/r."""
+def null_draws(pair: FeaturePair, nulls: int, power: float) -> int:
+    """Draws of the null worth having: a rotation costs r³ and its spread falls as 1/r."""
+    if pair.has_wide_null(power):
+        return min(nulls, WIDE_DRAWS)
     return draws_for(min(pair.weight.shape[1:]), nulls)
 
 

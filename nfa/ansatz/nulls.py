@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nfa.ansatz.forms import Form, Frame, LowRank, cosine_of, haar, power_of
+from nfa.ansatz.forms import Form, Frame, LowRank, cosine_of, haar, linear_cosine, power_of
 
 
 def roots(C: Form) -> Tensor:
@@ -33,6 +33,8 @@ def null_draw(frame: Frame, root: Tensor, power: float, generator: torch.Generat
         del Q
     H = frame.agop(LowRank(Y))
     del Y
+    if power == 1.0:
+        return linear_cosine(frame.sigma2, H)
     return cosine_of(frame.sigma2, *power_of(H, power))
 
 

@@ -24,6 +24,7 @@ from nfa.ansatz.blockwise import (
     blocks,
     columns,
     feature_entry_sums,
+    linear_entry_sums,
     pearson,
     pooled,
     smaller_gram,
@@ -35,6 +36,7 @@ from nfa.ansatz.forms import (
     Form,
     cosine_of,
     inner,
+    linear_cosine,
     power_of,
     ratio,
     traceless,
@@ -42,6 +44,7 @@ from nfa.ansatz.forms import (
 from nfa.ansatz.nulls import null_changes, null_draw, roots
 from nfa.ansatz.precision import Precision, precision_of, widening
 from nfa.ansatz.rounding import cut_higher, cut_like
+from nfa.ansatz.wide_nulls import GREATEST_POWER, WIDE, wide_mean, wide_null
 from nfa.checks import positive, seed_of, whole, whole_or_none
 from nfa.errors import NfaError
 
@@ -217,6 +220,8 @@ class FeaturePair(Decomposed):
 
     def cosine(self, power: float = 1.0) -> float:
         """Cosine of N and ``G^power``: the NFA / CNFA correlation (arXiv 2212.13881, 2309.00570)."""
+        if power == 1.0:
+            return linear_cosine(self._frame.sigma2, self._frame.agop(self._inside))
         return cosine_of(self._frame.sigma2, *self._power_basis(power))
 
     def cosine_with(self, other: Tensor, power: float = 1.0) -> float:
@@ -262,12 +267,19 @@ class FeaturePair(Decomposed):
 
         C is restricted to the range of W and rotated by a Haar-distributed orthogonal matrix, one for
         each group; the rotated blocks are also dealt out to the groups at random, so that a depthwise
-        convolution (blocks of size one) has a null too.
+        convolution (blocks of size one) has a null too. Wide layers are not rotated, see `has_wide_null`.
         """
         rng = torch.Generator().manual_seed(seed_of(seed))
         power, draws = positive("power", power), whole("draws", draws)
         root, frame = self._root_spectrum, self._frame
+        if draws and self.has_wide_null(power):
+            return wide_null(frame.sigma2[frame.keep], root[0].square(), power, draws, rng)
         return torch.tensor([null_draw(frame, root, power, rng) for _ in range(draws)], dtype=torch.float64)
+
+    def has_wide_null(self, power: float) -> bool:
+        """Whether `null_cosines` are found from two spectra (`nfa.ansatz.wide_nulls`), however many draws."""
+        one = self.weight.shape[0] == 1 and int(self._frame.keep.sum()) > WIDE
+        return one and power <= GREATEST_POWER and float(self._root_spectrum[0, 0]) > 0
 
     @cached_property
     def _root_spectrum(self) -> Tensor:
@@ -278,6 +290,12 @@ class FeaturePair(Decomposed):
     def _null_changes(self, left: Sequence[Form], null: Tensor, power: float, seed: int) -> list[float]:
         few = left[: math.ceil(len(null) / _DRAWS_A_CHANGE)]
         spectra = [roots(cut_like(C, self._floor, self._frame.keep, power)) for C in few]
+        if self.has_wide_null(power):
+            sigma2 = self._frame.sigma2[self._frame.keep]
+            expected = [
+                wide_mean(sigma2, root[0].square(), power) for root in (self._root_spectrum, *spectra)
+            ]
+            return [value - expected[0] for value in expected[1:]]
         return null_changes(self._frame, self._root_spectrum, spectra, null, power, seed)
 
     def precision(
@@ -329,8 +347,7 @@ class FeaturePair(Decomposed):
     def _cosine_of(self, C: Form, power: float) -> float:
         """`cosine` for another sensitivity, which may have rounding in directions that C has none in."""
         if power == 1.0:  # needs no eigenvectors
-            H, s = self._frame.agop(C), self._frame.sigma2
-            return ratio((s * H.diagonal()).sum(), s.norm() * H.norm())
+            return linear_cosine(self._frame.sigma2, self._frame.agop(C))
         H = self._frame.agop(cut_like(C, self._floor, self._frame.keep, power))
         return cosine_of(self._frame.sigma2, *power_of(H, power))
 
@@ -376,6 +393,8 @@ class FeaturePair(Decomposed):
     def _entry_sums(self, power: float) -> EntrySums:
         """Sums over the entries of the scaled N and ``G^power`` and over their diagonals."""
         power = positive("power", power)
+        if power == 1.0 and power not in self._sums:
+            self._sums[power] = self._linear_entry_sums()
         if power not in self._sums:
             values, vectors = self._power_basis(power)
             sigma2 = self._frame.sigma2
@@ -388,6 +407,19 @@ class FeaturePair(Decomposed):
                 nn=sigma2.square().sum(),
             )
         return self._sums[power]
+
+    def _linear_entry_sums(self) -> EntrySums:
+        """Those for the power 1, which need no eigenvectors of G."""
+        frame, C = self._frame, self._inside
+        H = frame.agop(C)
+        return linear_entry_sums(
+            self.weight,
+            self._W_scale,
+            (frame.U @ C.dense().matrix) @ frame.U.mT,
+            inner=(frame.sigma2 * H.diagonal()).sum(),
+            nn=frame.sigma2.square().sum(),
+            gg=H.norm().square(),
+        )
 
     def _ungroup(self, blocks: Tensor) -> Tensor:
         return blocks if self.grouped else blocks[0]

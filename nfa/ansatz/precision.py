@@ -150,7 +150,10 @@ def precision_of(
         known = _of_ratio(whole[0], left, norms, corrected)
     else:
         known = _of_jackknife(whole[0], left, counts)
-    half = (cosine(joined(parts[::2])) + cosine(joined(parts[1::2]))) / 2 if halves else NAN
+    half = NAN
+    if halves:  # of two groups each half is what leaving out the other leaves
+        both = left if len(parts) == 2 else [cosine(joined(parts[::2])), cosine(joined(parts[1::2]))]
+        half = sum(both) / 2
     on = [basis(C) for C in parts]
     spread, bias = basis_error(basis(total), on, [basis(C) for C in reduced], counts, corrected=corrected)
     return Precision(

@@ -34,4 +34,4 @@ def cut_higher(C: Form, floor: float) -> Form | None:
     higher = values > _NEAR * floor * values.amax(-1, keepdim=True)
     if bool((higher == (values > 0)).all()):
         return None
-    return Spanned(C.basis, torch.diag_embed(values * higher))
+    return Spanned(C.basis, torch.diag_embed(values * higher), values * higher)

@@ -91,9 +91,9 @@ def test_pair_holds_the_true_matrices_also_where_it_was_reduced(trained):
 
 
 def test_wide_layers_draw_fewer_nulls():
-    assert null_draws(nfa.FeaturePair(torch.randn(64, 90), torch.eye(64)), 32) == 32
-    assert null_draws(nfa.FeaturePair(torch.randn(256, 300), torch.eye(256)), 32) == 8
-    assert null_draws(nfa.FeaturePair(torch.randn(64, 90), torch.eye(64)), 0) == 0
+    assert null_draws(nfa.FeaturePair(torch.randn(64, 90), torch.eye(64)), 32, 0.5) == 32
+    assert null_draws(nfa.FeaturePair(torch.randn(256, 300), torch.eye(256)), 32, 0.5) == 8
+    assert null_draws(nfa.FeaturePair(torch.randn(64, 90), torch.eye(64)), 0, 0.5) == 0
 
 
 def test_same_seed_same_report(trained):
