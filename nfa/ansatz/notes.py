@@ -45,7 +45,7 @@ def notes(report: "AnsatzReport", samples: int, power: float, tolerance: float) 
     yield from _precision_notes(tolerance, report)
     draws = set(report.null_draws.values())
     if len(draws) > 1:
-        yield f"Nulls: {max(draws)} random rotations a layer, down to {min(draws)} in the widest."
+        yield f"Nulls: {max(draws)} draws a layer, down to {min(draws)} in wider ones."
     yield f"Covered: {100 * meta['covered']:.1f} % of the parameters in weights of two or more dimensions."
     for first, others in meta["tied"].items():
         yield f"Tied: {first} is also {', '.join(others)}, and counts once."

@@ -39,7 +39,8 @@ class AnsatzReport:
     Attributes:
         rows: one a layer, in the order of the network; see `nfa.ansatz.row.AnsatzRow` for the columns.
         weights: for each measured layer its weight at the time, (groups, out, in).
-        null_draws: for each measured layer how many random rotations its null was drawn from.
+        null_draws: for each measured layer how many draws its null has: random rotations, or of wide layers
+            what two spectra give (see `nfa.ansatz.wide_nulls`).
         precision: for each measured layer how well the samples pin its statistics down.
         meta: samples, outputs, probes, seconds of the sweep and of the statistics, seed.
 
