@@ -69,6 +69,16 @@ def test_initial_columns(trained, as_report):
         assert row.cnfc == pytest.approx(reference.cosine((D.T @ D)[None], (D.T @ C @ D)[None]), abs=1e-8)
 
 
+def test_a_model_that_cannot_be_copied_needs_a_report():
+    net, x = nn.Linear(3, 2), torch.randn(4, 3)
+    state = copy.deepcopy(net.state_dict())
+    net.kept = 2 * net.weight  # of a graph, which torch does not copy
+    with pytest.raises(nfa.NfaError, match=r"cannot be copied .*; pass a report made at the start"):
+        nfa.audit(net, x, initial_state=state)
+    (row,) = nfa.audit(net, x, initial_state=nfa.audit(net, x)).rows
+    assert row.init_nfm_cosine == 1.0
+
+
 def test_initial_state_of_another_model(trained):
     net, _, x = trained
     with pytest.raises(nfa.NfaError, match="initial_state does not fit"):

@@ -106,6 +106,8 @@ def test_weight_blocks():
     assert torch.equal(W[1, 0], conv.weight[3].flatten())
     with pytest.raises(nfa.NfaError, match=r"expected an nn.Linear.*got ReLU"):
         weight_blocks(nn.ReLU())
+    with pytest.raises(nfa.NfaError, match="this LazyLinear has no weight yet: call it with an input first"):
+        weight_blocks(nn.LazyLinear(3))
 
 
 def test_reading_a_spectral_norm_does_not_move_it():

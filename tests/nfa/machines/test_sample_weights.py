@@ -209,3 +209,9 @@ def test_by_conjugate_gradients_too():
     dense = Layer(ridge=0.1).fit(Metric.identity(), X, Y, weights=w)
     by_cg = Layer(ridge=0.1, solver=Solver("cg")).fit(Metric.identity(), X, Y, weights=w)
     torch.testing.assert_close(by_cg.train_scores, dense.train_scores, rtol=1e-3, atol=1e-3)
+
+
+def test_machines_on_images_take_no_weights():
+    images, y = torch.randn(6, 1, 4, 4), torch.randn(6)
+    with pytest.raises(NfaError, match=r"sample_weight goes with machines on points.*: leave it out"):
+        nfa.ConvRFM(patch_size=3, rounds=0).fit(images, y, sample_weight=torch.ones(6))

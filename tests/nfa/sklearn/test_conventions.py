@@ -116,6 +116,9 @@ def test_options_are_looked_at_when_it_is_fitted():
         RFMRegressor(criterion="accuracy", cv=3).fit(X, y)
     with pytest.raises(nfa.NfaError, match="give both"):
         RFMRegressor().fit(X, y, X_val=X)
+    for folds, message in ([], "cv has no fold"), ([(range(9), [])], "cv has a fold with nothing to fit to"):
+        with pytest.raises(nfa.NfaError, match=message):
+            RFMRegressor(cv=folds).fit(X, y)
 
 
 def test_seeds_of_scikit_learn():
