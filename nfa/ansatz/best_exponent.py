@@ -20,7 +20,7 @@ from nfa.ansatz.blockwise import NAN
 from nfa.ansatz.forms import Form, Frame, haar, traceless
 
 ALPHAS = tuple(2 ** (k / 8) for k in range(-24, 25) if k)
-SMALL = 64  # directions, up to which rotations are drawn; beyond, diagonals are as normal as can be
+SMALL = 64  # directions, below which rotations are drawn; from there on diagonals are as good as normal
 _ENTRIES = 2**22  # of rotations or diagonals that are held at a time
 
 
@@ -68,7 +68,7 @@ def drawn_diagonals(
     """
     ranks = frame.keep.sum(-1).tolist()
     directions = sum(ranks)
-    alone = len(ranks) == 1 and directions <= SMALL
+    alone = len(ranks) == 1 and directions < SMALL
     at_once = max(1, _ENTRIES // (directions**2 if alone else directions))
     for start in range(0, draws, at_once):
         count = min(at_once, draws - start)

@@ -167,7 +167,8 @@ class AnsatzRow:
             z = self.rank_correlation * math.sqrt(max(self.groups - 1, 0))  # exact for groups dealt out anew
             return _words(z, self.alignment_stderr * math.sqrt(max(self.groups - 1, 0))), "ranks"
         verdict = "undefined" if math.isnan(self.z) else _words(self.z, self.z_stderr)
-        if verdict in ("within null", "not settled") and self._basis_beyond_chance:
+        open_upwards = verdict == "within null" or (verdict == "not settled" and self.z > 0)
+        if open_upwards and self._basis_beyond_chance:
             return "above null", "basis"
         return verdict, "" if verdict == "undefined" else "alignment"
 

@@ -104,6 +104,14 @@ DECIDED = {
     ),
     "basis within draws": (within(basis=0.4, basis_z=3.5, basis_percentile=98.0), CHANCE),
     "basis within its error": (within(basis=0.4, basis_z=9.0, basis_stderr=0.25), CHANCE),
+    "not settled, but above": (
+        within(z=2.5, alignment=0.05, alignment_stderr=0.02, basis=0.4, basis_z=9.0),
+        ("above null", "basis", "moderate"),
+    ),
+    "not settled, and below": (
+        within(z=-81.0, alignment=-0.3, alignment_stderr=0.2, basis=0.23, basis_z=42.0),
+        ("not settled", "alignment", "moderate"),
+    ),
     "reversed": (
         replace(MEASURED, alignment=-0.3, z=-9.0, basis=0.9, basis_z=50.0),
         ("below null", "alignment", "moderate"),
