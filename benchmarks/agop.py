@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 import nfa
 from nfa.ansatz.pair import FeaturePair
+from nfa.device import resident_bytes
 from nfa.layers.maps import find_maps
 from nfa.sweep.measure import measure_sensitivities
 
@@ -139,17 +140,11 @@ def print_peak_growth(contender: str) -> None:
     net, x = small_resnet(), images()
     run = {"sweep": sweep, "audit": audit, "training step": training_step}[contender]
     training_step(small_resnet(), x[:2])  # thread pools, kernels and their buffers
-    before = _resident_mb("VmRSS")
+    before = resident_bytes()
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     for _ in range(3):
         run(net, x)
-    print(_resident_mb("VmHWM") - before)
-
-
-def _resident_mb(name: str) -> float:
-    """Present (VmRSS) or peak (VmHWM) resident set of this process, as Linux tells it."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
+    print((resident_bytes(peak=True) - before) / 2**20)
 
 
 def compare_cost(repeats: int) -> None:

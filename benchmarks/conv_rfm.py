@@ -45,6 +45,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nfa.device import resident_bytes
 from nfa.kernels.conv import ConvKernel
 from nfa.machines.conv_rfm import ConvRFM
 from nfa.machines.patch_agop import patch_agop
@@ -511,16 +512,10 @@ def print_growth(case: Case) -> None:
     """Compute one matrix after a tiny one, and print by how many bytes the peak grew."""
     case.kernel.matrix(images(Case(8, side=16)))
     X = images(case)
-    before = _resident_bytes("VmRSS")
+    before = resident_bytes()
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     case.kernel.matrix(X)
-    print(json.dumps({"bytes": _resident_bytes("VmHWM") - before}))
-
-
-def _resident_bytes(name: str) -> int:
-    """Present (VmRSS) or peak (VmHWM) resident set of this process, as Linux tells it."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024
+    print(json.dumps({"bytes": resident_bytes(peak=True) - before}))
 
 
 # ---- command line -----------------------------------------------------------------------------------------

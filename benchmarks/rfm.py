@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 import nfa
+from nfa.device import resident_bytes
 from nfa.kernels import KernelOperator, kernel_product, make_kernel
 from nfa.solvers import solve
 
@@ -378,22 +379,16 @@ def print_growth(job: dict[str, Any]) -> None:
     fit_nfa(make_data(Case(128, 16, 2)))
     data = make_data(Case(job["n"], job["d"], job["outputs"]))
     found: dict[str, Any] = {}
-    before = _resident_bytes("VmRSS")
+    before = resident_bytes()
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     if job["task"] == "memory":
         fit_nfa(data)
     else:
         operator = KernelOperator(make_kernel("laplace", BANDWIDTH), data.X)
         found = vars(solve(operator, data.Y, RIDGE, memory=job["budget"], method="cg", tol=TOLERANCE))
-    peak = _resident_bytes("VmHWM")
+    peak = resident_bytes(peak=True)
     told = {key: found[key] for key in ("residual", "iterations", "rank", "seconds") if key in found}
     print(json.dumps({"bytes": peak - before} | told))
-
-
-def _resident_bytes(name: str) -> int:
-    """Present (VmRSS) or peak (VmHWM) resident set of this process, as Linux tells it."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024
 
 
 # ---- command line -----------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 import nfa
+from nfa.device import resident_bytes
 
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 3.0, 10.0)
 MOST_MEMORY = 1.2  # times that of one ridge
@@ -32,18 +33,13 @@ def fit(job: dict[str, Any]) -> dict[str, Any]:
     train, validation = (X[:-300], y[:-300]), (X[-300:], y[-300:])
     options = {"ridge": RIDGES[: job["ridges"]], "rounds": 0, "solver": "cholesky"}
     nfa.RFM(**options).fit(X[:50], y[:50], *validation)  # starts the thread pools
-    before = _resident_bytes("VmRSS")
+    before = resident_bytes()
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     start = time.perf_counter()
     machine = nfa.RFM(**options).fit(*train, *validation)
     seconds = time.perf_counter() - start
     told = {name: machine.history[0][name] for name in ("solve_seconds", "ridge", "val_mse")}
-    return {"seconds": seconds, "bytes": _resident_bytes("VmHWM") - before} | told
-
-
-def _resident_bytes(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024
+    return {"seconds": seconds, "bytes": resident_bytes(peak=True) - before} | told
 
 
 def in_fresh_process(n: int, dtype: str, ridges: int) -> dict[str, Any]:

@@ -25,6 +25,7 @@ import torch
 from torch import distributed
 
 import nfa
+from nfa.device import resident_bytes
 
 SPARE = 0.1  # of the memory of one process, beyond a share of it
 SAME = 1e-4  # predictions, relative to the largest: float32 with a residual of 1e-5
@@ -49,12 +50,12 @@ def work(n: int, rounds: int, folder: str) -> None:
     options = {"rounds": rounds, "bandwidth": 20.0, "distributed": world > 1}
     few = {"solver": "cg"} if world > 1 else {}
     nfa.RFM(**options, **few).fit(X[:50], Y[:50])  # starts what is started once
-    before = _resident_bytes("VmRSS")
+    before = resident_bytes()
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     began = time.perf_counter()
     machine = nfa.RFM(**options, **few).fit(X, Y)
     seconds = time.perf_counter() - began
-    grown = _resident_bytes("VmHWM") - before
+    grown = resident_bytes(peak=True) - before
     rank = int(os.environ["RANK"])
     told = {"seconds": seconds, "bytes": grown, "history": machine.history}
     Path(folder, f"{rank}.json").write_text(json.dumps(told))
@@ -63,11 +64,6 @@ def work(n: int, rounds: int, folder: str) -> None:
     if world > 1:
         distributed.barrier()
         distributed.destroy_process_group()
-
-
-def _resident_bytes(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name)) * 1024
 
 
 def fit(world: int, n: int, rounds: int, folder: Path) -> tuple[float, float, torch.Tensor]:

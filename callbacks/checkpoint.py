@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from callbacks.final import FinalNetwork
 from models.base import TRAINED_STATE
-from nfa import NfaError
+from nfa import NfaError, processes
 
 
 class LastCheckpoint(FinalNetwork, Checkpoint):
@@ -66,12 +66,7 @@ class LastCheckpoint(FinalNetwork, Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """Random states of every rank, and whether training ended here."""
-        state = _random_states()
-        states = [state]
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            states = [state] * torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(states, state)
-        return {"random_states": states, "ended": self._ended}
+        return {"random_states": processes.told_by_all(_random_states()), "ended": self._ended}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the states until training starts: set-up in between may draw numbers."""

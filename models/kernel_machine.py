@@ -25,7 +25,6 @@ import nfa
 from lab.options.models import KERNEL_MACHINE, MODEL
 from lab.options.option import check_all
 from models.base import TRAINED_STATE, LabModule
-from models.gather import gather_samples
 from nfa import NfaError
 from nfa.checks import known_options
 from nfa.machines.fitted_sizes import make_room
@@ -40,6 +39,7 @@ from nfa.machines.reached import Round, RoundFailedWarning
 from nfa.machines.target_code import TargetCode
 from nfa.nets.checks import image_shape
 from nfa.nets.registry import canonical
+from nfa.processes import interleaved
 
 _PRECISIONS = ("32-true", "64-true")
 _AT_ONCE = 1024  # inputs
@@ -269,7 +269,7 @@ class KernelMachine(LabModule):
     def _whole_epoch(self) -> tuple[Tensor, Tensor]:
         """The samples of this epoch of all processes, each once."""
         samples, self._samples = self._samples, []
-        x, y = (gather_samples(torch.cat(parts)) for parts in zip(*samples, strict=True))
+        x, y = (interleaved(torch.cat(parts)) for parts in zip(*samples, strict=True))
         sampler = getattr(self.trainer.train_dataloader, "sampler", None)
         if isinstance(sampler, DistributedSampler):  # fills up with samples it has given already
             x, y = x[: len(sampler.dataset)], y[: len(sampler.dataset)]
@@ -288,7 +288,7 @@ class KernelMachine(LabModule):
         batches = list(datamodule.val_dataloader()) if datamodule is not None else []
         if not batches:
             return None
-        x, y = (gather_samples(torch.cat(parts)) for parts in zip(*batches, strict=True))
+        x, y = (interleaved(torch.cat(parts)) for parts in zip(*batches, strict=True))
         return x.to(self.device), y.to(self.device)
 
     # ---- validation and the best round ---------------------------------------------------------------------

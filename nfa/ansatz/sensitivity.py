@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nfa import processes
 from nfa.ansatz.blockwise import total
 from nfa.ansatz.pair import FeaturePair
 from nfa.ansatz.precision import Precision
@@ -118,7 +119,7 @@ class Sensitivity:
         some = next(iter(self.dense().values()))
         flags = [float(self.called), float(self.reached), float(self.is_output)]
         numbers = torch.tensor([*flags, *self.counts], dtype=torch.float64, device=some.device)
-        torch.distributed.all_reduce(numbers)
+        processes.summed(numbers)
         called, reached, is_output, *counts = numbers.tolist()
         self.called, self.reached = called > 0, reached > 0
         self.is_output = is_output == reached > 0  # on every rank that saw a gradient
@@ -127,4 +128,4 @@ class Sensitivity:
         for slot, count in enumerate(self.counts):
             if count:  # another rank may have had more batches, and so more replicates
                 self.sums[slot] = mine[slot] if slot in mine else torch.zeros_like(some)
-                torch.distributed.all_reduce(self.sums[slot])
+                processes.summed(self.sums[slot])

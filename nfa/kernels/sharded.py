@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
+from nfa import processes
 from nfa.device import out_of_memory, release
 from nfa.errors import NfaError
-from nfa.kernels import ranks
 from nfa.kernels.distances import fill, tile_entries
 from nfa.kernels.operator import wide_product
 from nfa.kernels.precision import exact_products
@@ -17,7 +17,7 @@ class ShardedOperator:
     """``V -> K V`` for ``K = k(‖x_i - x_j‖)``, of which each process of the default group has some rows.
 
     Every process has all points and all of V, evaluates its rows of K, and gets the whole product. As many of
-    them as fit in ``cache_bytes`` are kept from the first product on.
+    them as fit in ``cache_bytes`` are kept from the first product on, until `forget`: they serve every ridge.
 
     Args:
         kernel: a radial kernel.
@@ -33,7 +33,7 @@ class ShardedOperator:
     """
 
     def __init__(self, kernel: RadialKernel, X: Tensor, *, cache_bytes: float = 0.0):
-        self.kernel, self._X, self._own = kernel, X, X[ranks.own_span(len(X))]
+        self.kernel, self._X, self._own = kernel, X, X[processes.own_span(len(X))]
         self.size, self.dtype, self.device = len(X), X.dtype, X.device
         self.most_kept = len(self._own) * len(X) * X.itemsize
         self._step = max(8 * tile_entries(X.device) // len(X), 1)
@@ -42,18 +42,24 @@ class ShardedOperator:
         self._room = cache_bytes
 
     def with_cache(self, cache_bytes: float) -> "ShardedOperator":
-        """The same operator with room to keep rows."""
-        return ShardedOperator(self.kernel, self._X, cache_bytes=cache_bytes)
+        """The operator itself, with room to keep rows, those that it has among them."""
+        self._room = cache_bytes - sum(strip.nbytes for strip in self._kept)
+        return self
+
+    def forget(self) -> None:
+        """Keep no rows, and none to come."""
+        self._kept.clear()
+        self._room = 0.0
 
     def __call__(self, V: Tensor) -> Tensor:
         """``K V``, (n, c) for V (n, c), in the dtype of V."""
         if V.dim() != 2 or len(V) != self.size:
             raise NfaError(f"the operator multiplies ({self.size}, c) matrices, got shape {tuple(V.shape)}")
-        return ranks.gathered(self._product(V), self.size)
+        return processes.gathered(self._product(V), self.size)
 
     def columns(self, index: Tensor) -> Tensor:
         """``K[:, index]``, (n, p)."""
-        return ranks.gathered(self.kernel.matrix(self._own, self._X[index]), self.size)
+        return processes.gathered(self.kernel.matrix(self._own, self._X[index]), self.size)
 
     def diagonal(self) -> Tensor:
         """The diagonal of K, (n,)."""

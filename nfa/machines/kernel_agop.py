@@ -21,9 +21,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nfa import processes
 from nfa.checks import choice
 from nfa.errors import NfaError
-from nfa.kernels import ranks
 from nfa.kernels.halving import Halving
 from nfa.kernels.profiles import RadialKernel
 from nfa.kernels.spans import spans
@@ -131,7 +131,7 @@ def blockwise_agop(
     index = torch.arange(n, device=Z.device) if points is None else points
     G, V = Z.new_zeros(k, k), torch.zeros_like(a)
     mean = 1.0 if weights is None else float(weights.mean())
-    mine = ranks.own_span(len(index)) if shared else slice(0, len(index))
+    mine = processes.own_span(len(index)) if shared else slice(0, len(index))
 
     def add(own: slice) -> None:
         part = index[own]
@@ -145,7 +145,7 @@ def blockwise_agop(
 
     Halving(Z.device).rows(add, mine.stop, rows, mine.start)
     if shared:
-        G, V = ranks.summed(G), ranks.summed(V)
+        G, V = processes.summed(G), processes.summed(V)
     G = _centered(_finite(G), Z, V / len(index) ** 0.5, centering)
     return KernelAgop("classes", matrix=G / len(index))
 

@@ -113,12 +113,16 @@ class Radial(Points):
         budget = solver.budget(U.device)
         functions = [self._function(bandwidth, U, solver.seed) for bandwidth in self.bandwidths]
         if solver.shares(len(U)):
+            shared = None
             for function in functions:
-                yield SharedSystem(
+                if shared is not None:
+                    shared.forget()
+                shared = SharedSystem(
                     kernel=replace(self, bandwidth=function.bandwidth), solver=solver,
                     facts={"bandwidth": function.bandwidth}, function=function, points=U, budget=budget,
                     progress=progress,
                 )  # fmt: skip
+                yield shared
             return
         direct = planned(KernelOperator(functions[0], U), outputs, solver.solver, budget) == "cholesky"
         r = _distances(U) if direct and 2 * len(U) ** 2 * U.itemsize <= budget else None

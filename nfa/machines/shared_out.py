@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, distributed
 
-from nfa.kernels import ranks
+from nfa import processes
 from nfa.kernels.conv import ConvKernel
 from nfa.kernels.spans import spans
 
@@ -31,7 +31,7 @@ def shared_matrix(
             K[rows, columns], K[columns, rows] = block, block.mT
         if progress is not None:
             progress(done, len(pairs))
-    return ranks.summed(K)
+    return processes.summed(K)
 
 
 def shared_mean(of: Callable[[Tensor], Tensor], points: Tensor, like: Tensor) -> Tensor:
@@ -46,4 +46,4 @@ def shared_mean(of: Callable[[Tensor], Tensor], points: Tensor, like: Tensor) ->
     total = torch.zeros_like(like, dtype=torch.float64)
     if len(mine):
         total += of(mine) * len(mine)
-    return ranks.summed(total) / len(points)
+    return processes.summed(total) / len(points)

@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from nfa import processes
 from nfa.checks import choice, memory_of, seed_of, settle
 from nfa.errors import NfaError
-from nfa.kernels import KernelOperator, RadialKernel, ScaledOperator, kernel_product, ranks
+from nfa.kernels import KernelOperator, RadialKernel, ScaledOperator, kernel_product
 from nfa.kernels.halving import needs
 from nfa.kernels.operator import wide_product
 from nfa.kernels.sharded import ShardedOperator
@@ -55,9 +56,9 @@ class Solver:
         bytes_here = room(device, self.memory)
         if not self.distributed:
             return bytes_here
-        ranks.check_group()
+        processes.check_group()
         one_pool = self.memory is None and device.type == "cpu"
-        return ranks.least(bytes_here / (ranks.neighbours() if one_pool else 1))
+        return processes.least(bytes_here / (processes.neighbours() if one_pool else 1))
 
     def shares(self, n: int) -> bool:
         """Whether a system of n points is solved by all processes together."""
@@ -230,20 +231,24 @@ class SharedSystem(System):
     keeps_matrix = True
 
     def __post_init__(self):
-        ranks.check_same("points", self.points)
+        processes.check_same("points", self.points)
         self._operator = ShardedOperator(self.function, self.points)
 
     def _solved(
         self, Y: Tensor, ridges: Sequence[float], start: Tensor | None, D: Tensor | None
     ) -> list[Solution]:
         """By conjugate gradients."""
-        ranks.check_same("targets", Y)
+        processes.check_same("targets", Y)
         operator = self._operator if D is None else ScaledOperator(self._operator, D)
         return self._one_by_one(
             operator, Y, ridges, start, method="cg", memory=self.budget, tol=_TOLERANCES[self.points.dtype],
             progress=self.progress,
         )  # fmt: skip
 
+    def forget(self) -> None:
+        """Keep no rows of K: others are to come."""
+        self._operator.forget()
+
     def outputs(self, coefficients: Tensor) -> Tensor:
-        """By one product."""
+        """By one product, with what the solution has kept of K."""
         return self._operator(coefficients.to(self.points))

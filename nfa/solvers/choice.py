@@ -172,9 +172,7 @@ def _with_cache(
     n, itemsize = operator.size, operator.dtype.itemsize
     spare = budget - _iterative_bytes(n, outputs, 0, itemsize) - getattr(operator, "tile_bytes", 0)
     if rank is None:
-        rank = min(int(_RANK * n**0.5), n // 2)
-        while rank and _preconditioner_bytes(n, rank, itemsize) > max(spare, 0) / 2:
-            rank = rank // 2 if rank >= 2 * _LEAST_RANK else 0
+        rank = preconditioner_rank(n, itemsize, spare)
     spare -= _preconditioner_bytes(n, rank, itemsize)
     if spare < 0:
         raise NfaError(
@@ -184,6 +182,14 @@ def _with_cache(
     if not isinstance(operator, MatrixOperator):
         operator = operator.with_cache(min(_CACHE * spare, operator.most_kept))
     return operator, rank
+
+
+def preconditioner_rank(n: int, itemsize: int, spare: float) -> int:
+    """``8 √n``, or what takes no more than half of the bytes that are spare; 0 for none."""
+    rank = min(int(_RANK * n**0.5), n // 2)
+    while rank and _preconditioner_bytes(n, rank, itemsize) > max(spare, 0) / 2:
+        rank = rank // 2 if rank >= 2 * _LEAST_RANK else 0
+    return rank
 
 
 def _iterative_bytes(n: int, outputs: int, rank: int, itemsize: int) -> float:

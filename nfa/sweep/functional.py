@@ -49,12 +49,17 @@ class FunctionalTaps(TorchFunctionMode):
         self._tap, self._unfollowed = tap, unfollowed
         self._called = {(module, parameter) for (module, parameter), maps in sites.items() if maps[0].called}
         self._sites: dict[int, list[Site]] = {}
+        self._shared_out: list[
+            Site
+        ] = []  # while their modules run, they have another parameter, the whole one
         self._weights = []  # keeps the identities in use
         for module, parameter in sites:
             weight = module._parameters.get(parameter)
             if weight is not None:
                 self._sites.setdefault(id(weight), []).append((module, parameter))
                 self._weights.append(weight)
+                if is_shared_out(weight):
+                    self._shared_out.append((module, parameter))
         self._inside: set[nn.Module] = set()
 
     def other_owners(self, model: nn.Module) -> list[nn.Module]:
@@ -121,12 +126,15 @@ class FunctionalTaps(TorchFunctionMode):
         return sites[0] if sites else None
 
     def _outside(self, weight: object) -> list[Site]:
-        sites = self._sites.get(id(weight), [])
+        sites = self._sites.get(id(weight)) or self._put_together(weight)
         if not sites or any(
             id(weight) == id(p) for module in self._inside for p in module._parameters.values()
         ):
             return []
         return sites
+
+    def _put_together(self, weight: object) -> list[Site]:
+        return [site for site in self._shared_out if site[0]._parameters.get(site[1]) is weight]
 
     def _watched(self, args: tuple, kwargs: dict[str, object]) -> list[Site]:
         """Sites whose weights stand among the arguments, used outside of their modules."""

@@ -12,13 +12,13 @@ from torch import distributed
 
 import nfa
 from datamodules import Digits, Tabular
-from models.gather import gather_samples
 from nfa.ansatz.row import read_csv
 from nfa.kernels import Metric
 from nfa.machines.layer import Layer
 from nfa.machines.named import radial_network
 from nfa.machines.radial import Radial
 from nfa.machines.update import Agop
+from nfa.processes import interleaved
 from tests.waiting import HANGS, meeting_place
 
 ROOT = Path(__file__).parents[2]
@@ -314,7 +314,7 @@ def test_two_processes_fit_what_one_fits(tmp_path):
 def _gathered(rank, n, path):
     distributed.init_process_group("gloo", init_method=f"file://{path}/init", rank=rank, world_size=2)
     mine = torch.arange(n)[rank::2]
-    torch.save(gather_samples(torch.stack([mine, -mine], 1)), f"{path}/{rank}.pt")
+    torch.save(interleaved(torch.stack([mine, -mine], 1)), f"{path}/{rank}.pt")
     distributed.destroy_process_group()
 
 

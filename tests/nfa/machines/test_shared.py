@@ -4,8 +4,10 @@ import signal
 
 import pytest
 import torch
+from torch import distributed
 
 from nfa import RFM, NfaError
+from nfa.kernels import sharded
 from tests.processes import run, start
 from tests.waiting import HANGS
 
@@ -91,3 +93,25 @@ def test_a_process_that_is_killed_ends_the_others_with_one_sentence(tmp_path):
 def test_one_process_has_nobody_to_share_with():
     with pytest.raises(NfaError, match=r"there is none: start the script with torchrun"):
         RFM(distributed=True).fit(*data())
+
+
+@pytest.fixture
+def group_of_one():
+    distributed.init_process_group("gloo", store=distributed.HashStore(), world_size=1, rank=0)
+    yield
+    distributed.destroy_process_group()
+
+
+def test_rows_that_fit_are_evaluated_once_for_all_ridges_and_outputs(group_of_one, monkeypatch):
+    plain, evaluated = sharded.fill, []
+
+    def counted(own, X, **options):
+        evaluated.append(len(own))
+        return plain(own, X, **options)
+
+    monkeypatch.setattr(sharded, "fill", counted)
+    options = {"rounds": 0, "bandwidth": (5.0, 7.0), "ridge": (1e-3, 1e-2, 1e-1), "solver": "cg"}
+    shared = RFM(**options, distributed=True).fit(*data())
+    assert sum(evaluated) == 2 * 101 + (0 if shared.history[0]["bandwidth"] == 7.0 else 101)
+    expected = RFM(**{**options, "solver": "cholesky"}).fit(*data()).predict(data()[2])
+    torch.testing.assert_close(shared.predict(data()[2]), expected, rtol=1e-6, atol=1e-6)

@@ -18,12 +18,17 @@ def check_group() -> None:
     Raises:
         NfaError: there is no process group.
     """
-    if not (distributed.is_available() and distributed.is_initialized()):
+    if not in_group():
         raise NfaError(
             "distributed=True shares the work out over the processes of torch.distributed's group, and there "
             "is none: start the script with torchrun and call torch.distributed.init_process_group, or leave "
             "it out"
         )
+
+
+def in_group() -> bool:
+    """Whether there is a process group."""
+    return distributed.is_available() and distributed.is_initialized()
 
 
 def own_span(n: int) -> slice:
@@ -33,13 +38,31 @@ def own_span(n: int) -> slice:
 
 def gathered(own: Tensor, n: int) -> Tensor:
     """The rows (n, …) of all processes, of which each has those in its `own_span`."""
-    shares = _shares(n)
-    longest = max(share.stop - share.start for share in shares)
-    padded = own.new_zeros(longest, *own.shape[1:])
-    padded[: len(own)] = own
-    parts = [torch.empty_like(padded) for _ in shares]
-    _together(lambda: distributed.all_gather(parts, padded))
-    return torch.cat([part[: s.stop - s.start] for part, s in zip(parts, shares, strict=True)])
+    return torch.cat(_of_all(own, [share.stop - share.start for share in _shares(n)]))
+
+
+def interleaved(own: Tensor) -> Tensor:
+    """The rows (n, …) of all processes, of which rank r of w has rows r, r + w, r + 2w, …; alone, its own.
+
+    Processes may have numbers of rows that differ by one, the first ones more.
+    """
+    if not in_group():
+        return own
+    counts = [int(count) for count in _of_all(torch.tensor([len(own)], device=own.device), None)]
+    parts = _of_all(own, counts)
+    rows = own.new_empty(sum(counts), *own.shape[1:])
+    for rank, part in enumerate(parts):
+        rows[rank :: len(parts)] = part
+    return rows
+
+
+def told_by_all(own: object) -> list[object]:
+    """What each process tells, a picklable object; alone, its own."""
+    if not in_group():
+        return [own]
+    found: list[object] = [own] * distributed.get_world_size()
+    _together(lambda: distributed.all_gather_object(found, own))
+    return found
 
 
 def summed(own: Tensor) -> Tensor:
@@ -74,15 +97,23 @@ def check_same(what: str, own: Tensor) -> None:
 
 def neighbours() -> int:
     """How many processes, this one among them, are on this machine."""
-    names: list[str] = [""] * distributed.get_world_size()
-    _together(lambda: distributed.all_gather_object(names, platform.node()))
-    return names.count(platform.node())
+    return told_by_all(platform.node()).count(platform.node())
 
 
 def _shares(n: int) -> list[slice]:
     world = distributed.get_world_size()
     bounds = [n * rank // world for rank in range(world + 1)]
     return [slice(bounds[rank], bounds[rank + 1]) for rank in range(world)]
+
+
+def _of_all(own: Tensor, counts: list[int] | None) -> list[Tensor]:
+    """The rows of each process; as many as are told, or as many as this one's."""
+    counts = [len(own)] * distributed.get_world_size() if counts is None else counts
+    padded = own.new_zeros(max(counts), *own.shape[1:])
+    padded[: len(own)] = own
+    parts = [torch.empty_like(padded) for _ in counts]
+    _together(lambda: distributed.all_gather(parts, padded))
+    return [part[:count] for part, count in zip(parts, counts, strict=True)]
 
 
 def _device() -> torch.device:
