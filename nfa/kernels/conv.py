@@ -35,7 +35,7 @@ KINDS = ("ntk", "nngp")
 
 _BLOCK = {"cpu": 2**18, "cuda": 2**23}  # numbers of a block of positions and pairs; six blocks are held
 _SIDE = 48  # images of a tile on a CPU; more make its matrix products no faster
-_PATCH_BYTES = {"cpu": 2**27, "cuda": 2**31}  # of the patches of one part of the images
+_PATCH_BYTES = {"cpu": 2**29, "cuda": 2**31}  # of the patches of one part of the images
 LEAST_BUFFERS = 2**-14
 """Share of the usual buffers below which less makes no difference."""
 _LONG = 2e10  # ReLUs that take a minute or so on a few cores
