@@ -11,6 +11,7 @@ from sklearn.model_selection import StratifiedKFold
 
 import nfa
 from nfa.machines.calibration import Calibration
+from nfa.machines.network import KernelNetwork
 from nfa.sklearn import RFMClassifier
 
 
@@ -142,3 +143,9 @@ def test_without_room_there_are_none_and_the_fit_stays():
     assert model.brier_score_ is None
     with pytest.raises(nfa.NfaError, match="fit with X_val and y_val"):
         model.predict_proba(X)
+
+
+def test_what_is_not_fitted_has_no_temperature():
+    network = KernelNetwork(nfa.RFM().stack[0].kernel, (4,), 2)
+    with pytest.raises(nfa.NfaError, match="got one before its first fit: fit it first"):
+        Calibration.of_network(network)

@@ -333,6 +333,10 @@ def test_own_function_without_randomness_has_no_twin(own):
         ("timm:resnet81", "no network 'resnet81'; near ones"),
         ("timm:resnet18.nobody", "no weights 'nobody' of resnet18: expected one of resnet18.a1_in1k"),
         ("timm:resnet18@V1", "expected none after the @"),
+        (
+            "timm:botnet50ts_256",
+            "no weights for botnet50ts_256: give timm:botnet50ts_256@none or --weights FILE",
+        ),
     ],
 )
 def test_mistakes_are_one_sentence(own, spec, message):
