@@ -9,6 +9,8 @@ import torch
 
 from nfa import NfaError
 from nfa.compare.together import is_complete
+from nfa.machines.update import AUTO
+from nfa.machines.updates import UPDATES
 from nfa.nets.registry import canonical
 
 LAST = Path("checkpoints") / "last.ckpt"
@@ -50,7 +52,7 @@ def find_start(
     at_limit = max_epochs is not None and 0 <= max_epochs <= done
     ended = _part(saved, "callbacks", "LastCheckpoint").get("ended", at_limit)  # version 0.1 did not tell
     theirs = _part(saved, "callbacks", "RunFolder", "description", "settings")
-    same = all(name in mine and _today(name, mine[name]) == _today(name, theirs[name]) for name in theirs)
+    same = all(name in mine and _today(name, mine) == _today(name, theirs) for name in theirs)
     if same and ended:
         folder = path.parent.parent if path.parent.name == LAST.parent.name else run_dir
         if not is_complete(folder):
@@ -62,8 +64,12 @@ def find_start(
     return Start(str(path))
 
 
-def _today(name: str, value: object) -> object:
-    """The value of a setting, networks by the names they have now."""
+def _today(name: str, settings: Mapping[str, object]) -> object:
+    """The value of a setting: networks by the names they have now, and the power that ``auto`` stands for."""
+    value = settings[name]
+    if name == "model.power" and value == AUTO:  # a number in runs of older versions
+        update = UPDATES.get(str(settings.get("model.learn", "agop")))
+        return getattr(update, "usual_power", value)
     return canonical(value) if name == "model._target_" and isinstance(value, str) else value
 
 
