@@ -54,4 +54,4 @@ $(OLDEST)/.ready: pyproject.toml $(READY)
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(OLDEST) build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(OLDEST) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .coverage*
