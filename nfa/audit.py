@@ -42,6 +42,7 @@ from nfa.sweep.tolerance import sweep_to_tolerance
 from nfa.sweep.untouched import same_random_states
 
 _REPLICATES = 8
+_USUAL = {"output": "logits", "centered": False}  # anything else makes another C, which is told
 _SWEEP_OPTIONS = ("output", "output_fn", "neglect", "chunk", "centered", "replicates_over")
 
 
@@ -151,6 +152,7 @@ def audit(
         "covered": round(covered_share(model, [m for m in maps if m.name in report._sensitivities]), 6),
         "tied": tied,
         "power": asked.power,
+        **{name: value for name, value in asked.of_sweep.items() if value != _USUAL.get(name, value)},
         "seed": asked.of_sweep["seed"],
         "sweep_seconds": round(swept - started, 3),
         "statistics_seconds": round(time.perf_counter() - swept, 3),

@@ -12,6 +12,7 @@ from nfa.compare.runs import is_run, read_run
 from nfa.errors import NfaError
 
 AUDIT = "audit.json"
+_USUAL = {"output": "logits", "centered": False}
 _ERRORS = ("alignment_stderr", "stderr")
 
 
@@ -65,7 +66,7 @@ def read_measurement(given: str) -> Measurement:
 
 
 def check_alike(before: Measurement, after: Measurement) -> None:
-    """Refuse measurements by versions of nfa whose numbers may mean something else.
+    """Refuse measurements by versions of nfa whose numbers may mean something else, or of another C.
 
     Raises:
         NfaError: they are.
@@ -76,6 +77,14 @@ def check_alike(before: Measurement, after: Measurement) -> None:
             f"{before.path} was written by nfa {before.version} and {after.path} by nfa {after.version}, "
             "whose statistics and errors are not the same: measure both with one version"
         )
+
+    for name, usual in _USUAL.items():
+        first, second = (one.report.meta.get(name, usual) for one in (before, after))
+        if first != second:
+            raise NfaError(
+                f"{before.path} was measured with {name}={first!r} and {after.path} with {name}={second!r}, "
+                "which have not the same C: measure both alike"
+            )
 
 
 def _line_of(version: str) -> tuple[str, ...]:

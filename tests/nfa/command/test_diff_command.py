@@ -133,6 +133,8 @@ def test_files_of_every_kind(capsys):
     net = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
     report = nfa.audit(net, list(torch.randn(4, 8, 6, generator=torch.Generator().manual_seed(0))))
     report.save("report.json")
+    nfa.audit(net, torch.randn(8, 6), output="softmax").save("softmax.json")
+    assert "have not the same C" in refused(capsys, "report.json", "softmax.json")
     assert diff("report.json", "report.json", "--out", "o") == 0
     out = capsys.readouterr().out
     assert "stayed within two errors in 1" in out
@@ -159,6 +161,7 @@ REFUSED = {
     "another network": ({"rows": [layer("fc1", 0.1)]}, "of different networks"),
     "other sizes": ({"rows": [replace(BEFORE[0], out_features=7), *BEFORE[1:]]}, "of different networks"),
     "another power": ({"rows": [replace(row, power=1.0) for row in BEFORE]}, "to different powers"),
+    "another output": ({"rows": BEFORE, "output": "softmax"}, "measured with output='softmax'"),
     "another version": ({"rows": BEFORE, "version": "0.1.0"}, "was written by nfa 0.1.0"),
 }
 
