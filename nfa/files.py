@@ -6,7 +6,7 @@ import re
 import secrets
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _RUN = "=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20"  # what a spreadsheet takes for the beginning of a formula
@@ -26,8 +26,14 @@ def replaced_whole(path: str | os.PathLike) -> Iterator[Path]:
         return
     partial = path.with_name(path.name + ".partial")
     partial.unlink(missing_ok=True)  # through a link of that name something else would be overwritten
+    partial.touch()
+    usual = partial.stat().st_mode  # of new files here
+    partial.unlink()
     try:
         yield partial
+        if partial.stat().st_mode != usual:  # some libraries write what its owner alone may read
+            with suppress(OSError):
+                partial.chmod(usual)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
