@@ -6,7 +6,7 @@ directions are known to be more than rounding. All is float64.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeGuard, TypeVar
 
@@ -232,6 +232,7 @@ class Frame:
     sigma2: Tensor
     U: Tensor
     keep: Tensor
+    _last: dict[str, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(cls, W: Tensor, scale: float) -> "Frame":
@@ -250,13 +251,19 @@ class Frame:
     def sensitivity(self, C: Tensor, scale: float, span: Tensor | None = None) -> Dense | Spanned:
         """``Uᵀ C U / scale`` for C (g, out, out), the symmetric part; of it what is in ``span`` (g, r, k)."""
         if span is not None:
-            U = self.U @ span
+            U = self._spanned(span)
             within = U.mT @ (C.double() / scale) @ U
             inside = Spanned(span, (within + within.mT).div_(2))
             some = self._is_inside(inside, largest_of_groups(C) / scale)
             return Spanned(span, inside.matrix * some[:, None, None])  # and in the same basis
         whole = self.U.mT @ (C.double() / scale) @ self.U
         return self._within(Dense((whole + whole.mT).div_(2)), largest_of_groups(C) / scale)
+
+    def _spanned(self, span: Tensor) -> Tensor:
+        """``U span``, kept for the other parts of a sum."""
+        if self._last.get("span") is not span:
+            self._last.update(span=span, U=self.U @ span)
+        return self._last["U"]
 
     def factor(self, X: Tensor, scale: float) -> LowRank:
         """``Uᵀ XXᵀ U / scale²`` for X (g, out, m)."""
@@ -290,7 +297,9 @@ def joined(parts: Sequence[Form]) -> Form:
     if _are(parts, LowRank):
         return LowRank(torch.cat([part.factor for part in parts], 2))
     if _are(parts, Spanned):
-        return Spanned(parts[0].basis, total(part.matrix for part in parts))
+        whole = Spanned(parts[0].basis, total(part.matrix for part in parts))
+        vars(whole)["_diagonal"] = total(part.diagonal() for part in parts)  # a product less
+        return whole
     if _are(parts, Dense):
         return Dense(total(part.matrix for part in parts))
     raise TypeError("only matrices of one form are joined")

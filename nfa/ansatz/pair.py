@@ -9,7 +9,7 @@ decompositions behind them are those of `nfa.ansatz.decomposed`.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import torch
@@ -41,6 +41,7 @@ from nfa.ansatz.forms import (
     ratio,
     traceless,
 )
+from nfa.ansatz.left_out import without_each
 from nfa.ansatz.nulls import null_changes, null_draw, roots
 from nfa.ansatz.precision import Precision, precision_of, widening
 from nfa.ansatz.rounding import cut_higher, cut_like
@@ -335,14 +336,19 @@ class FeaturePair(Decomposed):
         ends = exponent_interval(
             self._frame, [C.diagonal() for C in parts], self._rounding, self._noise, widening(R), seed
         )
+        wide = power != 1.0 and R > 2 and not corrected and self._frame.sigma2.shape[1] > WIDE
         return precision_of(
             self._frame, parts, counts,
             cosine=lambda C: self._cosine_of(C, power), alignment=self._alignment_of,
             basis=lambda C: basis_of(self._spectrum, C),
             whole=(self.cosine(power), self.alignment), linear=power == 1.0,
             halves=halves, corrected=corrected, cut=cut, alpha=ends,
+            first_order=self._first_order(power) if wide else None,
             null_changes=None if null is None else lambda left: self._null_changes(left, null, power, seed),
         )  # fmt: skip
+
+    def _first_order(self, power: float) -> Callable[[Sequence[Form]], list[float]]:
+        return lambda parts: without_each(self._frame, self._eigen, power, parts).tolist()
 
     def _cosine_of(self, C: Form, power: float) -> float:
         """`cosine` for another sensitivity, which may have rounding in directions that C has none in."""

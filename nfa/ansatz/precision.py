@@ -121,6 +121,7 @@ def precision_of(
     corrected: bool,
     cut: float,
     alpha: tuple[float, float],
+    first_order: Callable[[Sequence[Form]], Sequence[float]] | None,
     null_changes: Callable[[Sequence[Form]], Sequence[float]] | None,
 ) -> Precision:
     """Precision of two statistics from two or more groups; see `nfa.ansatz.pair.FeaturePair.precision`.
@@ -138,13 +139,20 @@ def precision_of(
         corrected: the errors asked for are those of the values without their bias.
         cut: see `Precision`.
         alpha: the ends of the interval of the exponent.
+        first_order: the cosines without each of these parts over that of all, to first order; where given,
+            only one is found as it is.
         null_changes: by how much draws of the null change with each of these in the place of C.
     """
     total = joined(parts)
     reduced = [joined([*parts[:j], *parts[j + 1 :]]) for j in range(len(parts))]
     norms = _Norms(total, reduced, parts, counts, lambda C: C.traceless_norm(frame.keep))
     aligned = _of_ratio(whole[1], [alignment(C) for C in reduced], norms, corrected)
-    left = [cosine(C) for C in reduced]
+    if first_order:
+        ratios = first_order(parts)
+        scale = cosine(reduced[0]) / ratios[0]
+        left = [scale * ratio for ratio in ratios]
+    else:
+        left = [cosine(C) for C in reduced]
     if linear:
         norms = _Norms(total, reduced, parts, counts, lambda C: frame.agop(C).norm())
         known = _of_ratio(whole[0], left, norms, corrected)
