@@ -1,6 +1,7 @@
 """Lightning callbacks and loggers: the ansatz monitor, the run folder, checkpoints, epochs, progress."""
 
 from callbacks.ansatz import AnsatzMonitor
+from callbacks.catapults import Catapults
 from callbacks.checkpoint import LastCheckpoint
 from callbacks.epochs import EpochNumbers
 from callbacks.feature_statistics import FeatureStatistics
@@ -9,6 +10,7 @@ from callbacks.run_folder import RunFolder
 
 __all__ = [
     "AnsatzMonitor",
+    "Catapults",
     "EpochNumbers",
     "FeatureStatistics",
     "LastCheckpoint",

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from torch import Tensor, nn
 
+from callbacks.data_gradients import DataGradients, check_fact, why_not
 from callbacks.features import write_features
 from callbacks.final import FinalNetwork
 from callbacks.memory import forget_peak, peak_memory_mb
@@ -42,6 +44,9 @@ class AnsatzMonitor(lightning.AnsatzMonitor, FinalNetwork):
         chunk: outputs carried by one batched backward.
         pictures: layers drawn in the report and on W&B.
         seed: of the samples, probes and nulls.
+        fact: compare ``WᵀW`` with FACT, of the gradients of training since the measurement before (``mean``)
+            or of the samples now (``snapshot``), which the first measurement takes in any case; ``none``
+            for not. None is ``mean`` where the optimizer has coupled weight decay, and else ``none``.
         budget: share of the training time that measuring may take; 0.2 chooses ``every_n_epochs`` once, from
             the first measurement and the first epoch. Where a cadence is given it has no say.
 
@@ -71,13 +76,17 @@ class AnsatzMonitor(lightning.AnsatzMonitor, FinalNetwork):
         pictures: int = 8,
         seed: int = 0,
         budget: float | None = None,
+        fact: str | None = None,
     ):
         options = {"layers": layers, "power": power, "probes": probes, "nulls": nulls, "chunk": chunk}
         when = {"every_n_epochs": every_n_epochs, "every_n_steps": every_n_steps, "budget": budget}
         what = {"samples": samples, "batch_size": batch_size, "seed": seed}
-        check_all("callbacks.ansatz", ANSATZ, {**when, **what, **options, "pictures": pictures})
+        check_all("callbacks.ansatz", ANSATZ, {**when, **what, **options, "pictures": pictures, "fact": fact})
         super().__init__(**when, **what, **options)
-        self.pictures = pictures
+        self.pictures, self.fact = pictures, fact
+        self._gradients: DataGradients | None = None
+        self._saved_gradients: dict[str, Any] | None = None
+        self._module: Any = None  # whose loss it is
         self.fitting_mb = self.measuring_mb = 0.0
         self.drawn: list[LayerPicture] = []
 
@@ -98,6 +107,55 @@ class AnsatzMonitor(lightning.AnsatzMonitor, FinalNetwork):
                 "callbacks.ansatz=null, or callbacks=none"
             )
         return pl_module.network
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin to follow the gradients, where they are to be compared with; then measure the start."""
+        self._gradients, self._module = None, pl_module
+        optimizers = trainer.optimizers if hasattr(pl_module, "loss") else []
+        if self.fact in ("mean", "snapshot"):
+            check_fact(optimizers, getattr(pl_module, "kind", "net"))
+        if self.fact != "none" and optimizers and why_not(optimizers) is None:
+            self._gradients = DataGradients(pl_module.network, optimizers, self.options["layers"])
+            if self._saved_gradients is not None:
+                self._gradients.load_state_dict(self._saved_gradients)
+        self._saved_gradients = None
+        super().on_train_start(trainer, pl_module)
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any
+    ) -> None:
+        """See the gradients of the data, before decay is added to them."""
+        if self._gradients is not None and self.fact != "snapshot":
+            self._gradients.see()
+
+    def audit_now(self, network: nn.Module, pairs: Sequence[Pair], at: float) -> list[AnsatzRow]:
+        """Measure, FACT among the rest."""
+        rows = super().audit_now(network, pairs, at)
+        if self._gradients is None or self.report is None:
+            return rows
+        with self.set_apart():
+            known = self._gradients.snapshot(self._module, *pairs[0]) if not self._gradients.steps else None
+            found = self._gradients.numbers(known)
+            self._gradients.begin_anew()
+            rows = [replace(row, **found.get(row.layer, {})) for row in rows]
+            self.report.rows = [replace(row, **found.get(row.layer, {})) for row in self.report.rows]
+            self.history = [row for row in self.history if row.epoch != at] + rows
+        return rows
+
+    def state_dict(self) -> dict[str, Any]:
+        """With the gradients since the last measurement, where there are any."""
+        state = super().state_dict()
+        if self._gradients is not None and self._gradients.steps:
+            state["gradients"] = self._gradients.state_dict()
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """With the gradients since the last measurement."""
+        super().load_state_dict(state_dict)
+        saved = state_dict.get("gradients")
+        if saved is not None and not (isinstance(saved, dict) and {"steps", "sums"} <= set(saved)):
+            raise NfaError("the checkpoint holds no gradients of callbacks.ansatz.fact")
+        self._saved_gradients = saved
 
     def choose_samples(self, trainer: pl.Trainer) -> list[Pair]:
         """The probe of the lab's data, as one batch."""

@@ -179,6 +179,7 @@ class RunFolder(FinalNetwork):
             "fit_seconds": round(self.fit_seconds, 3),
             **self._memory(monitor),
             **pl_module.facts,
+            **{k: v for callback in trainer.callbacks for k, v in getattr(callback, "facts", {}).items()},
             **_of_table(trainer, pl_module),
             **_ansatz_summary(monitor),
             **versions(),

@@ -15,7 +15,7 @@ _NO_SETTING = {  # where and how it runs, and which repetition it is
 _NOTHING_IF_NULL = ("precision", "max_steps", "max_time")  # of the trainer: as if they were not there
 _NOTATION = ("decimal", "thousands", "missing")  # of tables, likewise
 _AS_BEFORE: dict[str, dict[str, object]] = {  # what runs did before they had these options
-    "model": {"expand": None, "parameterization": "standard"},
+    "model": {"expand": None, "parameterization": "standard", "initialization": "standard"},
     "training": {"lr_over_critical": None},
     "data": {"passes": 1},
 }

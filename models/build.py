@@ -43,7 +43,7 @@ def build_model(model: Mapping[str, Any], training: Mapping[str, Any], data: Any
 
 
 def varied(spec: dict[str, Any], target: Any) -> dict[str, Any]:
-    """A network as ``expand`` and ``parameterization`` want it, unless it has options of these names itself.
+    """A network as the options of `VARIANTS` want it, unless it has options of these names itself.
 
     Raises:
         NfaError: values that these have not.
@@ -54,6 +54,8 @@ def varied(spec: dict[str, Any], target: Any) -> dict[str, Any]:
     net = {k: v for k, v in spec.items() if k not in wanted}
     if wanted.get("parameterization") == "ntk":
         net = {"_target_": "nfa.nets.ntk", "net": net}
+    if wanted.get("initialization") == "balanced":
+        net = {"_target_": "nfa.nets.balanced", "net": net}
     if wanted.get("expand") is not None:
         net = {"_target_": "nfa.nets.Expansion", "net": net, "order": wanted["expand"]}
     return net

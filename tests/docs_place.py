@@ -61,7 +61,9 @@ def _sizes(arguments, typed, experiment):
     options = {"logger": "csv", **{f"++data.{name}": n for name, n in SAMPLES.items()}}
     if "data=star" in arguments or {"override /data": "star"} in experiment.get("defaults", []):
         options["data.size"] = 16
-    if "callbacks" not in typed:
+    if "passes" in experiment.get("data", {}):
+        options["data.passes"] = 2
+    if "callbacks" not in typed and experiment.get("callbacks", {}).get("ansatz", {}) is not None:
         options |= {f"callbacks.ansatz.{key}": value for key, value in PROBE.items()}
     if "trainer" not in typed:
         options["trainer.accelerator"] = "cpu"

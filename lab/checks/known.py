@@ -5,6 +5,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from lab.options import (
     ANSATZ,
     AUDIT,
+    CATAPULTS,
     DATA,
     LOGGER,
     MODEL,
@@ -18,7 +19,7 @@ from lab.options import (
 from nfa.errors import NfaError
 
 _OURS = ("models", "datamodules", "callbacks", "nfa")  # packages whose classes have tables
-_MONITOR = "AnsatzMonitor"
+_CALLBACKS = {"AnsatzMonitor": ANSATZ, "Catapults": CATAPULTS}
 OPEN = ("logger", "audit")  # what is not named in their tables is passed on
 
 
@@ -62,7 +63,7 @@ def table_of(section: str, target: object) -> Table | None:
     if package.partition(".")[0] not in _OURS:
         return None
     if section == "callbacks":
-        return ANSATZ if name == _MONITOR else None
+        return _CALLBACKS.get(name)
     if section == "model" and package == "nfa.nets" and name in MODEL:
         return MODEL[name] | VARIANTS
     return {"model": MODEL, "data": DATA}.get(section, {}).get(name)

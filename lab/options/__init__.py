@@ -5,7 +5,7 @@ take the options look into the same ones, so that they mind them in a library to
 own stands in ``_target_``, its options are free.
 """
 
-from lab.options.ansatz import ANSATZ, AUDIT
+from lab.options.ansatz import ANSATZ, AUDIT, CATAPULTS
 from lab.options.data import DATA, IMAGE_FOLDER, LOCAL_SIGNAL, SAMPLES, SYNTHETIC, TABULAR, TORCHVISION
 from lab.options.kinds import COUNT, FLAG, PATH, SEED, TEXT, choice, number, whole
 from lab.options.loggers import LOGGER
@@ -17,6 +17,7 @@ from lab.options.words import shown
 __all__ = [
     "ANSATZ",
     "AUDIT",
+    "CATAPULTS",
     "COUNT",
     "DATA",
     "FLAG",

@@ -1,6 +1,18 @@
 """Options of measuring the ansatz: in a run, and by an audit."""
 
-from lab.options.kinds import COUNT, COUNT_OR_ZERO, FLAG, POSITIVE, SEED, SHARE, TEXT, whole
+from lab.options.kinds import (
+    COUNT,
+    COUNT_OR_ZERO,
+    FLAG,
+    PATH,
+    POSITIVE,
+    SEED,
+    SHARE,
+    TEXT,
+    choice,
+    number,
+    whole,
+)
 from lab.options.option import Table
 
 ANSATZ: Table = {  # callbacks.ansatz, of callbacks.AnsatzMonitor
@@ -16,6 +28,15 @@ ANSATZ: Table = {  # callbacks.ansatz, of callbacks.AnsatzMonitor
     "pictures": COUNT_OR_ZERO,
     "seed": SEED,
     "budget": POSITIVE.or_null(),
+    "fact": choice("mean", "snapshot", "none").or_null(),
+}
+
+CATAPULTS: Table = {  # callbacks.catapults, of callbacks.Catapults
+    "thresholds": number(above=1).or_list(),
+    "eigenvalues": COUNT,
+    "every_n_epochs": COUNT,
+    "diverged_above": number(above=1),
+    "reference": PATH.or_null(),
 }
 
 AUDIT: Table = {  # of ``nfa audit``, which checks all of its options itself

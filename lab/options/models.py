@@ -43,6 +43,7 @@ _CONVOLUTIONAL: Table = KERNEL_MACHINE | {
 VARIANTS: Table = {  # of every network
     "expand": choice("linear", "quadratic").or_null(),
     "parameterization": choice("standard", "ntk"),
+    "initialization": choice("standard", "balanced"),
 }
 
 MODEL: dict[str, Table] = {  # by class in models

@@ -64,6 +64,11 @@ class AnsatzRow:
         cnfc_null: mean of `cnfc` when the units of C are dealt out anew; NaN where C was measured in the
             range of the weights alone, in which there are no units.
         cnfc_null_std: its standard deviation.
+        fact: Pearson correlation of the entries of ``WᵀW`` and FACT, ``−Wᵀ∇L / λ`` for the loss L of the data
+            and weight decay λ, where a run has that: about 0 for random weights, 1 at a stationary point by
+            construction (arXiv 2507.05644).
+        fact_cosine: their cosine.
+        fact_residual: ``‖∇L + λ W‖ / (λ ‖W‖)``, how far from stationary the weights are.
         init_nfm_cosine: cosine of the neural feature matrix with the one at initialisation.
         init_cosine: `cosine` at initialisation.
         init_alignment: `alignment` at initialisation.
@@ -112,6 +117,9 @@ class AnsatzRow:
     uc_nfc: float = NAN
     cnfc_null: float = NAN
     cnfc_null_std: float = NAN
+    fact: float = NAN
+    fact_cosine: float = NAN
+    fact_residual: float = NAN
     init_nfm_cosine: float = NAN
     init_cosine: float = NAN
     init_alignment: float = NAN

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
 from torch.nn.utils.parametrize import ParametrizationList
 
 from nfa.errors import NfaError
@@ -81,9 +82,21 @@ class LinearMap:
 
     def weight(self) -> Tensor:
         """Effective weight, detached, (groups, out / groups, in); parametrisations are applied."""
-        W = _effective(self.module, self.parameter)
-        if heads.is_transposed(self.module):
-            W = W.mT
+        return self.as_blocks(_effective(self.module, self.parameter))
+
+    @property
+    def trained(self) -> Tensor | None:
+        """The parameter behind the weight, or in proportion to it; None where the weight is computed."""
+        stored = self.module._parameters.get(self.parameter)
+        if stored is not None or not parametrize.is_parametrized(self.module, self.parameter):
+            return stored
+        steps = self.module.get_submodule(f"parametrizations.{self.parameter}")
+        proportional = all(getattr(type(step), "proportional", False) for step in steps.children())
+        return steps.get_parameter("original") if proportional else None
+
+    def as_blocks(self, stored: Tensor) -> Tensor:
+        """A tensor of the shape of the stored weight, its gradient say, as (groups, out / groups, in)."""
+        W = stored.mT if heads.is_transposed(self.module) else stored
         if self.rows is not None:
             W = W[slice(*self.rows)]
         return W.reshape(self.groups, -1, W[0].numel())

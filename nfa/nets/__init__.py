@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from nfa.nets.balance import balanced
 from nfa.nets.cnn import CNN
 from nfa.nets.expansion import Expansion
 from nfa.nets.mlp import MLP
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from nfa.nets.resnet import ResNet
     from nfa.nets.vgg import VGG
 
-__all__ = ["CNN", "MLP", "VGG", "Expansion", "ResNet", "ntk"]
+__all__ = ["CNN", "MLP", "VGG", "Expansion", "ResNet", "balanced", "ntk"]
 
 
 def __getattr__(name: str) -> Any:

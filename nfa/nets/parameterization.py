@@ -12,6 +12,8 @@ from nfa.layers.maps import map_kind, weight_blocks
 class Scaled(nn.Module):
     """A weight as a fixed factor times what is trained."""
 
+    proportional = True
+
     def __init__(self, factor: float):
         super().__init__()
         self.factor = factor
@@ -59,6 +61,15 @@ def scale_weights(network: nn.Module, factor: float) -> None:
             if map_kind(module) is None or not isinstance(module.weight, Tensor):
                 continue
             _trained(module).mul_(factor)
+
+
+def set_weight(module: nn.Module, weight: Tensor) -> None:
+    """Give a map a weight, however it is kept."""
+    with torch.no_grad():
+        if parametrize.is_parametrized(module, "weight"):
+            module.weight = weight
+        else:
+            _trained(module).copy_(weight)
 
 
 def _trained(module: nn.Module) -> Tensor:

@@ -24,7 +24,11 @@ from nfa.nets.imports import import_installed, is_installed, without_network
 
 TARGET = "_target_"
 _NETS = {"MLP": "mlp", "CNN": "cnn", "ResNet": "resnet", "VGG": "vgg"}  # class -> module of nfa.nets
-_OF_NETS = {"Expansion": "expansion", "ntk": "parameterization"}  # what makes a network of another
+_OF_NETS = {  # what makes a network of another
+    "Expansion": "expansion",
+    "ntk": "parameterization",
+    "balanced": "balance",
+}
 _NAMED = "nfa.machines.named"
 _MACHINES = ("radial_network", "deep_radial_network", "conv_network", "deep_conv_network")
 _BEFORE = {  # names of version 0.1

@@ -21,6 +21,7 @@ SECTIONS = {
     "training": {"training": options.TRAINING},
     "trainer": {"trainer": options.TRAINER},
     "callbacks.ansatz": {"callbacks=default": options.ANSATZ},
+    "callbacks.catapults": {"callbacks=catapults": options.CATAPULTS},
     "model": {
         f"model={name}": options.MODEL[kind]
         for name, kind in (

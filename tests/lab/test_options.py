@@ -10,7 +10,7 @@ import yaml
 
 import datamodules
 import models
-from callbacks import AnsatzMonitor
+from callbacks import AnsatzMonitor, Catapults
 from datamodules.base import TensorDataModule
 from lab import options
 from lab.checks.every_option import check_options
@@ -45,6 +45,7 @@ def test_data_take_what_their_table_has(name):
 def test_training_monitor_and_trainer_take_what_their_tables_have():
     assert arguments(models.NeuralModule) == options.TRAINING.keys()
     assert arguments(AnsatzMonitor) == options.ANSATZ.keys()
+    assert arguments(Catapults) == options.CATAPULTS.keys()
     known = options.TRAINER.keys() | PASSED_BY_THE_LAB
     assert set(inspect.signature(pl.Trainer).parameters) <= known  # an older Trainer has fewer
 

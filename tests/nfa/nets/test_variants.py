@@ -1,12 +1,14 @@
 """Expansions of networks in their weights, and the parameterisation of tangent kernels."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
 
 import nfa
 from nfa import NfaError
-from nfa.nets import CNN, MLP, Expansion, ntk
+from nfa.nets import CNN, MLP, Expansion, balanced, ntk
 from nfa.nets.parameterization import scale_weights
 from nfa.nets.registry import build
 
@@ -133,3 +135,21 @@ def test_a_file_may_name_a_network_within_an_expansion():
         build({"_target_": "torch.nn.Sequential", "_args_": [MLP_NET]}, "x.ckpt")
     with pytest.raises(NfaError, match="cannot be built"):
         build({"_target_": "nfa.nets.ntk", "net": 3}, "x.ckpt")
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_a_balanced_chain_has_its_exponents(depth):
+    torch.manual_seed(0)
+    net = balanced(MLP((12,), 10, depth=depth, width=14, activation="linear", bias=False).double())
+    maps = [module for module in net if isinstance(module, nn.Linear)]
+    for first, second in itertools.pairwise(maps):
+        assert torch.allclose(second.weight.T @ second.weight, first.weight @ first.weight.T)
+    rows = nfa.audit(net, torch.randn(20, 12).double(), nulls=0).rows
+    exponents = [1 / (depth + 1 - i) for i in range(depth)]
+    assert [row.alpha_fit for row in rows[:-1]] == pytest.approx(exponents, abs=1e-4)
+
+
+@pytest.mark.parametrize("options", [{}, {"activation": "linear"}, {"bias": False}])
+def test_only_linear_chains_can_be_balanced(options):
+    with pytest.raises(NfaError, match=r"of a chain of linear maps without bias, got"):
+        balanced(MLP((4,), 2, **options))

@@ -1,0 +1,138 @@
+"""The columns of FACT: where they are, of which gradients, and where they are refused."""
+
+import math
+from itertools import groupby
+
+import pytest
+import torch
+from torch import nn
+
+from callbacks.data_gradients import DataGradients, why_not
+
+DIGITS = (
+    "model=mlp", "model.depth=2", "model.width=32", "model.bias=false", "training.loss=half_mse",
+    "training.schedule=constant", "training.momentum=0.9",
+)  # fmt: skip
+
+
+def by_epoch(run):
+    return {epoch: list(rows) for epoch, rows in groupby(run.rows, key=lambda row: row.epoch)}
+
+
+def test_from_nothing_at_the_start_to_one_where_training_rests(run):
+    options = ("data.n_train=200", "data.val_fraction=0", "data.batch_size=200", "data.passes=150")
+    done = run(*DIGITS, *options, "training.lr=0.1", "training.weight_decay=0.02", "trainer.max_epochs=3")
+    assert done.code == 0, done.err
+    rows = by_epoch(done)
+    assert all(abs(row.fact) < 0.3 and row.pearson > 0.5 for row in rows[0.0])
+    assert all(row.fact > 0.98 and row.fact_cosine > 0.98 for row in rows[3.0])
+    assert all(row.fact_residual < 0.3 < 2 < first.fact_residual
+               for row, first in zip(rows[3.0], rows[0.0], strict=True))  # fmt: skip
+
+
+def test_the_mean_is_of_the_steps_since_the_last_measurement(run, monkeypatch):
+    seen, numbers = [], DataGradients.numbers
+
+    def see(self):
+        seen.append([w.grad.clone() for w in self._weights.values()])
+        return see_all(self)
+
+    def told(self, gradients=None):
+        if self.steps:
+            for i, (_, kept, _) in enumerate(self.maps):
+                mean = torch.stack([step[i] for step in seen[-self.steps :]]).double().mean(0)
+                assert torch.allclose(self._mean(kept), mean, atol=1e-6)
+            steps.append(self.steps)
+        return numbers(self, gradients)
+
+    see_all, steps = DataGradients.see, []
+    monkeypatch.setattr(DataGradients, "see", see)
+    monkeypatch.setattr(DataGradients, "numbers", told)
+    done = run(*DIGITS, "callbacks.ansatz.every_n_epochs=2", "trainer.max_epochs=4")
+    assert done.code == 0, done.err
+    assert steps == [10, 10]
+    assert len(seen) == 20
+
+
+def test_gradients_survive_a_stop_between_two_measurements(run):
+    options = (*DIGITS, "callbacks.ansatz.every_n_epochs=2")
+    whole = run(*options, "trainer.max_epochs=4", folder="whole")
+    run(*options, "trainer.max_epochs=3", folder="cut")
+    resumed = run(*options, "trainer.max_epochs=4", "ckpt_path=last", folder="cut")
+    assert resumed.code == 0, resumed.err
+    last = [[row.fact for row in by_epoch(r)[4.0]] for r in (whole, resumed)]
+    assert all(map(math.isfinite, last[0]))
+    assert len(last[1]) == len(last[0])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("training.optimizer=adamw",),
+        ("training.weight_decay=0",),
+        ("callbacks.ansatz.fact=none",),
+        ("model=rfm",),
+    ],
+)
+def test_where_there_is_none_the_columns_are_empty(run, options):
+    done = run(*(options if "model=rfm" in options else ("model=mlp", "model.width=8", *options)))
+    assert done.code == 0, done.err
+    assert all(math.isnan(row.fact) and math.isnan(row.fact_residual) for row in done.rows)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("training.optimizer=adamw",), "AdamW decays the weights apart from the gradient"),
+        (("training.weight_decay=0",), "a gradient over the weight decay, which is 0"),
+        (("model=rfm",), "is of networks that are trained by gradients"),
+        (
+            ("callbacks.ansatz.fact=best",),
+            "callbacks.ansatz.fact must be one of mean, snapshot, none, or null",
+        ),
+    ],
+)
+def test_asked_for_where_there_is_none_it_is_refused(run, options, message):
+    net = () if "model=rfm" in options else ("model=mlp", "model.width=8")
+    done = run(*net, "callbacks.ansatz.fact=mean", *options)
+    assert done.code == 1
+    assert message in done.err.strip().splitlines()[-1]
+
+
+def test_measuring_leaves_training_alone(run):
+    with_fact = run(*DIGITS, folder="with")
+    without = run(*DIGITS, "callbacks.ansatz.fact=none", folder="without")
+    assert all(torch.equal(v, without.weights[k]) for k, v in with_fact.weights.items())
+
+
+def test_convolutions_packed_attention_and_groups_of_parameters():
+    net = nn.ModuleDict({"conv": nn.Conv2d(2, 3, 3), "attention": nn.MultiheadAttention(4, 2)})
+    groups = [
+        {"params": net["conv"].parameters(), "weight_decay": 0.1},
+        {"params": net["attention"].parameters(), "weight_decay": 0.2},
+    ]
+    optimizer = torch.optim.Adam(groups, lr=0.1)
+    gradients = DataGradients(net, [optimizer])
+    for p in net.parameters():
+        decay = 0.1 if p.dim() == 4 else 0.2
+        p.grad = -decay * p.detach().clone()
+    gradients.see()
+    found = gradients.numbers()
+    assert set(found) == {"conv", "attention.q", "attention.k", "attention.v", "attention.out_proj"}
+    assert all(numbers["fact"] == pytest.approx(1) for numbers in found.values())
+    assert all(numbers["fact_residual"] == pytest.approx(0, abs=1e-6) for numbers in found.values())
+
+
+@pytest.mark.parametrize(
+    ("make", "has"),
+    [
+        (lambda p: torch.optim.SGD(p, lr=1, weight_decay=0.1), True),
+        (lambda p: torch.optim.Adam(p, lr=1, weight_decay=0.1), True),
+        (lambda p: torch.optim.Adam(p, lr=1), False),
+        (lambda p: torch.optim.AdamW(p, lr=1, weight_decay=0.1), False),
+        (lambda p: torch.optim.Adam(p, lr=1, weight_decay=0.1, decoupled_weight_decay=True), False),
+        (lambda p: torch.optim.Adagrad(p, lr=1, weight_decay=0.1), False),
+    ],
+)
+def test_which_optimizers_have_one(make, has):
+    assert (why_not([make(nn.Linear(2, 2).parameters())]) is None) == has
