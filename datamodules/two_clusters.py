@@ -44,10 +44,6 @@ class TwoClusters(Synthetic):
         """The likelier sign."""
         return torch.where(x[:, :1] < 0, -1.0, 1.0)
 
-    def true_agop(self) -> Tensor:
-        """Zero float64 (dim, dim): the function is constant but for a jump."""
-        return torch.zeros(self.dim, self.dim, dtype=torch.float64)
-
     def _draw(self, n: int, part: str, noise: float) -> Split:
         rng = generator(self.seed, f"{self.key} {part}")
         sign = 1.0 - 2 * (torch.arange(n) % 2)

@@ -88,6 +88,7 @@ def test_the_alignment_is_with_the_true_agop_and_the_loss_of_all_samples(run, mo
     assert done.summary["catapult/loss"] == pytest.approx((net(x) - y).square().mean().item(), rel=1e-4)
 
 
+@pytest.mark.long
 def test_the_alignment_may_be_with_a_reference_run(run):
     options = ("model=mlp", "model.width=8", "model.depth=1", "training.loss=mse", "trainer.max_epochs=1")
     first = run(*options, folder="first")
@@ -100,6 +101,7 @@ def test_the_alignment_may_be_with_a_reference_run(run):
     assert first.code == 0
 
 
+@pytest.mark.long
 def test_a_resumed_run_goes_on_counting(run):
     options = (*TOY, "training.lr_over_critical=1.5")
     whole = run(*options, folder="whole", small=False)
