@@ -1,6 +1,7 @@
 """What an audit of a network with many outputs costs, in training steps and against the published route.
 
     python benchmarks/audit.py           # about six minutes on two cores
+    python benchmarks/audit.py --widths 512 1024 2048      # the statistics of wide layers in its place
 
 ResNet-18 of torchvision at 224 × 224 with 1000 logits, 64 images, to a standard error of 0.01 in every
 layer; random weights, or those of ``--weights FILE``, and images of ``--data FOLDER`` or made up.
@@ -28,6 +29,7 @@ from nfa.zoo.weights import load_weights
 
 IMAGES, SIDE, OUTPUTS, TOLERANCE = 64, 224, 1000, 0.01
 GROUP = IMAGES // 8
+ROWS = 128  # samples of the wide layers
 CHUNK = 10  # outputs of one vmap(jacrev) in the published code
 LAYER = "layer2.0.conv2"
 
@@ -56,6 +58,25 @@ def jacobian_seconds(net: nn.Module, image: torch.Tensor) -> float:
     return min(seconds(lambda: jacobian_route(few, image[None], LAYER)) for _ in range(3))
 
 
+def statistics_of_width(width: int, repeats: int) -> None:
+    """Three equal layers: the statistics beside the sweep, and those of a layer in ``eigh`` of its size."""
+    layers = [part for _ in range(3) for part in (nn.Linear(width, width), nn.ReLU())]
+    net, x = nn.Sequential(*layers, nn.Linear(width, 10)), torch.randn(ROWS, width)
+    square = torch.randn(width, width, dtype=torch.float64)
+    square = square @ square.mT
+    sweeps, found, eigh = [], [], []
+    for _ in range(repeats):
+        eigh.append(seconds(lambda: torch.linalg.eigh(square)))
+        meta = nfa.audit(net, x.split(ROWS // 8)).meta
+        sweeps.append(meta["sweep_seconds"])
+        found.append(meta["statistics_seconds"])
+    sweep, all_layers, one = (statistics.median(times) for times in (sweeps, found, eigh))
+    print(
+        f"  width {width:5}: sweep {sweep:6.2f} s, statistics {all_layers:7.2f} s, eigh {one:6.3f} s; "
+        f"a layer's statistics / eigh {all_layers / 3 / one:5.1f}"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -63,12 +84,18 @@ def main() -> None:
     parser.add_argument("--weights", help="of ResNet-18")
     parser.add_argument("--data", help="folder of images")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--widths", type=int, nargs="+", help="of three layers, whose statistics are timed")
     arguments = parser.parse_args()
     print(
         f"torch {torch.__version__}, torchvision {torchvision.__version__}, "
         f"Python {platform.python_version()}, {torch.get_num_threads()} threads, {platform.machine()}"
     )
     torch.manual_seed(0)
+    if arguments.widths:
+        print(f"\n{ROWS} samples, 10 outputs, medians of {arguments.repeats} repeats in turns")
+        for width in arguments.widths:
+            statistics_of_width(width, arguments.repeats)
+        return
     net = torchvision.models.resnet18(weights=None)
     if arguments.weights:
         load_weights(net, arguments.weights)
