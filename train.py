@@ -42,7 +42,8 @@ def train(cfg: DictConfig, job: Job) -> dict[str, Any]:
     from models import build_model
 
     let_interrupt()
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for name in ("pytorch_lightning", "lightning", "lightning.pytorch"):  # the last one imported says it all
+        logging.getLogger(name).setLevel(logging.WARNING)
     description = describe(cfg)
     if job.sweep:
         if (done := summary_of_finished(job.folder, description["config"])) is not None:
