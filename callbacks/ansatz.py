@@ -9,7 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import Tensor, nn
 
-from callbacks.data_gradients import DataGradients, check_fact, why_not
+from callbacks.data_gradients import FACT, DataGradients, check_fact, why_not
 from callbacks.features import write_features
 from callbacks.final import FinalNetwork
 from callbacks.memory import forget_peak, peak_memory_mb
@@ -87,6 +87,7 @@ class AnsatzMonitor(lightning.AnsatzMonitor, FinalNetwork):
         self._gradients: DataGradients | None = None
         self._saved_gradients: dict[str, Any] | None = None
         self._module: Any = None  # whose loss it is
+        self._again = False  # what was measured before, of which the report is not at hand
         self.fitting_mb = self.measuring_mb = 0.0
         self.drawn: list[LayerPicture] = []
 
@@ -130,12 +131,18 @@ class AnsatzMonitor(lightning.AnsatzMonitor, FinalNetwork):
 
     def audit_now(self, network: nn.Module, pairs: Sequence[Pair], at: float) -> list[AnsatzRow]:
         """Measure, FACT among the rest."""
+        recorded = [row for row in self.history if row.epoch == at] if self._again else []
         rows = super().audit_now(network, pairs, at)
         if self._gradients is None or self.report is None:
             return rows
         with self.set_apart():
-            known = self._gradients.snapshot(self._module, *pairs[0]) if not self._gradients.steps else None
-            found = self._gradients.numbers(known)
+            if recorded:  # the gradients that these are of have been forgotten
+                found = {row.layer: {name: getattr(row, name) for name in FACT} for row in recorded}
+            else:
+                taken = self._gradients.steps > 0
+                found = self._gradients.numbers(
+                    None if taken else self._gradients.snapshot(self._module, *pairs[0])
+                )
             self._gradients.begin_anew()
             rows = [replace(row, **found.get(row.layer, {})) for row in rows]
             self.report.rows = [replace(row, **found.get(row.layer, {})) for row in self.report.rows]
@@ -176,9 +183,10 @@ class AnsatzMonitor(lightning.AnsatzMonitor, FinalNetwork):
         self._pairs = self.choose_samples(trainer)
         measured = self._measured == (trainer.global_step, digest)
         if self.report is None or not measured:
-            again = measured and self.history  # by the run that the checkpoint is of
-            epoch = self.history[-1].epoch if again else float(trainer.current_epoch)
+            self._again = measured and bool(self.history)  # by the run that the checkpoint is of
+            epoch = self.history[-1].epoch if self._again else float(trainer.current_epoch)
             self._measure(trainer, pl_module, epoch)
+            self._again = False
         if not trainer.is_global_zero:
             return
         with self.set_apart():

@@ -12,6 +12,7 @@ from nfa.ansatz.fact import fact_numbers
 from nfa.layers.maps import LinearMap, find_maps
 from nfa.sweep.untouched import untouched
 
+FACT = ("fact", "fact_cosine", "fact_residual")  # columns
 _COUPLED = (SGD, Adam)  # add λ W to the gradient, where they are not told otherwise
 
 
@@ -70,11 +71,8 @@ class DataGradients:
             gradient = gradients.get(id(kept)) if gradients is not None else self._mean(kept)
             if gradient is not None:
                 numbers = fact_numbers(layer.as_blocks(kept.detach()), layer.as_blocks(gradient), decay)
-                found[layer.name] = {
-                    "fact": numbers.pearson,
-                    "fact_cosine": numbers.cosine,
-                    "fact_residual": numbers.residual,
-                }
+                values = numbers.pearson, numbers.cosine, numbers.residual
+                found[layer.name] = dict(zip(FACT, values, strict=True))
         return found
 
     def snapshot(self, pl_module: Any, x: Tensor, y: Tensor) -> dict[int, Tensor]:
