@@ -112,7 +112,7 @@ def _notes(before: Measurement, after: Measurement, changes: Sequence[LayerDiffe
         )
     else:
         words = [_samples(one) for one in both]
-        yield f"Other samples: {words[0]} before, {words[1]} after. That of a change holds both errors."
+        yield f"Other samples: {words[0]} before, {words[1]} after. The error of a change holds both."
     for name, one in zip(("before", "after"), both, strict=True):
         if one.of_probes:
             yield f"Probes {name}: the errors are those of random probes on its samples" + (
