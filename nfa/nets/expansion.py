@@ -3,6 +3,7 @@
 import importlib
 import warnings
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
@@ -54,6 +55,12 @@ class Expansion(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs of inputs x."""
+        if not torch.is_inference_mode_enabled():
+            return self._expanded(x)
+        with torch.inference_mode(False), torch.no_grad():  # in there PyTorch 2.11 takes all slopes for zero
+            return self._expanded(x.clone())
+
+    def _expanded(self, x: Tensor) -> Tensor:
         (net,) = self._hidden
         net.train(self.training)
         start = {name: self.get_buffer(f"start/{key}") for name, key in self._weights.items()}

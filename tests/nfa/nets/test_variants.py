@@ -153,3 +153,14 @@ def test_a_balanced_chain_has_its_exponents(depth):
 def test_only_linear_chains_can_be_balanced(options):
     with pytest.raises(NfaError, match=r"of a chain of linear maps without bias, got"):
         balanced(MLP((4,), 2, **options))
+
+
+def test_an_expansion_is_the_same_in_inference_mode():
+    net = Expansion(MLP([3], 2, depth=1, width=4), "quadratic")
+    with torch.no_grad():
+        for weight in net.parameters():
+            weight.add_(0.3)
+    x = torch.randn(5, 3)
+    expected = net(x)
+    with torch.inference_mode():
+        assert torch.equal(net(x.clone()), expected)
