@@ -25,7 +25,7 @@ def run_headline(summary: Mapping[str, Any], measurements: int) -> dict[str, str
         told["training"] = f"{duration(fitting)}, {epochs} epoch{'s' if epochs != 1 else ''}"
     measuring = summary.get("ansatz_seconds", 0.0)
     if measuring and measurements:
-        share = f", {100 * measuring / fitting:.2g} % of training" if fitting else ""
+        share = f", {_percent(measuring / fitting)} of training" if fitting else ""
         told["measuring"] = f"{duration(measuring)}{share}, {_measurements(measurements)}"
     return told
 
@@ -52,6 +52,11 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.3g} s"
     return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
+
+
+def _percent(share: float) -> str:
+    """Two digits, and no power of ten."""
+    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
 
 
 def _measurements(count: int) -> str:

@@ -10,6 +10,7 @@ from nfa.page.svg import Band, Series, line_chart
 
 _MOST = 150  # points: beyond, one cannot be told from the next
 _FLOOR = 1e-6  # of the mean, below which a direction is none
+_MARGIN = 1.5  # factor between what is drawn and the edge
 _WIDTH = 360  # px
 
 
@@ -23,7 +24,8 @@ def scatter_chart(layer: str, scatter: Scatter) -> Markup:
     x, y = _thinned(scatter)
     ends = [max(x), min(x)]
     fit = [math.exp(scatter.level + scatter.slope * math.log(end)) for end in ends]
-    low, high = (max(1 + k * scatter.chance, _FLOOR) for k in (-2, 2))
+    limits = _limits([*y, *fit])
+    low, high = (min(max(1 + k * scatter.chance, limits[0]), limits[1]) for k in (-2, 2))
     points = Series("directions", x, y, svg.BLUE, line=False)
     line = Series(f"fit, α {scatter.alpha:.2f}", ends, fit, svg.VERMILLION, dashed=True)
     bands = [Band("chance, ± 2 sd", ends, [low] * 2, [high] * 2)] if math.isfinite(scatter.chance) else []
@@ -35,10 +37,17 @@ def scatter_chart(layer: str, scatter: Scatter) -> Markup:
         y_label="uᵀCu, relative",
         x_log=True,
         y_log=True,
+        y_range=limits,
         bands=bands,
         width=_WIDTH,
         plot_height=230,
     )
+
+
+def _limits(values: list[float]) -> tuple[float, float]:
+    """What holds the points and the line; of a band that reaches to zero, which has no logarithm, a part."""
+    known = [value for value in (*values, 1.0) if math.isfinite(value)]
+    return max(min(known), _FLOOR) / _MARGIN, max(known) * _MARGIN
 
 
 def _thinned(scatter: Scatter) -> tuple[list[float], list[float]]:
