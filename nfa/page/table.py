@@ -22,6 +22,7 @@ _TABLES = {
         *("basis", "basis_z", "basis_percentile", "rank_correlation"),
     ),
     _OTHERS: (),  # all that are in no other table
+    "FACT": ("fact", "fact_cosine", "fact_residual"),
     "Precision": ("alignment_stderr", "basis_stderr", "drift", "stderr"),
 }
 _ALWAYS = ("in_features", "out_features", "alignment", "z", "cosine")
