@@ -124,8 +124,8 @@ def _fastest(work, repeats: int = 5) -> float:
     return min(seconds)
 
 
-def main() -> None:
-    """Print the rates and the costs."""
+def main(arguments: list[str] | None = None) -> int:
+    """Print the rates and the costs; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     for name, kind in Size.__annotations__.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=getattr(Size, name))
@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--float64", type=float, help="operations a second of it")
     parser.add_argument("--capacity", type=float, default=16e9, help="bytes of a device")
     parser.add_argument("--link", type=float, default=1e9, help="bytes a second between devices")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     size = Size(**{name: getattr(args, name) for name in Size.__annotations__})
     assumed = (args.bandwidth, args.float32, args.float64)
     if args.rates is not None:
@@ -158,7 +158,8 @@ def main() -> None:
     print(f"{size.n} points × {size.d} → {size.outputs}, {size.devices} devices, each:")
     for what, number in costs(size, rates, args.iterations).items():
         print(f"  {what:42s} {number:12.4g}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

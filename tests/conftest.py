@@ -14,6 +14,9 @@ import pytest
 
 from nfa.ansatz.row import read_csv
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it for what runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 SMALL = (
     "trainer.accelerator=cpu",
     "logger=csv",

@@ -145,6 +145,7 @@ def offline(tmp_path, monkeypatch):
     for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DIR"):
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.setenv("WANDB_MODE", "offline")
+    wandb.teardown()  # settings are read once a process
     yield wandb
     wandb.finish()
 
