@@ -42,7 +42,6 @@ def summary(folder):
 def report(folder):
     """The page without its times and sizes in memory, and without the names of run and folder."""
     found = json.loads((folder / "summary.json").read_text())
-    page = (folder / "report.html").read_text().replace(folder.name, "FOLDER")
-    page = page.replace(found["run"], "RUN")
     times = r"\w+_seconds|\w+_memory_mb|seconds|training|measuring"
-    return re.sub(rf"<dt>({times})</dt><dd>[^<]*</dd>", "", page)
+    page = re.sub(rf"<dt>({times})</dt><dd>[^<]*</dd>", "", (folder / "report.html").read_text())
+    return page.replace(folder.name, "FOLDER").replace(found["run"], "RUN")
