@@ -1,7 +1,6 @@
 """Differences of two reports in words, as tables for a terminal, and as CSV files."""
 
 import math
-import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -157,11 +156,6 @@ def _table(columns: dict[str, list[str]]) -> str:
     rows = zip(*columns.values(), strict=True)
     rule = "─" * (sum(widths.values()) + 2 * (len(widths) - 1))
     return "\n".join([line([head.strip() for head in columns]), rule, *map(line, rows)])
-
-
-def wrapped(sentence: str, width: int) -> list[str]:
-    """A sentence in lines for a terminal."""
-    return textwrap.wrap(one_line(sentence), width) or [""]
 
 
 # ---- files -------------------------------------------------------------------------------------------------
