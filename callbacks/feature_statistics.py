@@ -10,8 +10,8 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 
 from lab.options import COUNT, SEED, check_all
-from nfa import NfaError, input_agop
-from nfa.layers.maps import map_kind
+from nfa import NfaError, input_agop, neural_feature_matrix
+from nfa.layers.maps import map_kind, weight_blocks
 from nfa.machines.network import DeepNetwork, KernelNetwork
 
 
@@ -67,9 +67,8 @@ class FeatureStatistics(Callback):
 def weight_matrix(network: nn.Module, width: int) -> Tensor | None:
     """``WᵀW`` (d, d) of the first linear map of flattened inputs; None where there is no such map."""
     for module in network.modules():
-        if map_kind(module) is not None and module.weight.flatten(1).shape[1] == width:
-            W = module.weight.detach().double().flatten(1)
-            return W.mT @ W
+        if map_kind(module) is not None and weight_blocks(module).shape[::2] == (1, width):
+            return neural_feature_matrix(module)
     return None
 
 
