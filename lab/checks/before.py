@@ -6,9 +6,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from lab.checkout import CONFIGS
 from lab.checks.every_option import check_options
 from lab.checks.known import known_options
-from lab.mistakes.overrides import parsed, parsed_value, typed, typed_value
+from lab.mistakes.overrides import choices, parsed, parsed_value, typed, typed_value
 from lab.mistakes.told import stop
 from lab.mistakes.unknown import no_such_option
 from nfa.errors import NfaError
@@ -43,8 +44,29 @@ def _check_or_stop(config: DictConfig, swept: set[str]) -> None:
         check_options(config, early=True, swept=swept)
         for key, value in _idle(config):
             raise NfaError(no_such_option(key, value, known_options(config)))
+        _check_setting(config)
     except NfaError as error:
         stop(str(error))
+
+
+def _check_setting(config: DictConfig) -> None:
+    """Refuse ``+setting=published`` where nothing has a published size.
+
+    Raises:
+        NfaError: it names the experiments that have one.
+    """
+    setting = config.get("setting")
+    marks = [f"${{{name}:" for name in choices("setting")]
+    if not setting or any(mark in OmegaConf.to_yaml(config) for mark in marks):
+        return
+    folder = CONFIGS / "experiment"
+    having = [path.stem for path in folder.glob("*.yaml") if any(m in path.read_text() for m in marks)]
+    if config.hydra.runtime.choices.get("experiment") in having:  # all of them may have been typed
+        return
+    raise NfaError(
+        f"+setting={setting} is of experiments with such a size, {', '.join(sorted(having))}: add "
+        "+experiment=NAME of one of them, or leave it out"
+    )
 
 
 def _idle(config: DictConfig) -> Iterator[tuple[str, str]]:

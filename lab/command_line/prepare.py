@@ -7,6 +7,8 @@ from shutil import which
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from lab.checkout import CONFIGS
 from lab.command_line.resumed import RUNS, resume_run, resume_sweep
@@ -52,12 +54,21 @@ def _check_no_sweep(options: Sequence[str], overrides: Sequence[str]) -> None:
     swept = nodes(path, "hydra", "sweeper", "params") if path else None
     pairs = swept.value if isinstance(swept, yaml.MappingNode) else []
     chosen = set(map(key_of, overrides))
-    left = {key.value: value.value for key, value in pairs if key.value not in chosen}
+    setting = value_of(added, "setting")
+    left = {key.value: _at(setting, value.value) for key, value in pairs if key.value not in chosen}
     if left:
         values = "; ".join(f"{name}={value}" for name, value in left.items())
         raise NfaError(
             f"this is a sweep over {values}: add -m, or choose one value ({next(iter(left))}=VALUE)"
         )
+
+
+def _at(setting: str | None, value: str) -> str:
+    """What a sweep varies, where that depends on the setting."""
+    try:
+        return str(OmegaConf.create({"setting": setting, "value": value})["value"])
+    except OmegaConfBaseException:
+        return value
 
 
 def _with_quoted_path(override: str) -> str:
