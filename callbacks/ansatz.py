@@ -9,7 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import Tensor, nn
 
-from callbacks.data_gradients import FACT, DataGradients, check_fact, why_not
+from callbacks.data_gradients import FACT, SNAPSHOT, DataGradients, check_fact, why_not
 from callbacks.features import write_features
 from callbacks.final import FinalNetwork
 from callbacks.memory import forget_peak, peak_memory_mb
@@ -44,9 +44,9 @@ class AnsatzMonitor(lightning.AnsatzMonitor, FinalNetwork):
         chunk: outputs carried by one batched backward.
         pictures: layers drawn in the report and on W&B.
         seed: of the samples, probes and nulls.
-        fact: compare ``WᵀW`` with FACT, of the gradients of training since the measurement before (``mean``)
-            or of the samples now (``snapshot``), which the first measurement takes in any case; ``none``
-            for not. None is ``mean`` where the optimizer has coupled weight decay, and else ``none``.
+        fact: compare ``WᵀW`` with FACT, of the mean gradient of training since the measurement before, and of
+            that of the samples now (``mean``); ``none`` for not. None is ``mean`` where the optimizer has
+            coupled weight decay, and else ``none``.
         budget: share of the training time that measuring may take; 0.2 chooses ``every_n_epochs`` once, from
             the first measurement and the first epoch. Where a cadence is given it has no say.
 
@@ -113,7 +113,7 @@ class AnsatzMonitor(lightning.AnsatzMonitor, FinalNetwork):
         """Begin to follow the gradients, where they are to be compared with; then measure the start."""
         self._gradients, self._module = None, pl_module
         optimizers = trainer.optimizers if hasattr(pl_module, "loss") else []
-        if self.fact in ("mean", "snapshot"):
+        if self.fact == "mean":
             check_fact(optimizers, getattr(pl_module, "kind", "net"))
         if self.fact != "none" and optimizers and why_not(optimizers) is None:
             self._gradients = DataGradients(pl_module.network, optimizers, self.options["layers"])
@@ -126,7 +126,7 @@ class AnsatzMonitor(lightning.AnsatzMonitor, FinalNetwork):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any
     ) -> None:
         """See the gradients of the data, before decay is added to them."""
-        if self._gradients is not None and self.fact != "snapshot":
+        if self._gradients is not None:
             self._gradients.see()
 
     def audit_now(self, network: nn.Module, pairs: Sequence[Pair], at: float) -> list[AnsatzRow]:
@@ -137,12 +137,11 @@ class AnsatzMonitor(lightning.AnsatzMonitor, FinalNetwork):
             return rows
         with self.set_apart():
             if recorded:  # the gradients that these are of have been forgotten
-                found = {row.layer: {name: getattr(row, name) for name in FACT} for row in recorded}
+                columns = (*FACT, *SNAPSHOT)
+                found = {row.layer: {name: getattr(row, name) for name in columns} for row in recorded}
             else:
-                taken = self._gradients.steps > 0
-                found = self._gradients.numbers(
-                    None if taken else self._gradients.snapshot(self._module, *pairs[0])
-                )
+                snapshot = self._gradients.snapshot(self._module, *pairs[0], self.batch_size)
+                found = self._gradients.numbers(snapshot)
             self._gradients.begin_anew()
             rows = [replace(row, **found.get(row.layer, {})) for row in rows]
             self.report.rows = [replace(row, **found.get(row.layer, {})) for row in self.report.rows]

@@ -11,12 +11,15 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from torch.optim import SGD
 
 from callbacks.spikes import Spikes
+from callbacks.step_records import StepRecords
 from lab.options import CATAPULTS, check_all
 from models.critical_rate import check_squared, top_eigenvalues
 from nfa import NfaError, input_agop
 from nfa.compare.together import FEATURES
+from nfa.page.steps import StepCurves
 
 _SAMPLES = 2000  # of the training data, at most
 
@@ -28,7 +31,8 @@ class Catapults(Callback):
     part of them: what a small batch gets is noise of its own. Eigenvalues are those of
     `models.critical_rate.top_eigenvalues`. The AGOP is that of the model with respect to its inputs; its
     alignment is the cosine with the one of the true function where the data know it (``true_agop()``), or of
-    a reference run. ``catapult/…`` is logged after every epoch; `facts` stand in ``summary.json``.
+    a reference run. ``catapult/…`` is logged after every epoch; `facts` stand in ``summary.json``, and
+    `step_curves` on the page of the run.
 
     A loss beyond ``diverged_above`` times the first one ends training: the run has diverged, which is a
     result, and its numbers are told up to there.
@@ -65,6 +69,10 @@ class Catapults(Callback):
         self.diverged = False
         self.start: dict[str, float] = {}
         self.last: dict[str, float] = {}
+        self.records = StepRecords()
+        self._step = 0  # behind the weights of the batch at hand
+        self._limit: float | None = None  # eigenvalue beyond which a step overshoots
+        self._end = (-1.0, math.nan)  # step and loss when last measured
         self._samples: tuple[Tensor, Tensor] | None = None
         self._target: Tensor | None = None  # AGOP to be aligned with
 
@@ -83,12 +91,14 @@ class Catapults(Callback):
         self._samples = x.to(pl_module.device), y.to(pl_module.device)
         self._target = self._agop_to_align_with(trainer.datamodule)
         if not self.start:
-            self.start = self.last = self._measure(pl_module)
+            self.start = self.last = self._measure(trainer, pl_module)
+        self._limit = _stability_limit(trainer, pl_module)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """See the loss before the step, unless the step itself is of all samples."""
+        self._step = trainer.global_step
         if not self._is_full(batch):
             self._see(trainer, self._loss(pl_module))
 
@@ -105,7 +115,7 @@ class Catapults(Callback):
         found["peak"] = self.peak_of_epoch
         last = trainer.current_epoch + 1 == trainer.max_epochs or trainer.should_stop
         if not self.diverged and (last or (trainer.current_epoch + 1) % self.every_n_epochs == 0):
-            self.last = self._measure(pl_module)
+            self.last = self._measure(trainer, pl_module)
             found |= self.last
         for name, value in found.items():
             pl_module.log(f"catapult/{name}", value, on_step=False, on_epoch=True, batch_size=1)
@@ -123,8 +133,13 @@ class Catapults(Callback):
         counts = {f"catapult/spikes_{s.threshold:g}": s.count for s in self.spikes}
         return {**counts, "catapult/peak": self.peak, "catapult/diverged": self.diverged, **ends}
 
+    def step_curves(self) -> list[StepCurves]:
+        """Charts by step: the loss with its spikes, and the top eigenvalues."""
+        return self.records.curves([s.threshold for s in self.spikes], self._limit, self._end)
+
     def _see(self, trainer: pl.Trainer, loss: float) -> None:
         self.first = loss if self.first is None else self.first
+        self.records.see_loss(self._step, loss)
         for spikes in self.spikes:
             spikes.see(loss)
         self.peak, self.peak_of_epoch = max(self.peak, loss), max(self.peak_of_epoch, loss)
@@ -146,11 +161,13 @@ class Catapults(Callback):
             module.training = training
         return float(loss)
 
-    def _measure(self, pl_module: pl.LightningModule) -> dict[str, float]:
+    def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
         assert self._samples is not None  # since training started
         x, _ = self._samples
         values = top_eigenvalues(pl_module.network, x, pl_module.loss_name, self.eigenvalues)
+        self.records.see_eigenvalues(trainer.global_step, values)
         found = {"loss": self._loss(pl_module)}
+        self._end = float(trainer.global_step), found["loss"]
         found |= {f"lambda_{i}": value for i, value in enumerate(values, 1)}
         if self._target is not None:
             G, target = input_agop(pl_module.network, [x]).cpu(), self._target
@@ -181,7 +198,8 @@ class Catapults(Callback):
         """What a resumed training goes on from, plain values."""
         spikes = [s.state_dict() for s in self.spikes]
         ends = {"start": dict(self.start), "last": dict(self.last)}
-        return {"spikes": spikes, "first": self.first, "peak": self.peak, "diverged": self.diverged, **ends}
+        seen = {"first": self.first, "peak": self.peak, "diverged": self.diverged}
+        return {"spikes": spikes, **seen, **ends, "steps": self.records.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the counts of a checkpoint.
@@ -195,8 +213,18 @@ class Catapults(Callback):
             self.first, self.peak = state_dict["first"], float(state_dict["peak"])
             self.diverged = bool(state_dict["diverged"])
             self.start, self.last = dict(state_dict["start"]), dict(state_dict["last"])
+            if "steps" in state_dict:  # not in those of runs that had no charts by step
+                self.records.load_state_dict(state_dict["steps"])
         except (KeyError, TypeError, ValueError) as error:
             raise NfaError(f"the checkpoint holds no counts of callbacks.catapults ({error!r})") from None
+
+
+def _stability_limit(trainer: pl.Trainer, pl_module: pl.LightningModule) -> float | None:
+    """``2 (1 + momentum) / rate − weight decay`` of plain gradient descent at one rate; else None."""
+    (optimizer,), group = trainer.optimizers, trainer.optimizers[0].param_groups[0]
+    if not isinstance(optimizer, SGD) or pl_module.lr_schedulers() or group["nesterov"] or group["dampening"]:
+        return None
+    return 2 * (1 + group["momentum"]) / group["lr"] - group["weight_decay"]
 
 
 def _agop_of_run(folder: str | os.PathLike) -> Tensor:

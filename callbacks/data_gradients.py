@@ -8,11 +8,12 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from nfa import NfaError
-from nfa.ansatz.fact import fact_numbers
+from nfa.ansatz.fact import FactNumbers, fact_numbers
 from nfa.layers.maps import LinearMap, find_maps
 from nfa.sweep.untouched import untouched
 
-FACT = ("fact", "fact_cosine", "fact_residual")  # columns
+FACT = ("fact", "fact_cosine", "fact_residual")  # columns, of the mean over steps
+SNAPSHOT = ("fact_snapshot", "fact_snapshot_residual")  # of the samples, as the network is when measured
 _COUPLED = (SGD, Adam)  # add λ W to the gradient, where they are not told otherwise
 
 
@@ -28,7 +29,7 @@ class DataGradients:
         layers: pattern or patterns of layer names; None for all.
 
     Attributes:
-        steps: that were summed up.
+        steps: that were summed up; a weight that was frozen for a while has fewer of them.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class DataGradients:
                 self.maps.append((found, kept, decays[id(kept)]))
         self._weights = {id(kept): kept for _, kept, _ in self.maps}
         self._sums: dict[int, Tensor] = {}
+        self._counts: dict[int, int] = {}
         self.steps = 0
 
     @torch.no_grad()
@@ -54,48 +56,67 @@ class DataGradients:
                 self._sums[key] += weight.grad
             else:
                 self._sums[key] = weight.grad.detach().clone()
+            self._counts[key] = self._counts.get(key, 0) + 1
         self.steps += 1
 
     def begin_anew(self) -> None:
         """Forget the steps so far."""
-        self._sums, self.steps = {}, 0
+        self._sums, self._counts, self.steps = {}, {}, 0
 
-    def numbers(self, gradients: dict[int, Tensor] | None = None) -> dict[str, dict[str, float]]:
-        """The columns ``fact``, ``fact_cosine`` and ``fact_residual`` of each layer, by its name.
+    def numbers(self, snapshot: dict[int, Tensor]) -> dict[str, dict[str, float]]:
+        """The columns `FACT` and `SNAPSHOT` of each layer, by its name.
 
         Args:
-            gradients: by the id of the weight; None takes the mean over the steps.
+            snapshot: gradients as the network is now, by the id of the weight. Before the first step they
+                stand for the mean.
         """
         found = {}
         for layer, kept, decay in self.maps:
-            gradient = gradients.get(id(kept)) if gradients is not None else self._mean(kept)
-            if gradient is not None:
-                numbers = fact_numbers(layer.as_blocks(kept.detach()), layer.as_blocks(gradient), decay)
-                values = numbers.pearson, numbers.cosine, numbers.residual
-                found[layer.name] = dict(zip(FACT, values, strict=True))
+            now = self._compare(layer, kept, decay, snapshot[id(kept)])
+            mean = self._mean(kept) if self.steps else snapshot[id(kept)]
+            columns = dict(zip(SNAPSHOT, (now.pearson, now.residual), strict=True))
+            if mean is not None:  # else it was frozen all the while
+                rest = self._compare(layer, kept, decay, mean)
+                columns |= zip(FACT, (rest.pearson, rest.cosine, rest.residual), strict=True)
+            found[layer.name] = columns
         return found
 
-    def snapshot(self, pl_module: Any, x: Tensor, y: Tensor) -> dict[int, Tensor]:
-        """Gradients of the module's loss of some samples, as its network is now; it is left as it was."""
+    def snapshot(self, pl_module: Any, x: Tensor, y: Tensor, batch_size: int) -> dict[int, Tensor]:
+        """Gradients of the module's loss of some samples, as its network is now; it is left as it was.
+
+        Args:
+            pl_module: with the loss, a mean over samples.
+            x: inputs (n, …).
+            y: targets (n, …).
+            batch_size: samples differentiated at once.
+        """
         weights = list(self._weights.values())
+        sums = [torch.zeros_like(weight) for weight in weights]
         with untouched(pl_module.network), torch.enable_grad():
             for weight in weights:
                 weight.requires_grad_()
-            device = pl_module.device
-            loss = pl_module.loss(pl_module(x.to(device)), y.to(device))
-            found = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
-        return dict(zip(self._weights, found, strict=True))
+            for inputs, targets in zip(x.split(batch_size), y.split(batch_size), strict=True):
+                outputs = pl_module(inputs.to(pl_module.device))
+                loss = pl_module.loss(outputs, targets.to(pl_module.device)) * (len(inputs) / len(x))
+                slopes = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
+                for total, slope in zip(sums, slopes, strict=True):
+                    total += slope
+        return dict(zip(self._weights, sums, strict=True))
+
+    def _compare(self, layer: LinearMap, kept: Tensor, decay: float, gradient: Tensor) -> FactNumbers:
+        return fact_numbers(layer.as_blocks(kept.detach()), layer.as_blocks(gradient), decay)
 
     def _mean(self, kept: Tensor) -> Tensor | None:
         total = self._sums.get(id(kept))
-        return None if total is None else total.double() / self.steps
+        return None if total is None else total.double() / self._counts[id(kept)]
 
     # ---- resume --------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums so far, by layer."""
-        names = {layer.name: self._sums[id(kept)] for layer, kept, _ in self.maps if id(kept) in self._sums}
-        return {"steps": self.steps, "sums": names}
+        """The sums so far and how many steps they are of, by layer."""
+        seen = [(layer.name, id(kept)) for layer, kept, _ in self.maps if id(kept) in self._sums]
+        sums = {name: self._sums[key] for name, key in seen}
+        return {"steps": self.steps, "sums": sums, "counts": {name: self._counts[key] for name, key in seen}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from such sums; those of other shapes are left out."""
@@ -104,6 +125,7 @@ class DataGradients:
             total = state_dict["sums"].get(layer.name)
             if isinstance(total, Tensor) and total.shape == kept.shape:
                 self._sums[id(kept)] = total.to(kept.device)
+                self._counts[id(kept)] = int(state_dict.get("counts", {}).get(layer.name, self.steps))
 
 
 def why_not(optimizers: Sequence[Optimizer]) -> str | None:

@@ -216,6 +216,7 @@ class RunFolder(FinalNetwork):
             history=monitor.history if measured else (),
             curves=curves,
             pictures=monitor.drawn if measured else (),
+            steps=[told for c in trainer.callbacks for told in getattr(c, "step_curves", list)()],
             notes=self._notes(),
             headline=run_headline(
                 self.summary, len({row.epoch for row in monitor.history}) if measured else 0

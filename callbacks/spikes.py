@@ -1,6 +1,7 @@
 """Spikes of a loss: how often it rises above a multiple of its lowest value so far."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -33,6 +34,22 @@ class Spikes:
         self.count += above and not self.inside
         self.inside = above
         self.lowest = min(self.lowest, loss)
+
+    @classmethod
+    def peaks(cls, losses: Iterable[float], threshold: float) -> list[int]:
+        """Where each spike of some losses is highest: places in them, one a spike."""
+        spikes, found, highest = cls(threshold), list[int](), -math.inf
+        for place, loss in enumerate(losses):
+            before = spikes.count
+            spikes.see(loss)
+            if spikes.count > before:
+                found.append(place)
+            elif spikes.inside and loss > highest:
+                found[-1] = place
+            else:
+                continue
+            highest = loss
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         """In plain values."""

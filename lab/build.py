@@ -88,7 +88,10 @@ def build_trainer(
         kind: of the model, ``net`` or ``kernel``.
     """
     options = progress_options()
-    options["callbacks"] += [*callbacks, folder, EpochNumbers(), LastCheckpoint(folder.path / "checkpoints")]
+    measuring = [callback for callback in callbacks if isinstance(callback, AnsatzMonitor)]
+    others = [callback for callback in callbacks if callback not in measuring]  # what they log is shown
+    own = [folder, EpochNumbers(), LastCheckpoint(folder.path / "checkpoints")]
+    options["callbacks"] = [*others, *options["callbacks"], *measuring, *own]
     trainer = instantiate(trainer_options(cfg), logger=logger, **options)
     if logger:
         logger.log_hyperparams(options_in_use(cfg, kind))

@@ -28,7 +28,7 @@ ANSATZ: Table = {  # callbacks.ansatz, of callbacks.AnsatzMonitor
     "pictures": COUNT_OR_ZERO,
     "seed": SEED,
     "budget": POSITIVE.or_null(),
-    "fact": choice("mean", "snapshot", "none").or_null(),
+    "fact": choice("mean", "none").or_null(),
 }
 
 CATAPULTS: Table = {  # callbacks.catapults, of callbacks.Catapults

@@ -19,7 +19,7 @@ ALL_STATISTICS = (
     "init_alignment", "stderr", "alpha_low", "alpha_high", "best_alignment", "best_z", "basis_stderr",
     "basis_percentile", "rank_correlation", "uc_nfc",
     "cnfc_null", "cnfc_null_std",
-    "fact", "fact_cosine", "fact_residual",
+    "fact", "fact_cosine", "fact_residual", "fact_snapshot", "fact_snapshot_residual",
 )  # fmt: skip
 _TAKEN = {"all", "layers", "median", "minimum", "maximum"}
 

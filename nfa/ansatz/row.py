@@ -68,7 +68,10 @@ class AnsatzRow:
             and weight decay λ, where a run has that: about 0 for random weights, 1 at a stationary point by
             construction (arXiv 2507.05644).
         fact_cosine: their cosine.
-        fact_residual: ``‖∇L + λ W‖ / (λ ‖W‖)``, how far from stationary the weights are.
+        fact_residual: ``‖∇L + λ W‖ / (λ ‖W‖)``, how far from stationary the weights are. These three are of
+            the mean gradient of training since the measurement before.
+        fact_snapshot: `fact` of the gradient as the network is now.
+        fact_snapshot_residual: `fact_residual`, likewise.
         init_nfm_cosine: cosine of the neural feature matrix with the one at initialisation.
         init_cosine: `cosine` at initialisation.
         init_alignment: `alignment` at initialisation.
@@ -120,6 +123,8 @@ class AnsatzRow:
     fact: float = NAN
     fact_cosine: float = NAN
     fact_residual: float = NAN
+    fact_snapshot: float = NAN
+    fact_snapshot_residual: float = NAN
     init_nfm_cosine: float = NAN
     init_cosine: float = NAN
     init_alignment: float = NAN

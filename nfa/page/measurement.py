@@ -11,6 +11,7 @@ from nfa.files import write_whole
 from nfa.page.charts import Curves, curve_charts, depth_charts, history_charts
 from nfa.page.layers import anchors, layers_of
 from nfa.page.lists import entries, notes_of
+from nfa.page.steps import StepCurves, step_charts
 from nfa.page.table import tables_of
 from nfa.page.template import render
 
@@ -25,6 +26,7 @@ def write_html(
     pictures: Sequence[LayerPicture] = (),
     meta: Mapping[str, object] | None = None,
     notes: Sequence[str] = (),
+    steps: Sequence[StepCurves] = (),
     headline: Mapping[str, str] | None = None,
 ) -> None:
     """Write one measurement, and the training that led to it, as a page; whole or not at all.
@@ -39,6 +41,7 @@ def write_html(
         meta: versions, command, seed, sizes, timings, …, listed at the end; may hold mappings.
         notes: sentences on what was measured, under the summary. One that begins with ``Partial`` is a
             warning and marks the whole page.
+        steps: curves of the training step by step, a chart each.
         headline: what stands at the top: the score, what training and measuring cost; see
             `nfa.page.headline`.
     """
@@ -53,6 +56,7 @@ def write_html(
         depth=depth_charts(measured) if measured else None,
         history=history_charts(history) if any(row.measured for row in history) else None,
         curves=curve_charts(curves or {}),
+        steps=step_charts(steps),
         tables=tables_of(rows),
         clear=CLEAR,
         places=anchors(pictures),

@@ -58,6 +58,7 @@ def line_chart(
     rules: Sequence[float] = (),
     x_names: Sequence[str] | None = None,
     x_groups: Sequence[str] | None = None,
+    x_range: tuple[float, float] | None = None,
     y_range: tuple[float, float] | None = None,
     x_log: bool = False,
     y_log: bool = False,
@@ -80,6 +81,7 @@ def line_chart(
         x_names: names of the positions 0, 1, …, like layers; abbreviated, turned, thinned as space demands.
         x_groups: for each of the named positions the group to which it belongs, like a block of layers; the
             axis then names the groups, and the tooltips the positions.
+        x_range: limits of the x axis, by default those of the data.
         y_range: limits of the y axis, by default those of the data; a point beyond is drawn at the edge, and
             its tooltip has its value.
         x_log: logarithmic x axis, which says so; what is not positive is left out.
@@ -96,7 +98,7 @@ def line_chart(
     legend, top = _legend([*series, *bands] if not named else bands, width)
     padding = 0.06 if named else 0.015 if any(s.shape for s in series) else 0.0
     positions = [v for s in series for v in s.x] + [v for b in bands for v in b.x]
-    x_limits = range_of(positions, x_log, padding)
+    x_limits = x_range or range_of(positions, x_log, padding)
     drawn = [v for s in series for v in (*s.y, *ends_of(s))] + [v for b in bands for v in (*b.low, *b.high)]
     y_limits = y_range or range_of([*drawn, *rules], y_log, 0.05)
     plot = Plot(

@@ -22,7 +22,7 @@ _TABLES = {
         *("basis", "basis_z", "basis_percentile", "rank_correlation"),
     ),
     _OTHERS: (),  # all that are in no other table
-    "FACT": ("fact", "fact_cosine", "fact_residual"),
+    "FACT": ("fact", "fact_cosine", "fact_residual", "fact_snapshot", "fact_snapshot_residual"),
     "Precision": ("alignment_stderr", "basis_stderr", "drift", "stderr"),
 }
 _ALWAYS = ("in_features", "out_features", "alignment", "z", "cosine")
@@ -66,6 +66,8 @@ NUMBER_COLUMNS = {
     "fact": ("FACT", ".3f", "Pearson correlation of the entries of the NFM and FACT; 1 where training rests"),
     "fact_cosine": ("FACT cosine", ".3f", "cosine of the NFM and FACT"),
     "fact_residual": ("FACT residual", ".2g", "how far from resting the weights are, 0 where they do"),
+    "fact_snapshot": ("FACT now", ".3f", "FACT of the gradient as the network is now"),
+    "fact_snapshot_residual": ("residual now", ".2g", "its residual"),
     "init_nfm_cosine": ("NFM vs init", ".3f", "cosine of the NFM with the one at initialisation"),
     "init_cosine": ("init cosine", ".3f", "cosine at initialisation"),
     "init_alignment": ("init alignment", "+.3f", "alignment at initialisation"),

@@ -1,6 +1,7 @@
 """Spikes, eigenvalues and the alignment of the AGOP while a network trains."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -56,6 +57,44 @@ def test_a_catapult_lowers_the_eigenvalues_that_its_rate_is_beyond(run, over, fa
     assert found["catapult/loss"] < 0.25
     peaks = [float(row["catapult/peak"]) for row in done.metrics if row["catapult/peak"]]
     assert max(peaks) == found["catapult/peak"]
+
+
+@pytest.mark.parametrize(
+    ("losses", "places"),
+    [([3, 2, 1], []), ([1, 5, 6, 5, 1, 4, 1], [2, 5]), ([1, math.nan, 1, 9], [1, 3]), ([], [])],
+)
+def test_each_spike_has_a_peak(losses, places):
+    assert Spikes.peaks(losses, 1.5) == places
+
+
+def test_the_page_shows_the_loss_of_every_step_with_its_spike(run, monkeypatch):
+    seen, see = [], Catapults._see
+    monkeypatch.setattr(
+        Catapults, "_see", lambda self, trainer, loss: (seen.append(loss), see(self, trainer, loss))
+    )
+    done = run(*TOY, "training.lr_over_critical=1.3", "trainer.max_epochs=2", small=False)
+    assert done.code == 0, done.err
+    page = (done.folder / "report.html").read_text()
+    drawn = re.findall(r"loss after so many steps\n(\d+): ([-+.e\d]+)<", page)
+    half = drawn[: len(drawn) // 2]  # the other chart is for phones
+    assert [int(step) for step, _ in half] == list(range(41))
+    assert [float(value) for _, value in half] == pytest.approx(
+        [*seen, done.summary["catapult/loss"]], rel=1e-3
+    )
+    peak = re.search(r"peak of a spike above 3 × the lowest so far\n(\d+): ([-+.e\d]+)<", page)
+    assert int(peak[1]) == seen.index(max(seen))
+    assert float(peak[2]) == pytest.approx(done.summary["catapult/peak"], rel=1e-3)
+    first = re.findall(r"λ₁\n(\d+): ([-+.e\d]+)<", page)
+    assert [int(step) for step, _ in first[:3]] == [0, 20, 40]
+    assert float(first[0][1]) == pytest.approx(done.summary["catapult/lambda_1_start"], rel=1e-3)
+    assert float(first[2][1]) == pytest.approx(done.summary["catapult/lambda_1"], rel=1e-3)
+
+
+def test_the_line_of_an_epoch_has_the_numbers_of_that_epoch(run):
+    done = run(*TOY, "training.lr_over_critical=0.9", "trainer.max_epochs=2", small=False)
+    assert done.code == 0, done.err
+    shown = [float(value) for value in re.findall(r"catapult/peak (\S+)", done.out)]
+    assert shown == pytest.approx([float(row["catapult/peak"]) for row in done.metrics[:2]], rel=1e-3)
 
 
 @pytest.mark.parametrize(("expand", "over"), [("linear", 1.3), ("quadratic", 2.5)])
