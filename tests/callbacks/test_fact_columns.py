@@ -38,13 +38,13 @@ def test_the_mean_is_of_the_steps_since_the_last_measurement(run, monkeypatch):
         seen.append([w.grad.clone() for w in self._weights.values()])
         return see_all(self)
 
-    def told(self, gradients=None):
+    def told(self, snapshot):
         if self.steps:
             for i, (_, kept, _) in enumerate(self.maps):
                 mean = torch.stack([step[i] for step in seen[-self.steps :]]).double().mean(0)
                 assert torch.allclose(self._mean(kept), mean, atol=1e-6)
             steps.append(self.steps)
-        return numbers(self, gradients)
+        return numbers(self, snapshot)
 
     see_all, steps = DataGradients.see, []
     monkeypatch.setattr(DataGradients, "see", see)
@@ -53,6 +53,40 @@ def test_the_mean_is_of_the_steps_since_the_last_measurement(run, monkeypatch):
     assert done.code == 0, done.err
     assert steps == [10, 10]
     assert len(seen) == 20
+
+
+def test_a_weight_that_was_frozen_for_a_while_has_the_mean_of_its_steps():
+    layer = nn.Linear(3, 3, bias=False)
+    gradients = DataGradients(layer, [torch.optim.SGD(layer.parameters(), lr=1, weight_decay=0.1)])
+    for grad in (-0.1 * layer.weight.detach(), None, None):
+        layer.weight.grad = grad
+        gradients.see()
+    (found,) = gradients.numbers({id(layer.weight): torch.zeros(3, 3)}).values()
+    assert found["fact_residual"] == pytest.approx(0, abs=1e-6)
+    twin = DataGradients(layer, [torch.optim.SGD(layer.parameters(), lr=1, weight_decay=0.1)])
+    twin.load_state_dict(gradients.state_dict())
+    assert twin.numbers({id(layer.weight): torch.zeros(3, 3)}) == {"": found}
+
+
+def test_a_snapshot_is_of_all_samples_however_many_at_once():
+    from models import NeuralModule
+
+    net = {"_target_": "nfa.nets.MLP", "input_shape": [3], "num_outputs": 2, "depth": 1, "width": 4}
+    module, x, y = NeuralModule(net, "regression", 2), torch.randn(10, 3), torch.randn(10, 2)
+    gradients = DataGradients(module.network, [torch.optim.SGD(module.parameters(), lr=1, weight_decay=0.1)])
+    whole, parts = (gradients.snapshot(module, x, y, size) for size in (10, 4))
+    module.loss(module(x), y).backward()
+    for weight in (module.network.hidden1.weight, module.network.output.weight):
+        assert torch.allclose(whole[id(weight)], weight.grad)
+        assert torch.allclose(parts[id(weight)], weight.grad, atol=1e-6)
+
+
+def test_what_a_checkpoint_of_before_held_is_read():
+    layer = nn.Linear(2, 2, bias=False)
+    gradients = DataGradients(layer, [torch.optim.SGD(layer.parameters(), lr=1, weight_decay=0.5)])
+    gradients.load_state_dict({"steps": 4, "sums": {"": -2.0 * layer.weight.detach()}})
+    (found,) = gradients.numbers({id(layer.weight): torch.zeros(2, 2)}).values()
+    assert found["fact_residual"] == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.long
@@ -113,7 +147,8 @@ def test_convolutions_packed_attention_and_groups_of_parameters():
         decay = 0.1 if p.dim() == 4 else 0.2
         p.grad = -decay * p.detach().clone()
     gradients.see()
-    found = gradients.numbers()
+    found = gradients.numbers({id(p): torch.zeros_like(p) for p in net.parameters()})
+    assert all(numbers["fact_snapshot_residual"] == 1 for numbers in found.values())
     assert set(found) == {"conv", "attention.q", "attention.k", "attention.v", "attention.out_proj"}
     assert all(numbers["fact"] == pytest.approx(1) for numbers in found.values())
     assert all(numbers["fact_residual"] == pytest.approx(0, abs=1e-6) for numbers in found.values())
