@@ -25,6 +25,7 @@ from callbacks.sinks import sinks_of
 from nfa import NfaError
 from nfa.ansatz.curves import summary_metrics
 from nfa.ansatz.row import above_null
+from nfa.compare.examined import EXAMINED, examined_of
 from nfa.compare.together import ANSATZ, FEATURES, METRICS, REPORT, SUMMARY, TABLE, write_summary
 from nfa.files import write_whole
 from nfa.machines.calibration import Calibration
@@ -181,6 +182,7 @@ class RunFolder(FinalNetwork):
             **pl_module.facts,
             **{k: v for callback in trainer.callbacks for k, v in getattr(callback, "facts", {}).items()},
             **_of_table(trainer, pl_module),
+            **_examined(data, pl_module),
             **_ansatz_summary(monitor),
             **versions(),
         }
@@ -223,7 +225,7 @@ class RunFolder(FinalNetwork):
             ),
             meta={
                 "command": self.command,
-                **self.summary,
+                **{k: v for k, v in self.summary.items() if k != EXAMINED},
                 **(monitor.report.meta if measured else {}),
                 **({"null draws": monitor.report.null_draws} if measured else {}),
                 "data": trainer.datamodule.summary(),
@@ -231,12 +233,14 @@ class RunFolder(FinalNetwork):
         )
 
     def _notes(self) -> list[str]:
+        examined = examined_of(self.summary)
+        notes = [] if examined is None else [examined.sentence]
         found = self.summary.get("importances")
         if found is None:
-            return []
+            return notes
         from nfa.inputs.tables.importances import importances_sentence
 
-        return [importances_sentence(found)]
+        return [*notes, importances_sentence(found)]
 
     def _write_metrics(self, trainer: pl.Trainer) -> None:
         if not trainer.is_global_zero:
@@ -301,6 +305,16 @@ def _of_table(trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, A
             scores = network(x.to(next(network.buffers()).device))
         found["calibration"] = asdict(Calibration.of(scores, y, "validation data"))
     return found
+
+
+def _examined(data: Any, pl_module: pl.LightningModule) -> dict[str, Any]:
+    """What the data set tells of single samples, where it does: see `nfa.compare.examined`."""
+    if not hasattr(data, "examine"):
+        return {}
+    like = next(pl_module.parameters())
+    with torch.no_grad():
+        found = data.examine(lambda x: pl_module(x.to(like)))
+    return {} if found is None else {EXAMINED: found}
 
 
 def _curves(trainer: pl.Trainer, epoch: float) -> dict[str, float]:

@@ -16,7 +16,7 @@ _NOTHING_IF_NULL = ("precision", "max_steps", "max_time")  # of the trainer: as 
 _NOTATION = ("decimal", "thousands", "missing")  # of tables, likewise
 _AS_BEFORE: dict[str, dict[str, object]] = {  # what runs did before they had these options
     "model": {"expand": None, "parameterization": "standard", "initialization": "standard"},
-    "training": {"lr_over_critical": None},
+    "training": {"lr_over_critical": None, "betas": [0.9, 0.999]},
     "data": {"passes": 1},
 }
 _WHAT_IS_TRAINED = ("model.", "data.", "training.", "trainer.max_", "trainer.precision")

@@ -25,6 +25,8 @@ def options_in_use(cfg: DictConfig, kind: str) -> dict[str, Any]:
         del options["training"]
     elif training.get("optimizer") != "sgd":
         training.pop("momentum", None)
+    else:
+        training.pop("betas", None)
     if kind == "net" and training.get("lr_over_critical") is not None:
         training.pop("lr", None)
     if kind == "kernel" and model.get("learn") == "none":

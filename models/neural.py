@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import hydra.utils
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lab.options import TRAINING, check_all
+from lab.options import TRAINING, check_all, shown
 from models.base import LabModule, check_finite
 from models.critical_rate import check_squared, critical_rate
 from nfa import NfaError
@@ -20,6 +20,9 @@ from nfa.nets.registry import build
 from nfa.sweep.returned import pick_tensor
 
 _CRITICAL = "critical_lr"  # in a checkpoint
+_OF_TRAINING = (
+    "loss", "optimizer", "lr", "momentum", "weight_decay", "schedule", "lr_over_critical", "betas",
+)  # fmt: skip
 _SAMPLES = 2000  # of the training data, at most, that a critical rate is of
 
 
@@ -43,6 +46,7 @@ class NeuralModule(LabModule):
         init_scale: factor on the initial weights of all linear maps.
         lr_over_critical: of sgd, the learning rate over `critical_rate` of the initial network on all
             training samples, in the place of ``lr``; None for not.
+        betas: of adam and adamw, by which they remember gradients and their squares: two numbers in [0, 1).
         network: what ``net`` describes, where it is built already.
 
     Raises:
@@ -62,9 +66,11 @@ class NeuralModule(LabModule):
         schedule: str = "cosine",
         init_scale: float = 1.0,
         lr_over_critical: float | None = None,
+        betas: Sequence[float] = (0.9, 0.999),
         network: nn.Module | None = None,
     ):
         super().__init__(task, num_outputs)
+        betas = _two(betas)
         self.save_hyperparameters(ignore="network", logger=False)  # loggers get the options of the run
         check_all("training", TRAINING, self.hparams)
         if loss == "cross_entropy" and task == "regression":
@@ -152,7 +158,7 @@ class NeuralModule(LabModule):
             optimizer = torch.optim.SGD(parameters, momentum=h.momentum, **options)
         else:
             optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[h.optimizer](
-                parameters, **options
+                parameters, betas=tuple(h.betas), **options
             )
         if h.schedule == "constant":
             return optimizer
@@ -201,7 +207,7 @@ class NeuralModule(LabModule):
             raise NfaError(f"the checkpoint holds no critical rate: expected a number, got {critical!r:.40}")
         self.critical = critical
         saved = checkpoint.get("hyper_parameters", {})
-        for name in ("loss", "optimizer", "lr", "momentum", "weight_decay", "schedule", "lr_over_critical"):
+        for name in _OF_TRAINING:
             if name in saved and saved[name] != self.hparams[name]:
                 raise NfaError(
                     f"the checkpoint was trained with training.{name}={saved[name]}, this run has "
@@ -231,6 +237,14 @@ class NeuralModule(LabModule):
                 f"training.schedule=one_cycle was planned for {schedule.total_steps} steps, this run has "
                 f"{self._steps}: resume with the same trainer.max_epochs and data"
             )
+
+
+def _two(betas: Sequence[float]) -> list[float]:
+    """The betas as checkpoints hold them."""
+    check_all("training", TRAINING, {"betas": betas})
+    if not isinstance(betas, Sequence) or len(betas) != 2:
+        raise NfaError(f"training.betas must be two numbers, such as [0.9, 0.999], got {shown(betas)}")
+    return [float(beta) for beta in betas]
 
 
 def _has_numbers(state: dict[str, Any]) -> bool:

@@ -63,7 +63,7 @@ def test_a_checkpoint_whose_name_has_an_equals_sign(run, where):
     "experiment",
     [
         *("side_by_side", "low_rank", "cnfa_dynamics", "local_signal", "grokking", "parity", "symmetry"),
-        *("catapults", "quadratic_model", "deep_linear", "fact"),
+        *("orbit", "catapults", "quadratic_model", "deep_linear", "fact"),
     ],
 )
 def test_an_experiment_that_is_a_sweep_says_so(run, experiment):

@@ -72,7 +72,7 @@ MODULAR: Table = {
     "move": COUNT_OR_ZERO,
     "moved": choice("random", "symmetric"),
     "shuffle": FLAG,
-    "circulant": FLAG,
+    "inputs": choice("plain", "circulant", "reflection"),
 }
 
 LOCAL_SIGNAL: Table = {

@@ -14,6 +14,7 @@ TRAINING: Table = {
     "schedule": choice("constant", "cosine", "one_cycle"),
     "init_scale": number(),
     "lr_over_critical": number(above=0).or_null(),
+    "betas": number(0, below=1).or_list(),
 }
 
 _BATCHES = COUNT_OR_ZERO | number(0, 1)  # so many, or that share of them

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nfa.compare.data_sets import data_sets
+from nfa.compare.labels import labelled
 from nfa.compare.runs import Run, find_runs, mean
 from nfa.compare.similarity import FeatureSpace, feature_spaces
 from nfa.errors import NfaError
@@ -16,7 +17,6 @@ _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.2
       2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048,
       2.045, 2.042)  # fmt: skip
 _VERSIONS = ("nfa", "torch")
-_ABSENT = "not set"
 _IDLE = 0.95  # cosine of an NFM with that at initialisation, beyond which little was learned
 
 
@@ -187,7 +187,7 @@ def compare_each(paths: Sequence[str | os.PathLike]) -> tuple[list[Comparison], 
 
 
 def _compare(runs: list[Run], left_out: list[str], data: str) -> Comparison:
-    groups = [Group(label, tuple(members)) for label, members in _labelled(runs).items()]
+    groups = [Group(label, tuple(members)) for label, members in labelled(runs).items()]
     for group in groups:
         _check_once(group)
     _check_splits(runs)
@@ -235,22 +235,6 @@ def _check_same_data(runs: Sequence[Run]) -> None:
                 raise NfaError(
                     f"{first.path} has {what} {mine} and {run.path} {theirs}: compare runs of one data set"
                 )
-
-
-def _labelled(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs by label: the model and, where runs of that name differ in their settings, these."""
-    groups: dict[str, list[Run]] = {}
-    for model in dict.fromkeys(run.model for run in runs):
-        members = [run for run in runs if run.model == model]
-        names = sorted(set().union(*(run.settings for run in members)))
-        differing = [k for k in names if len({repr(run.settings.get(k, _ABSENT)) for run in members}) > 1]
-        short = [name.rpartition(".")[2] for name in differing]
-        shown = [s if short.count(s) == 1 else name for s, name in zip(short, differing, strict=True)]
-        for run in members:
-            values = (run.settings.get(name, _ABSENT) for name in differing)
-            own = [f"{name}={value}" for name, value in zip(shown, values, strict=True)]
-            groups.setdefault(f"{model} ({', '.join(own)})" if own else model, []).append(run)
-    return {label: sorted(members, key=lambda run: run.replicate) for label, members in groups.items()}
 
 
 def _check_once(group: Group) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nfa.ansatz.row import AnsatzRow, above_null
+from nfa.compare.examined import EXAMINED, Examined, examined_of
 from nfa.compare.reading import (
     LARGEST,
     UNREADABLE,
@@ -102,6 +103,11 @@ class Run:
         folds = [o for o in self.summary.get("options", ()) if o.startswith(_REPLICATE)]
         first = f"seed {seed}" if seed is not None else f"run {self.summary['run']}"
         return ", ".join([first, *(fold.replace(_REPLICATE, "fold ") for fold in folds)])
+
+    @property
+    def examined(self) -> Examined | None:
+        """What it tells of single samples; None for nothing."""
+        return examined_of(self.summary)
 
     @cached_property
     def last(self) -> list[AnsatzRow]:
@@ -240,6 +246,10 @@ def _summary(folder: Path) -> dict[str, Any]:
         wrong.append("settings")
     if summary.get("kind") not in (None, "net", "kernel"):
         wrong.append("kind")
+    try:
+        examined_of(summary)
+    except ValueError:
+        wrong.append(EXAMINED)
     if wrong or not all(isinstance(option, str) for option in summary.get("options") or ()):
         raise NfaError(f"{path} is damaged ({', '.join(wrong) or 'options'}): run {folder} again")
     name = next((name for name in _SCORES if name in summary), "test/accuracy")

@@ -14,7 +14,15 @@ from nfa.compare.comparison import Difference, Group
 from nfa.compare.words import FEW, above_null_words, score_words
 from nfa.files import write_whole
 from nfa.page import svg
-from nfa.page.comparison_charts import ansatz_charts, cost_charts, learning_chart, looks
+from nfa.page.comparison_charts import (
+    ansatz_charts,
+    cost_charts,
+    feature_charts,
+    learning_chart,
+    looks,
+    size_chart,
+)
+from nfa.page.examined import samples_of
 from nfa.page.lists import entries, notes_of
 from nfa.page.matrix import eigenvector_strips, similarity_matrix
 from nfa.page.svg import Series
@@ -49,7 +57,10 @@ def write_comparison(
         runs=_runs(comparison),
         keys=_keys(comparison),
         costs=cost_charts(comparison),
+        samples=samples_of(comparison),
+        sizes=size_chart(comparison),
         learning=learning_chart(comparison),
+        by_epoch=feature_charts(comparison),
         similarity=[similarity_matrix(space) for space in comparison.spaces],
         chance=CHANCE,
         undefined=UNDEFINED,

@@ -6,16 +6,21 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from markupsafe import Markup
+
 from nfa.ansatz.words import finite
 from nfa.compare import Comparison, Run
-from nfa.compare.comparison import Group
+from nfa.compare.comparison import Group, deviation
 from nfa.compare.runs import mean
+from nfa.compare.sample_sizes import SizeCurve, size_curves
 from nfa.page import svg
 from nfa.page.marks import SHAPES
 from nfa.page.svg import Figure, Series, figure, line_chart
 
 Point = tuple[float, float]
 
+_FEATURES = "features/"
+_OF_MACHINES = ("features/self_consistency", "features/nc1_", "features/nc2_")  # measured on any data
 _CURVES = ("val/accuracy", "val/mse", "val/loss")
 _MOST_NAMED = 16  # groups beyond which names beside points would cover them, and a legend takes their place
 _WIDE_RANGE = 20  # factor beyond which an axis is logarithmic
@@ -77,6 +82,39 @@ def _costs(group: Group, name: str) -> list[Point]:
     return [(float(x), y) for x, y in pairs if x is not None and math.isfinite(x) and x > 0]
 
 
+# -- score and samples -----------------------------------------------------------------------------
+
+
+def size_chart(comparison: Comparison) -> Figure | None:
+    """Draw mean scores against the number of training samples; None where that is the same for all."""
+    curves = size_curves(comparison)
+    if not curves:
+        return None
+    kernels = {run.model for run in comparison.runs if run.is_kernel}
+    series = [
+        _size_series(i, curve, curve.label.partition(" (")[0] in kernels) for i, curve in enumerate(curves)
+    ]
+    chart = partial(
+        line_chart, series, title="Score against training samples", x_label="training samples",
+        y_label=comparison.metric, x_log=True, plot_height=300,
+    )  # fmt: skip
+    return figure(chart)
+
+
+def _size_series(index: int, curve: SizeCurve, is_kernel: bool) -> Series:
+    """A point for each number of samples, with the standard deviation over runs."""
+    return Series(
+        curve.label,
+        list(curve.scores),
+        [mean(scores) for scores in curve.scores.values()],
+        svg.PALETTE[index % len(svg.PALETTE)],
+        errors=[deviation(scores) for scores in curve.scores.values()],
+        shape=list(SHAPES)[index % len(SHAPES)],
+        hollow=is_kernel,
+        dashed=is_kernel,
+    )
+
+
 # -- learning --------------------------------------------------------------------------------------
 
 
@@ -106,6 +144,20 @@ def learning_chart(comparison: Comparison) -> Learning | None:
         plot_height=300,
     )
     return Learning(figure(chart), [group.label for group in comparison.groups if group.label not in drawn])
+
+
+def feature_charts(comparison: Comparison) -> list[Figure]:
+    """Draw what the data set knows of the features that are to be learned, by epoch and round."""
+    names = sorted({name for run in comparison.runs for row in run.metrics for name in row})
+    drawn = [name for name in names if name.startswith(_FEATURES) and not name.startswith(_OF_MACHINES)]
+    return [figure(partial(_feature_chart, comparison, name), width=svg.HALF) for name in drawn]
+
+
+def _feature_chart(comparison: Comparison, name: str, *, width: int) -> Markup:
+    series = _series(comparison, lambda group: mean_curve(run.curve(name) for run in group.runs))
+    return line_chart(
+        series, title=name.removeprefix(_FEATURES), x_label="epoch or round", y_label=name, width=width
+    )
 
 
 def mean_curve(curves: Iterable[Sequence[Point]]) -> list[Point]:

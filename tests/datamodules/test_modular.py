@@ -56,12 +56,14 @@ def test_pairs_that_a_reflection_leaves_are_held_out(operation, k):
     assert torch.equal(
         data._result(c, d), data._result(torch.arange(7).repeat(7), torch.arange(7).repeat_interleave(7))
     )
-    held_out = pairs(data, "test")
+    held_out, trained = pairs(data, "test"), pairs(data, "train")
     assert len(held_out) == 7
     assert all((b - a) % 7 == k if operation == "add" else (a + b) % 7 == k for a, b, _ in held_out)
     one = loaded(**options, move=1, val_fraction=0)
-    assert len(pairs(one, "test") - held_out) == 1
-    two = pairs(loaded(**options, move=2, moved="symmetric", val_fraction=0), "test") - held_out
+    assert pairs(one, "test") == held_out
+    assert len(trained - pairs(one, "train")) == 1
+    assert one.fingerprint() == data.fingerprint()
+    two = trained - pairs(loaded(**options, move=2, moved="symmetric", val_fraction=0), "train")
     assert len(two) == 4
     moved = {(a, b) for a, b, _ in two}
     assert {
@@ -124,7 +126,7 @@ def test_the_deviation_is_what_the_formula_says():
 
 
 def test_inputs_through_a_circulant_matrix():
-    plain, mapped = loaded(), loaded(circulant=True)
+    plain, mapped = loaded(), loaded(inputs="circulant")
     x, z = plain._split("train").x.double(), mapped._split("train").x.double()
     M = torch.linalg.lstsq(x, z).solution
     assert torch.allclose(x @ M, z, atol=1e-5)
@@ -153,3 +155,51 @@ def test_nothing_left():
         loaded(train_fraction=1.0)
     with pytest.raises(NfaError, match=r"data\.move must be at most"):
         loaded(move=100)
+
+
+@pytest.mark.parametrize(("operation", "k"), [("add", 2), ("subtract", 3)])
+def test_a_reflection_turns_what_is_seen_around(operation, k):
+    plain = loaded(operation=operation, k=k, val_fraction=0)
+    mapped = loaded(operation=operation, k=k, val_fraction=0, inputs="reflection")
+    a, b = torch.cartesian_prod(torch.arange(7), torch.arange(7)).T
+    c, d = mapped.reflected(a, b)
+    assert torch.equal(mapped._x, -mapped._x[c * 7 + d])
+    fixed = (a == c) & (b == d)
+    assert torch.equal(mapped._x.abs().sum(1) == 0, fixed)
+    assert len(mapped._x[~fixed].unique(dim=0)) == 42
+    assert mapped.fingerprint() == plain.fingerprint()
+    assert not torch.equal(mapped._split("test").x, plain._split("test").x)
+
+
+@pytest.mark.parametrize("n_test", [None, 10])
+def test_what_is_right_is_told_by_orbit(n_test):
+    data = loaded(inputs="reflection", val_fraction=0.25, n_test=n_test)
+    known = {tuple(x.tolist()) for x in data._split("train").x if x.any()}
+    right = [tuple((-x + 0.0).tolist()) in known for x in data._split("test").x]
+    data._y += 1  # no class is 0, which stands for none
+    classes = {tuple(x.tolist()): int(y) for x, y in zip(data._x, data._y, strict=True)}
+
+    def learned(x):  # knows the reflections of what it was trained on, and nothing else
+        found = [classes[tuple(z.tolist())] if tuple((-z + 0.0).tolist()) in known else 0 for z in x]
+        return torch.nn.functional.one_hot(torch.tensor(found), 8)
+
+    found = data.examine(learned)
+    assert found["groups"] == {
+        "reflection trained": [sum(right), sum(right)],
+        "reflection not trained": [0, len(right) - sum(right)],
+    }
+    signs = "".join(found["grid"])
+    assert [len(line) for line in found["grid"]] == [7] * 7
+    assert signs.count(".") == len(data._split("train"))
+    assert (signs.count("+"), signs.count("-")) == (sum(right), len(right) - sum(right))
+
+
+def test_moved_pairs_are_examined_too():
+    options = {"hold_out": "reflection", "train_fraction": 1.0, "val_fraction": 0}
+    wrong = lambda x: torch.zeros(len(x), 7).index_fill_(1, torch.tensor([0]), 1.0)  # noqa: E731
+    found = loaded(**options, move=3).examine(wrong)
+    assert [n for _, n in found["groups"].values()] == [3, 7]
+    assert "".join(found["grid"])[::8].count("+") == 1  # of the seven sums of twice the same, one is 0
+    found = loaded(**options, move=2, moved="symmetric").examine(wrong)
+    assert [n for _, n in found["groups"].values()] == [0, 11]
+    assert loaded(operation="multiply").examine(wrong) is None

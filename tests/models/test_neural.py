@@ -130,3 +130,21 @@ def test_several_tensors_that_a_network_returns_are_not_cut():
             model.training_step((x, torch.tensor([0, 1])), 0)
     model.network.forward = lambda x: {"logits": network(x), "aux": x}
     assert torch.equal(model(x), network(x))
+
+
+def test_betas_are_those_of_the_optimizer():
+    model = NeuralModule(
+        NET, "classification", 3, optimizer="adamw", betas=(0.9, 0.98), schedule="constant", lr=0.1
+    )
+    optimizer = model.configure_optimizers()
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert optimizer.param_groups[0]["betas"] == (0.9, 0.98)
+    assert model.hparams.betas == [0.9, 0.98]
+    usual = NeuralModule(NET, "classification", 3, optimizer="adam", schedule="constant")
+    assert usual.configure_optimizers().param_groups[0]["betas"] == (0.9, 0.999)
+
+
+@pytest.mark.parametrize("betas", [0.9, [0.9], [0.9, 1.0], "0.9", [0.9, 0.99, 0.999]])
+def test_betas_are_two_numbers_below_one(betas):
+    with pytest.raises(nfa.NfaError, match=r"training\.betas must be"):
+        NeuralModule(NET, "classification", 3, optimizer="adam", betas=betas)
