@@ -70,6 +70,9 @@ def nystrom(operator: Columns, ridge: float, rank: int, seed: int = 0) -> Nystro
         ridge: of the system.
         rank: number of columns.
         seed: of the choice of columns.
+
+    Raises:
+        NfaError: a rank that is none, or a K that is not positive semi-definite, as far as that is seen.
     """
     if not 1 <= rank <= operator.size:
         raise NfaError(f"the rank must be between 1 and the {operator.size} points, got {rank}")
@@ -87,7 +90,7 @@ def nystrom(operator: Columns, ridge: float, rank: int, seed: int = 0) -> Nystro
         kept = values > 10 * torch.finfo(L.dtype).eps * values[-1]
         values, vectors = values[kept], vectors[:, kept]
         delta = ridge + max(left - float(values.sum()), 0.0) / operator.size
-        delta = max(delta, torch.finfo(L.dtype).eps * float(values[-1]))
+        delta = max(delta, torch.finfo(L.dtype).eps * float(values[-1:].sum())) or 1.0  # of K = 0, any
         U = L if len(values) == rank else L.new_empty(operator.size, len(values))
         turn = (vectors * values.rsqrt()).to(L)
         for rows, result in zip(L.split(ROWS), U.split(ROWS), strict=True):
@@ -96,8 +99,18 @@ def nystrom(operator: Columns, ridge: float, rank: int, seed: int = 0) -> Nystro
 
 
 def _root(A: Tensor, eps: float) -> Tensor:
-    """Lower Cholesky factor of A and a shift of its rounding, ten times as much until there is one."""
-    shift = eps * float(A.diagonal().sum())
+    """Lower Cholesky factor of A and a shift of its rounding, ten times as much until there is one.
+
+    Raises:
+        NfaError: no shift of the size of its diagonal makes A positive.
+    """
+    trace = float(A.diagonal().sum())
+    if trace < 0 or (trace == 0 and bool(A.any())):
+        raise NfaError(
+            f"a kernel matrix must be positive semi-definite, got a diagonal with the sum {trace:.2g}: check "
+            "the kernel"
+        )
+    shift = eps * trace or 1.0
     while True:
         A.diagonal().add_(shift)
         T, info = torch.linalg.cholesky_ex(A)

@@ -276,6 +276,20 @@ def test_preconditioner_is_symmetric_positive_definite_for_duplicates():
         nystrom(MatrixOperator(torch.ones(50, 50)), 0.0, 51)
 
 
+def test_preconditioner_of_nothing_and_of_what_is_no_kernel_matrix():
+    K, Y = torch.zeros(40, 40, dtype=f64), randn(40, 2)
+    for ridge, delta in ((0.5, 0.5), (0.0, 1.0)):
+        P = nystrom(MatrixOperator(K), ridge, 10)
+        assert P.rank == 0
+        assert torch.allclose(P(Y), Y / delta)
+    assert torch.allclose(solve(K, Y, 0.5, method="cg").coefficients, Y / 0.5)
+    K[20:, 20:] = torch.eye(20, dtype=f64)  # the columns chosen may all be zero, and others not
+    assert torch.allclose(solve(K, Y, 0.5, method="cg", rank=2).coefficients, oracle(K, Y, 0.5))
+    for bad in (-torch.eye(40, dtype=f64), torch.ones(40, 40, dtype=f64).fill_diagonal_(0)):
+        with pytest.raises(NfaError, match="must be positive semi-definite, got a diagonal with the sum"):
+            nystrom(MatrixOperator(bad), 0.1, 10)
+
+
 def test_warm_start_and_progress():
     K, Y, _ = system(200)
     operator, seen = MatrixOperator(K), []
