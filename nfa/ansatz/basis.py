@@ -21,14 +21,17 @@ uniform direction u, ``E (uᵀc′u)⁴`` and ``E (uᵀc′u)²(uᵀc′²u)``, 
 Groups of a grouped map are rotated apart: their sums add up, and so do their variances.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from nfa.ansatz.blockwise import NAN
 from nfa.ansatz.forms import Dense, Form, LowRank
+from nfa.ansatz.group_sums import Columns, Matrices, stacked
 
 _EQUAL = 4.0  # roundings of the largest squared singular value: others that near may be the same
 
@@ -77,26 +80,42 @@ class Spectrum:
         ]
         return cls(keep, blocks, noise)
 
+    @cached_property
+    def chances(self) -> Tensor:
+        """`chance` of each group, and whether its basis says anything: not of one block; (2, g) float64."""
+        sizes = [[stop - start for start, stop in spans] for spans in self.blocks]
+        chances = [chance(sum(of), of) if len(of) > 1 else 0.0 for of in sizes]
+        return torch.tensor([chances, [float(len(of) > 1) for of in sizes]], dtype=torch.float64)
+
 
 def basis_of(spectrum: Spectrum, C: Form) -> Basis:
     """How far C̃ is diagonal in the blocks of a spectrum."""
-    p2 = traceless_part(C, spectrum.keep).power(2)
-    if float(p2.sum().sqrt()) <= spectrum.noise * float(C.norm()):
-        return Basis()
-    diagonal, ranks = C.diagonal(), spectrum.keep.sum(-1)
-    mean = diagonal.sum(-1) / ranks.clamp_min(1)
-    on = ((diagonal - mean[:, None]) * spectrum.keep).square().sum(-1)
-    above = room = 0.0
-    numbers = (ranks.tolist(), on.tolist(), p2.tolist())
-    for group, (rank, on_diagonal, square) in enumerate(zip(*numbers, strict=True)):
-        spans = spectrum.blocks[group]
-        if len(spans) < 2:
-            continue  # one direction, or all are equal: any basis is one
-        sizes = [stop - start for start, stop in spans]
-        m = chance(rank, sizes)
-        above += on_diagonal + _within_blocks(C, group, spans) - m * square
-        room += (1 - m) * square
-    return Basis(above, room)
+    squares = torch.stack(basis_squares(spectrum, stacked([C]))).flatten()
+    square, above, room, norm = torch.cat([squares, C.norm()[None]]).tolist()
+    return Basis(above, room) if math.sqrt(max(square, 0.0)) > spectrum.noise * norm else Basis()
+
+
+def basis_squares(spectrum: Spectrum, groups: Matrices | Columns) -> tuple[Tensor, Tensor, Tensor]:
+    """Matrices (R, R) whose quadratic forms are ``‖c′‖²`` of a sum of groups, `Basis.above`, and `Basis.room`."""
+    keep, diagonals = spectrum.keep, groups.diagonals
+    ranks = keep.sum(-1)
+    means = diagonals.sum(-1) / ranks.clamp_min(1)
+    squares = groups.traceless_products(means, ranks)
+    m, told = spectrum.chances.to(squares).unbind()
+    centred = ((diagonals - means[:, :, None]) * keep).transpose(0, 1) * told[:, None, None]
+    above = (centred @ centred.mT).sum(0) - ((m * told)[:, None, None] * squares).sum(0)
+    for group, spans in enumerate(spectrum.blocks):
+        for start, stop in spans if len(spans) > 1 else ():
+            if stop - start > 1:
+                above = above + _off_diagonal(groups.within(group, start, stop))
+    return squares.sum(0), above, (((1 - m) * told)[:, None, None] * squares).sum(0)
+
+
+def _off_diagonal(blocks: Tensor) -> Tensor:
+    """Products of the entries off the diagonals of (R, n, n), (R, R)."""
+    rows, columns = torch.triu_indices(*blocks.shape[1:], 1, device=blocks.device)
+    entries = blocks[:, rows, columns]
+    return 2 * entries @ entries.mT
 
 
 def spread_of(spectrum: Spectrum, C: Form) -> float:
@@ -160,25 +179,6 @@ def chance(rank: int, sizes: Sequence[int]) -> float:
     """The mean of ``Σ_B ‖c′_BB‖² / ‖c′‖²`` over all rotations, for blocks of these sizes."""
     r = rank
     return sum(2 * b / (r * (r + 2)) + b * (b - 1) / ((r + 2) * (r - 1)) for b in sizes)
-
-
-def _within_blocks(C: Form, group: int, spans: Sequence[tuple[int, int]]) -> float:
-    """Squares off the diagonal, within the blocks."""
-    return sum(float(M.square().sum() - M.diagonal().square().sum()) for M in _blocks(C, group, spans))
-
-
-def _blocks(C: Form, group: int, spans: Sequence[tuple[int, int]]) -> Iterator[Tensor]:
-    for start, stop in spans:
-        if stop - start == 1:
-            continue
-        if isinstance(C, Dense):
-            yield C.matrix[group, start:stop, start:stop]
-        elif isinstance(C, LowRank):
-            Y = C.factor[group, start:stop]
-            yield Y @ Y.mT
-        else:
-            B = C.basis[group, start:stop]
-            yield B @ C.matrix[group] @ B.mT
 
 
 def _variance(r: int, sizes: Sequence[int], p2: float, p4: float) -> float:

@@ -50,13 +50,13 @@ def fitted_exponent(frame: Frame, diagonal: Tensor, rounding: float, noise: floa
 
 
 def exponent_interval(
-    frame: Frame, parts: Sequence[Tensor], rounding: float, noise: float, widening: float, seed: int = 0
+    frame: Frame, parts: Tensor, rounding: float, noise: float, widening: float, seed: int = 0
 ) -> tuple[float, float]:
     """The ends of the interval that holds α of many more samples in 19 of 20 layers.
 
     Args:
         frame: of the weight.
-        parts: ``uᵢᵀCⱼuᵢ`` of the sum over each group j, (g, r); two groups or more.
+        parts: ``uᵢᵀCⱼuᵢ`` of the sum over each group j, (R, g, r); two groups or more.
         rounding: as for `fitted_exponent`.
         noise: likewise.
         widening: of the distances from the fit, for so few groups.
@@ -66,17 +66,16 @@ def exponent_interval(
         NaN where nothing is fitted. The upper end is infinite where the slope may be as low as -1, at which
         no power of G is N.
     """
-    stacked = torch.stack(list(parts))
-    whole = stacked.sum(0)
+    whole = parts.sum(0)
     alpha, _ = fitted_exponent(frame, whole, rounding, noise)
     usable = _usable(frame, whole, rounding)
     if int(usable.sum()) < 3 or math.isnan(alpha):
         return NAN, NAN
-    groups = len(stacked)
+    groups = len(parts)
     even = torch.full((_DRAWS, groups), 1 / groups, dtype=torch.float64)
     drawn = even.multinomial(groups, replacement=True, generator=torch.Generator().manual_seed(seed))
-    counts = torch.zeros_like(even).scatter_add_(1, drawn, torch.ones_like(even)).to(stacked)
-    slopes = _slope(*_points(frame.sigma2[usable], counts @ stacked[:, usable]))
+    counts = torch.zeros_like(even).scatter_add_(1, drawn, torch.ones_like(even)).to(parts)
+    slopes = _slope(*_points(frame.sigma2[usable], counts @ parts[:, usable]))
     fit = 1 / alpha
     ends = torch.quantile(1 + slopes.cpu(), torch.tensor([_TAIL, 1 - _TAIL], dtype=torch.float64))
     low, high = (fit + widening * (float(end) - fit) for end in ends)

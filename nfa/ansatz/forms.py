@@ -248,6 +248,11 @@ class Frame:
         keep = sigma2 > max(out, inputs) * torch.finfo(sigma2.dtype).eps * sigma2[:, :1]
         return cls(sigma2 * keep, U.mul_(keep[:, None, :]), keep)
 
+    @cached_property
+    def here(self) -> "Frame":
+        """On the CPU, but for U: what is said of single directions is found there."""
+        return self if self.sigma2.device.type == "cpu" else Frame(self.sigma2.cpu(), self.U, self.keep.cpu())
+
     def sensitivity(self, C: Tensor, scale: float, span: Tensor | None = None) -> Dense | Spanned:
         """``Uᵀ C U / scale`` for C (g, out, out), the symmetric part; of it what is in ``span`` (g, r, k)."""
         if span is not None:

@@ -15,36 +15,37 @@ to first order, and exactly where the groups are alike. What is beyond is found 
 out as it is, and taken to be the same for all: it is what tells how the cosine grows with the samples.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from nfa.ansatz.forms import Form, Frame, LowRank, Spanned
+from nfa.ansatz.forms import Frame
+from nfa.ansatz.group_sums import Columns, Matrices
 
 _EQUAL = 1e-6  # relative: nearer eigenvalues have the derivative at their mean in the place of a difference
 
 
-def without_each(frame: Frame, eigen: tuple[Tensor, Tensor], power: float, parts: Sequence[Form]) -> Tensor:
+def without_each(
+    frame: Frame, eigen: tuple[Tensor, Tensor], power: float, groups: Matrices | Columns
+) -> Tensor:
     """The cosine without each group over that of all, (groups of samples,), to first order.
 
     Args:
         frame: of the weight.
         eigen: eigenvalues (g, k) and eigenvectors (g, r, k) of H.
         power: exponent α.
-        parts: sums C̃_j of the groups, on any one scale.
+        groups: their sums C̃_j, on any one scale.
     """
     values, V = eigen
     lead = frame.sigma2.sqrt()[:, :, None] * V
     within = V.mT @ (frame.sigma2[:, :, None] * V)
     product = (lead @ (within * _divided(values, power))) @ lead.mT
     if power == 0.5:  # Q is the trace of H
-        squares = _normed([(frame.sigma2 * C.diagonal()).sum() for C in parts])
+        squares = _normed((frame.sigma2 * groups.diagonals).sum((1, 2)))
     else:
         some = values > 0
         slopes = torch.where(some, values, 1.0) ** (2 * power - 1) * some
-        squares = _shares((lead * slopes[:, None, :]) @ lead.mT, parts)
-    return ((1 - _shares(product, parts)).clamp_min(0) / (1 - squares).clamp_min(0)) ** power
+        squares = _normed(groups.along((lead * slopes[:, None, :]) @ lead.mT))
+    return ((1 - _normed(groups.along(product))).clamp_min(0) / (1 - squares).clamp_min(0)) ** power
 
 
 def _divided(values: Tensor, power: float) -> Tensor:
@@ -58,20 +59,6 @@ def _divided(values: Tensor, power: float) -> Tensor:
     return found * (some[:, :, None] & some[:, None, :])
 
 
-def _shares(derivative: Tensor, parts: Sequence[Form]) -> Tensor:
-    first = parts[0]
-    if isinstance(first, Spanned):  # all have one basis
-        derivative = first.basis.mT @ derivative @ first.basis
-    return _normed([_along(derivative, C) for C in parts])
-
-
-def _normed(sizes: Sequence[Tensor]) -> Tensor:
-    each = torch.stack(list(sizes)).clamp_min(0)
+def _normed(sizes: Tensor) -> Tensor:
+    each = sizes.clamp_min(0)
     return each / each.sum()
-
-
-def _along(derivative: Tensor, C: Form) -> Tensor:
-    """``⟨derivative, C̃⟩``, for a derivative in the basis of C."""
-    if isinstance(C, LowRank):
-        return ((derivative @ C.factor) * C.factor).sum()
-    return (derivative * C.matrix).sum()

@@ -9,7 +9,7 @@ decompositions behind them are those of `nfa.ansatz.decomposed`.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 import torch
@@ -36,11 +36,14 @@ from nfa.ansatz.forms import (
     Form,
     cosine_of,
     inner,
+    joined,
     linear_cosine,
     power_of,
     ratio,
     traceless,
 )
+from nfa.ansatz.group_products import GroupProducts
+from nfa.ansatz.group_sums import stacked
 from nfa.ansatz.left_out import without_each
 from nfa.ansatz.nulls import null_changes, null_draw, roots
 from nfa.ansatz.precision import Precision, precision_of, widening
@@ -289,8 +292,7 @@ class FeaturePair(Decomposed):
         return root[:, : max(int((root > 0).sum(-1).max()), 1)]
 
     def _null_changes(self, left: Sequence[Form], null: Tensor, power: float, seed: int) -> list[float]:
-        few = left[: math.ceil(len(null) / _DRAWS_A_CHANGE)]
-        spectra = [roots(cut_like(C, self._floor, self._frame.keep, power)) for C in few]
+        spectra = [roots(cut_like(C, self._floor, self._frame.keep, power)) for C in left]
         if self.has_wide_null(power):
             sigma2 = self._frame.sigma2[self._frame.keep]
             expected = [
@@ -333,22 +335,38 @@ class FeaturePair(Decomposed):
         if R < 2:
             return Precision(cosine=cut or NAN, cut=cut)
         parts = self._frame.parts(sums, factors, like=self._inside)
+        groups = stacked(parts)
+        products = GroupProducts.of(self._frame.sigma2, self._spectrum, groups, linear=power == 1.0)
         ends = exponent_interval(
-            self._frame, [C.diagonal() for C in parts], self._rounding, self._noise, widening(R), seed
+            self._frame.here, products.diagonals, self._rounding, self._noise, widening(R), seed
         )
-        wide = power != 1.0 and R > 2 and not corrected and self._frame.sigma2.shape[1] > WIDE
-        return precision_of(
-            self._frame, parts, counts,
-            cosine=lambda C: self._cosine_of(C, power), alignment=self._alignment_of,
-            basis=lambda C: basis_of(self._spectrum, C),
-            whole=(self.cosine(power), self.alignment), linear=power == 1.0,
-            halves=halves, corrected=corrected, cut=cut, alpha=ends,
-            first_order=self._first_order(power) if wide else None,
-            null_changes=None if null is None else lambda left: self._null_changes(left, null, power, seed),
-        )  # fmt: skip
 
-    def _first_order(self, power: float) -> Callable[[Sequence[Form]], list[float]]:
-        return lambda parts: without_each(self._frame, self._eigen, power, parts).tolist()
+        def cosine(kept: Iterable[int]) -> float:
+            return self._cosine_of(joined([parts[j] for j in kept]), power)
+
+        def left_out(j: int) -> list[int]:
+            return [i for i in range(R) if i != j]
+
+        def cosines() -> list[float]:
+            """Without each group: in wide layers to first order, and only one as it is."""
+            if corrected or R == 2 or self._frame.sigma2.shape[1] <= WIDE:
+                return [cosine(left_out(j)) for j in range(R)]
+            ratios = without_each(self._frame, self._eigen, power, groups).tolist()
+            scale = cosine(left_out(0)) / ratios[0]
+            return [scale * ratio for ratio in ratios]
+
+        def halved() -> list[float]:
+            return [cosine(range(start, R, 2)) for start in (0, 1)]
+
+        changes = None
+        if null is not None:
+            few = range(min(R, math.ceil(len(null) / _DRAWS_A_CHANGE)))
+            changes = self._null_changes([joined([parts[i] for i in left_out(j)]) for j in few], null, power, seed)
+        return precision_of(
+            products, counts, cosines=None if power == 1.0 else cosines, halves=halved if halves else None,
+            whole=(self.cosine(power), self.alignment), corrected=corrected, cut=cut, alpha=ends,
+            null_changes=changes,
+        )  # fmt: skip
 
     def _cosine_of(self, C: Form, power: float) -> float:
         """`cosine` for another sensitivity, which may have rounding in directions that C has none in."""

@@ -16,15 +16,13 @@ from how much the cosine moves when a group is left out.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from nfa.ansatz.basis import Basis
 from nfa.ansatz.blockwise import NAN
 from nfa.ansatz.exponent import basis_error
-from nfa.ansatz.forms import Form, Frame, joined
+from nfa.ansatz.group_products import GroupProducts
 
 _T_95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36}  # by degrees of freedom
 _NORMAL_95 = 1.96
@@ -84,96 +82,81 @@ class _Known:
 
 @dataclass(frozen=True)
 class _Norms:
-    """Norms of sums of groups, from which the bias of a norm is known."""
+    """Norms of the sum of all groups, of those of all but each, and of each, which the bias of a norm is known from."""
 
-    total: Form
-    without: Sequence[Form]
-    parts: Sequence[Form]
+    total: float
+    without: Sequence[float]
+    parts: Sequence[float]
     counts: Sequence[int]
-    norm: Callable[[Form], Tensor]
 
-    @cached_property
-    def _of_parts(self) -> list[float]:
-        return [float(self.norm(part)) for part in self.parts]
+    @classmethod
+    def of(cls, norms: Callable[[Tensor], Tensor], counts: Sequence[int]) -> "_Norms":
+        """By what gives the norms of sums, each told by how often the groups are in it."""
+        one = torch.eye(len(counts), dtype=torch.float64)
+        return cls(float(norms(torch.ones_like(one[:1]))), norms(1 - one).tolist(), norms(one).tolist(), counts)
 
     def share_of_different(self, left_out: int | None = None) -> float:
         """The squared norm of a mean from products of different groups, over that of the mean itself."""
-        whole = float(self.norm(self.total if left_out is None else self.without[left_out]))
+        whole = self.total if left_out is None else self.without[left_out]
         if not whole > 0:
             return NAN
         kept = [j for j in range(len(self.counts)) if j != left_out]
-        same = sum((self._of_parts[j] / whole) ** 2 for j in kept)
+        same = sum((self.parts[j] / whole) ** 2 for j in kept)
         n2, own = sum(self.counts[j] for j in kept) ** 2, sum(self.counts[j] ** 2 for j in kept)
         return (1 - same) * n2 / (n2 - own)
 
 
 def precision_of(
-    frame: Frame,
-    parts: Sequence[Form],
+    products: GroupProducts,
     counts: Sequence[int],
     *,
-    cosine: Callable[[Form], float],
-    alignment: Callable[[Form], float],
-    basis: Callable[[Form], Basis],
+    cosines: Callable[[], Sequence[float]] | None,
+    halves: Callable[[], Sequence[float]] | None,
     whole: tuple[float, float],
-    linear: bool,
-    halves: bool,
     corrected: bool,
     cut: float,
     alpha: tuple[float, float],
-    first_order: Callable[[Sequence[Form]], Sequence[float]] | None,
-    null_changes: Callable[[Sequence[Form]], Sequence[float]] | None,
+    null_changes: Sequence[float] | None,
 ) -> Precision:
-    """Precision of two statistics from two or more groups; see `nfa.ansatz.pair.FeaturePair.precision`.
+    """Precision of statistics from two or more groups; see `nfa.ansatz.pair.FeaturePair.precision`.
 
     Args:
-        frame: of the weight.
-        parts: sums C̃_j of the groups.
+        products: of the groups.
         counts: samples of each.
-        cosine: the cosine of N and ``G^α`` for a sensitivity.
-        alignment: the alignment for one.
-        basis: how far one is diagonal in the eigenbasis of WWᵀ.
+        cosines: the cosines without each group; None where α is 1, so that each is a product over a norm.
+        halves: the cosines of two halves of the groups, where the drift is asked for.
         whole: cosine and alignment of all groups together.
-        linear: whether α is 1, so that the cosine is a product over a norm.
-        halves: find the drift.
         corrected: the errors asked for are those of the values without their bias.
         cut: see `Precision`.
         alpha: the ends of the interval of the exponent.
-        first_order: the cosines without each of these parts over that of all, to first order; where given,
-            only one is found as it is.
-        null_changes: by how much draws of the null change with each of these in the place of C.
+        null_changes: by how much draws of the null change without each of the first groups.
     """
-    total = joined(parts)
-    reduced = [joined([*parts[:j], *parts[j + 1 :]]) for j in range(len(parts))]
-    norms = _Norms(total, reduced, parts, counts, lambda C: C.traceless_norm(frame.keep))
-    aligned = _of_ratio(whole[1], [alignment(C) for C in reduced], norms, corrected)
-    if first_order:
-        ratios = first_order(parts)
-        scale = cosine(reduced[0]) / ratios[0]
-        left = [scale * ratio for ratio in ratios]
-    else:
-        left = [cosine(C) for C in reduced]
-    if linear:
-        norms = _Norms(total, reduced, parts, counts, lambda C: frame.agop(C).norm())
+    each = torch.eye(len(counts), dtype=torch.float64)
+    left_out = 1 - each
+    norms = _Norms.of(products.traceless_norms, counts)
+    aligned = _of_ratio(whole[1], products.alignments(left_out).tolist(), norms, corrected)
+    if cosines is None:
+        norms = _Norms.of(products.linear_norms, counts)
+        left = products.linear_cosines(left_out).tolist()
         known = _of_ratio(whole[0], left, norms, corrected)
     else:
+        left = cosines()
         known = _of_jackknife(whole[0], left, counts)
-    half = NAN
+    drift = NAN
     if halves:  # of two groups each half is what leaving out the other leaves
-        both = left if len(parts) == 2 else [cosine(joined(parts[::2])), cosine(joined(parts[1::2]))]
-        half = sum(both) / 2
-    on = [basis(C) for C in parts]
-    spread, bias = basis_error(basis(total), on, [basis(C) for C in reduced], counts, corrected=corrected)
+        drift = abs(whole[0] - sum(left if len(counts) == 2 else halves()) / 2)
+    on, reduced, (total,) = (products.bases(sums) for sums in (each, left_out, torch.ones_like(each[:1])))
+    spread, bias = basis_error(total, on, reduced, counts, corrected=corrected)
     return Precision(
         cosine=math.hypot(known.error(corrected), cut),
         alignment=aligned.error(corrected),
-        drift=abs(whole[0] - half),
+        drift=drift,
         cut=cut,
         cosine_bias=known.bias,
         alignment_bias=aligned.bias,
-        null_bias=_bias(null_changes(reduced), counts) if null_changes else NAN,
+        null_bias=NAN if null_changes is None else _bias(null_changes, counts),
         basis_bias=bias if corrected else NAN,
-        basis=math.hypot(spread * _student(len(parts) - 1), 0.0 if corrected else bias),
+        basis=math.hypot(spread * _student(len(counts) - 1), 0.0 if corrected else bias),
         alpha_low=alpha[0],
         alpha_high=alpha[1],
     )

@@ -28,6 +28,7 @@ _FEW = 64  # directions of the small model
 _LEADING = 8  # eigenvectors of C that are drawn as they are
 _STEP = 0.5  # of log v: the integrand is analytic in a strip, and the trapezoid rule exponentially exact
 _BEYOND = 1e6  # times the largest and the smallest eigenvalue: from where to where t goes
+_ITERATIONS = 4  # from a table of that step: to 1e-12 and better
 _NONE = 1e-14  # of the largest: no eigenvalue
 
 
@@ -115,18 +116,17 @@ def _share(v: Tensor, spectrum: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _argument(phi: Tensor, spectrum: Tensor) -> Tensor:
-    """The w with ``φ(w) = phi``, (n,): Newton's method on its logarithm and the log-odds."""
-    goal, log_w = torch.logit(phi), torch.logit(phi) - spectrum.mean().log()
-    low, high = torch.full_like(log_w, -100.0), torch.full_like(log_w, 100.0)
-    for _ in range(60):
+    """The w with ``φ(w) = phi``, (n,) ascending: a table of its logarithm, and Newton's method on the log-odds."""
+    goal = torch.logit(phi)
+    ends = phi[0] / spectrum.mean(), (1 / spectrum).mean() / (1 - phi[-1])  # φ(w) ≤ w ⟨a⟩, 1 - φ(w) ≤ ⟨1/a⟩ / w
+    table = torch.arange(math.log(ends[0]) - _STEP, math.log(ends[1]) + _STEP, _STEP, dtype=torch.float64)
+    values = torch.logit(_share(table.exp(), spectrum)[0])
+    after = torch.searchsorted(values, goal).clamp(1, len(table) - 1)
+    low, high = table[after - 1], table[after]
+    log_w = low + _STEP * ((goal - values[after - 1]) / (values[after] - values[after - 1])).nan_to_num(0.5)
+    for _ in range(_ITERATIONS):
         share, rise = _share(log_w.exp(), spectrum)
-        miss = torch.logit(share) - goal
-        if float(miss.abs().max()) < 1e-10:
-            break
-        high, low = torch.where(miss > 0, log_w, high), torch.where(miss > 0, low, log_w)
-        following = log_w - miss / rise
-        inside = (following > low) & (following < high)
-        log_w = torch.where(inside, following, (low + high) / 2)
+        log_w = (log_w - (torch.logit(share) - goal) / rise).clamp(low, high)
     return log_w.exp()
 
 
