@@ -96,7 +96,7 @@ def basis_of(spectrum: Spectrum, C: Form) -> Basis:
 
 
 def basis_squares(spectrum: Spectrum, groups: Matrices | Columns) -> tuple[Tensor, Tensor, Tensor]:
-    """Matrices (R, R) whose quadratic forms are ``‖c′‖²`` of a sum of groups, `Basis.above`, and `Basis.room`."""
+    """Matrices (R, R): quadratic forms ``‖c′‖²``, `Basis.above` and `Basis.room` of sums of groups."""
     keep, diagonals = spectrum.keep, groups.diagonals
     ranks = keep.sum(-1)
     means = diagonals.sum(-1) / ranks.clamp_min(1)
@@ -113,7 +113,7 @@ def basis_squares(spectrum: Spectrum, groups: Matrices | Columns) -> tuple[Tenso
 
 def _off_diagonal(blocks: Tensor) -> Tensor:
     """Products of the entries off the diagonals of (R, n, n), (R, R)."""
-    rows, columns = torch.triu_indices(*blocks.shape[1:], 1, device=blocks.device)
+    rows, columns = torch.ones_like(blocks[0]).triu(1).nonzero(as_tuple=True)
     entries = blocks[:, rows, columns]
     return 2 * entries @ entries.mT
 

@@ -6,14 +6,14 @@ directions are known to be more than rounding. All is float64.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeGuard, TypeVar
 
 import torch
 from torch import Tensor
 
-from nfa.ansatz.blockwise import NAN, columns, gram, largest, largest_of_groups, or_one, total
+from nfa.ansatz.blockwise import NAN, columns, gram, largest_of_groups, or_one, total
 from nfa.checks import positive
 
 
@@ -216,7 +216,6 @@ class Spanned:
 
 Form = Dense | LowRank | Spanned
 F = TypeVar("F", Dense, LowRank, Spanned)
-G = TypeVar("G", Dense, LowRank)
 
 
 @dataclass(frozen=True)
@@ -232,7 +231,6 @@ class Frame:
     sigma2: Tensor
     U: Tensor
     keep: Tensor
-    _last: dict[str, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(cls, W: Tensor, scale: float) -> "Frame":
@@ -253,64 +251,70 @@ class Frame:
         """On the CPU, but for U: what is said of single directions is found there."""
         return self if self.sigma2.device.type == "cpu" else Frame(self.sigma2.cpu(), self.U, self.keep.cpu())
 
-    def sensitivity(self, C: Tensor, scale: float, span: Tensor | None = None) -> Dense | Spanned:
-        """``Uᵀ C U / scale`` for C (g, out, out), the symmetric part; of it what is in ``span`` (g, r, k)."""
-        if span is not None:
-            U = self._spanned(span)
-            within = U.mT @ (C.double() / scale) @ U
-            inside = Spanned(span, (within + within.mT).div_(2))
-            some = self._is_inside(inside, largest_of_groups(C) / scale)
-            return Spanned(span, inside.matrix * some[:, None, None])  # and in the same basis
-        whole = self.U.mT @ (C.double() / scale) @ self.U
-        return self._within(Dense((whole + whole.mT).div_(2)), largest_of_groups(C) / scale)
-
-    def _spanned(self, span: Tensor) -> Tensor:
-        """``U span``, kept for the other parts of a sum."""
-        if self._last.get("span") is not span:
-            self._last.update(span=span, U=self.U @ span)
-        return self._last["U"]
+    def sensitivity(self, C: Tensor, scale: float) -> Dense:
+        """``Uᵀ C U / scale`` for C (g, out, out), the symmetric part."""
+        found = _turned(self.U, C, scale)
+        return Dense(
+            found.mul_(self._reaches(found.diagonal(dim1=-2, dim2=-1), largest_of_groups(C) / scale))
+        )
 
     def factor(self, X: Tensor, scale: float) -> LowRank:
         """``Uᵀ XXᵀ U / scale²`` for X (g, out, m)."""
         Y = torch.cat([self.U.mT @ block for block in columns(X, scale)], 2)
-        return self._within(LowRank(Y), (largest_of_groups(X) / scale).square())
+        size = (largest_of_groups(X) / scale).square()
+        return LowRank(Y.mul_(self._reaches(Y.square().sum(-1), size)))
 
     def parts(self, sums: Sequence[Tensor], factors: bool, like: Form) -> list[Form]:
-        """Parts of a sensitivity, on one scale: `sensitivity` in the form of another, or `factor`."""
-        scale = or_one(max(largest(part) for part in sums))
-        if factors:
+        """Parts of a sensitivity, on one scale: matrices or factors, in the form of another."""
+        sizes = torch.stack([largest_of_groups(part) for part in sums])
+        scale = or_one(float(sizes.max()))
+        if factors and isinstance(like, LowRank):
             return [self.factor(part, scale) for part in sums]
         span = like.basis if isinstance(like, Spanned) else None
-        return [self.sensitivity(part, scale, span) for part in sums]
+        U = self.U if span is None else self.U @ span
+        found: list[Form] = []
+        for part, size in zip(sums, (sizes / scale) ** (2 if factors else 1), strict=True):
+            if factors:
+                Y = U.mT @ (part.double() / scale)
+                within, diagonal = Y @ Y.mT, Y.square().sum(-1)
+            else:
+                within = _turned(U, part, scale)
+                diagonal = within.diagonal(dim1=-2, dim2=-1)
+            within *= self._reaches(diagonal, size)
+            found.append(Dense(within) if span is None else Spanned(span, within))
+        return found
 
-    def _within(self, C: G, size: Tensor) -> G:
-        """C with zeros for the groups where it has nothing on the range of W: what is left is rounding."""
-        inside = self._is_inside(C, size)
-        return C if bool(inside.all()) else C.between(inside[:, None].double().expand_as(self.sigma2))
-
-    def _is_inside(self, C: Form, size: Tensor) -> Tensor:
-        """For each group whether C has anything on the range of W, (g,)."""
-        return C.diagonal().amax(-1) > self.U.shape[1] * torch.finfo(torch.float64).eps * size
+    def _reaches(self, diagonal: Tensor, size: Tensor) -> Tensor:
+        """1 for each group where C has anything on the range of W, (g, 1, 1): else it is rounding."""
+        floor = self.U.shape[1] * torch.finfo(torch.float64).eps * size
+        return (diagonal.amax(-1) > floor).double()[:, None, None]
 
     def agop(self, C: Form) -> Form:
         """H, the AGOP in the coordinates of W's right singular vectors."""
         return C.between(self.sigma2.sqrt())
 
 
+def _turned(U: Tensor, C: Tensor, scale: float) -> Tensor:
+    """``Uᵀ C U / scale``, the symmetric part."""
+    found = U.mT @ ((C.double() / scale) @ U)
+    return (found + found.mT).div_(2)
+
+
 def joined(parts: Sequence[Form]) -> Form:
     """The sum of matrices of one form, of one basis too."""
-    if _are(parts, LowRank):
+    if are(parts, LowRank):
         return LowRank(torch.cat([part.factor for part in parts], 2))
-    if _are(parts, Spanned):
+    if are(parts, Spanned):
         whole = Spanned(parts[0].basis, total(part.matrix for part in parts))
         vars(whole)["_diagonal"] = total(part.diagonal() for part in parts)  # a product less
         return whole
-    if _are(parts, Dense):
+    if are(parts, Dense):
         return Dense(total(part.matrix for part in parts))
     raise TypeError("only matrices of one form are joined")
 
 
-def _are(parts: Sequence[Form], form: type[F]) -> TypeGuard[Sequence[F]]:
+def are(parts: Sequence[Form], form: type[F]) -> TypeGuard[Sequence[F]]:
+    """Whether all are of one form."""
     return all(isinstance(part, form) for part in parts)
 
 

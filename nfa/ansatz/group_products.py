@@ -1,7 +1,7 @@
 """What a jackknife asks of sums of groups of samples: R × R numbers, and no matrix for any sum.
 
-It asks for the alignment, the basis and the cosine at α = 1 of all groups, of each, and of all but each. All of
-these are made of linear and of quadratic forms of a sum, which products between the groups give.
+It asks for the alignment, the basis and the cosine at α = 1 of all groups, of each, and of all but each. All
+of these are made of linear and of quadratic forms of a sum, which products between the groups give.
 """
 
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ class GroupProducts:
     A sum is asked for by how often each group is in it: (n, R) of ones and zeros.
 
     Attributes:
+        noise: relative to ‖C‖: a traceless part that is no larger is none.
         diagonals: ``uᵢᵀC_juᵢ``, (R, g, r).
         aligned: product of C̃_j and of the traceless part of WWᵀ of length one, (R,).
         crossed: product of H_j with N of length one, (R,).
@@ -30,9 +31,9 @@ class GroupProducts:
         above: gives `nfa.ansatz.basis.Basis.above`, (R, R).
         room: gives `nfa.ansatz.basis.Basis.room`, (R, R).
         linear: ``⟨H_i, H_j⟩``, (R, R); zeros where no cosine at α = 1 is asked for.
-        noise: relative to ‖C‖: a traceless part that is no larger is none.
     """
 
+    noise: float
     diagonals: Tensor
     aligned: Tensor
     crossed: Tensor
@@ -42,7 +43,6 @@ class GroupProducts:
     above: Tensor
     room: Tensor
     linear: Tensor
-    noise: float
 
     @classmethod
     def of(
@@ -72,10 +72,7 @@ class GroupProducts:
         parts = [diagonals, aligned, crossed, whole, overall, inside, above, room, squares]
         moved = torch.cat([part.flatten() for part in parts]).cpu()  # at once: each move from a device waits
         found = moved.split([part.numel() for part in parts])
-        return cls(
-            *(v.view(part.shape) for v, part in zip(found, parts, strict=True)),
-            noise=spectrum.noise,
-        )
+        return cls(spectrum.noise, *(v.view(part.shape) for v, part in zip(found, parts, strict=True)))
 
     def traceless_norms(self, sums: Tensor) -> Tensor:
         """Norms of sums without a multiple of the identity, (n,)."""

@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from nfa.ansatz.forms import Form, LowRank, Spanned
+from nfa.ansatz.forms import Form, LowRank, Spanned, are
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,15 @@ class Matrices:
             derivative = self.basis.mT @ derivative @ self.basis
         return self.each.flatten(1) @ derivative.flatten()
 
+    def seen_from(self, lead: Tensor) -> "Matrices":
+        """``LᵀC̃_jL`` for L (g, r, k)."""
+        return Matrices(self.each, lead.mT if self.basis is None else lead.mT @ self.basis)
+
+    def without(self, left_out: int) -> Tensor:
+        """The sum of all groups but one, (g, r, r)."""
+        rest = self.each.sum(0) - self.each[left_out]
+        return rest if self.basis is None else self.basis @ rest @ self.basis.mT
+
     def within(self, group: int, start: int, stop: int) -> Tensor:
         """The blocks of the directions from start to stop, (R, n, n)."""
         if self.basis is None:
@@ -58,7 +67,7 @@ class Matrices:
 
 @dataclass(frozen=True)
 class Columns:
-    """``Y_j Y_jᵀ`` of R groups of samples: all Y (g, r, m), and whose each column is, (m, R) of ones and zeros."""
+    """``Y_j Y_jᵀ`` of R groups of samples: all Y (g, r, m), and whose each column is, (m, R) of 0 and 1."""
 
     factor: Tensor
     member: Tensor
@@ -80,6 +89,15 @@ class Columns:
         """As that of `Matrices`."""
         return ((derivative @ self.factor) * self.factor).sum((0, 1)) @ self.member
 
+    def seen_from(self, lead: Tensor) -> "Columns":
+        """As that of `Matrices`."""
+        return Columns(lead.mT @ self.factor, self.member)
+
+    def without(self, left_out: int) -> Tensor:
+        """As that of `Matrices`."""
+        Y = self.factor[:, :, self.member[:, left_out] == 0]
+        return Y @ Y.mT
+
     def within(self, group: int, start: int, stop: int) -> Tensor:
         """As those of `Matrices`."""
         Y = self.factor[group, start:stop]
@@ -96,13 +114,11 @@ def _pairs(means: Tensor) -> Tensor:
 
 def stacked(parts: Sequence[Form]) -> Matrices | Columns:
     """Parts of one form, of one basis too, together; written out where that is less than all columns."""
-    first = parts[0]
-    if isinstance(first, Spanned):
-        return Matrices(torch.stack([part.matrix for part in parts]), first.basis)
-    if not isinstance(first, LowRank):
-        return Matrices(torch.stack([part.matrix for part in parts]))
+    if not are(parts, LowRank):
+        matrices = torch.stack([part.matrix for part in parts if not isinstance(part, LowRank)])
+        return Matrices(matrices, parts[0].basis if isinstance(parts[0], Spanned) else None)
     widths = [part.factor.shape[2] for part in parts]
-    if sum(widths) > first.factor.shape[1]:
+    if sum(widths) > parts[0].factor.shape[1]:
         return Matrices(torch.stack([part.dense().matrix for part in parts]))
     factor = torch.cat([part.factor for part in parts], 2)
     return Columns(factor, torch.block_diag(*[factor.new_ones(width, 1) for width in widths]))

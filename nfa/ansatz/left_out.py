@@ -15,37 +15,87 @@ to first order, and exactly where the groups are alike. What is beyond is found 
 out as it is, and taken to be the same for all: it is what tells how the cosine grows with the samples.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from nfa.ansatz.forms import Frame
+from nfa.ansatz.blockwise import gram
 from nfa.ansatz.group_sums import Columns, Matrices
 
 _EQUAL = 1e-6  # relative: nearer eigenvalues have the derivative at their mean in the place of a difference
 
 
-def without_each(
-    frame: Frame, eigen: tuple[Tensor, Tensor], power: float, groups: Matrices | Columns
-) -> Tensor:
-    """The cosine without each group over that of all, (groups of samples,), to first order.
+@dataclass(frozen=True)
+class Slopes:
+    """What the cosine hangs on, in the eigenvectors of H.
 
-    Args:
-        frame: of the weight.
-        eigen: eigenvalues (g, k) and eigenvectors (g, r, k) of H.
+    Attributes:
+        lead: ``diag(σ) V``, (g, r, k): turns C̃ into what it adds to H there.
+        values: eigenvalues of H, (g, k).
+        within: ``VᵀΣ²V``, N there, (g, k, k).
+        product: the derivative of F there, (g, k, k).
+        square: that of Q, diagonal, (g, k).
+        sigma2: squared singular values of W, (g, r).
         power: exponent α.
-        groups: their sums C̃_j, on any one scale.
     """
-    values, V = eigen
-    lead = frame.sigma2.sqrt()[:, :, None] * V
-    within = V.mT @ (frame.sigma2[:, :, None] * V)
-    product = (lead @ (within * _divided(values, power))) @ lead.mT
-    if power == 0.5:  # Q is the trace of H
-        squares = _normed((frame.sigma2 * groups.diagonals).sum((1, 2)))
-    else:
-        some = values > 0
-        slopes = torch.where(some, values, 1.0) ** (2 * power - 1) * some
-        squares = _normed(groups.along((lead * slopes[:, None, :]) @ lead.mT))
-    return ((1 - _normed(groups.along(product))).clamp_min(0) / (1 - squares).clamp_min(0)) ** power
+
+    lead: Tensor
+    values: Tensor
+    within: Tensor
+    product: Tensor
+    square: Tensor
+    sigma2: Tensor
+    power: float
+
+    @classmethod
+    def of(cls, sigma2: Tensor, eigen: tuple[Tensor, Tensor], power: float) -> "Slopes":
+        """From the squared singular values (g, r), and eigenvalues (g, k) and eigenvectors (g, r, k) of H."""
+        values, V = eigen
+        lead = sigma2.sqrt()[:, :, None] * V
+        within, some = gram(lead.mT), values > 0
+        square = 2 * power * torch.where(some, values, 1.0) ** (2 * power - 1) * some
+        return cls(lead, values, within, within * _divided(values, power), square, sigma2, power)
+
+    def without_each(self, groups: Matrices | Columns) -> list[float]:
+        """The cosine without each group of samples, whose sums C̃_j are on any one scale."""
+        seen = groups.seen_from(self.lead)
+        ratios = self.ratios(groups, seen)
+        one = self._cosine(seen.without(0))
+        return (one * ratios / ratios[0]).clamp_max(1).tolist()
+
+    def ratios(self, groups: Matrices | Columns, seen: Matrices | Columns) -> Tensor:
+        """The cosine without each group over that of all, to first order, (R,); ``seen`` is from `lead`."""
+        f = _normed(seen.along(self.product))
+        if self.power == 0.5:  # Q is the trace of H
+            q = _normed((groups.diagonals * self.sigma2).sum((1, 2)))
+        else:
+            q = _normed(seen.along(torch.diag_embed(self.square)))
+        return ((1 - f).clamp_min(0) / (1 - q).clamp_min(0)) ** self.power
+
+    def without_directions(self, factor: Tensor) -> float:
+        """The cosine without some of C̃, factor factorᵀ (g, r, k) that holds little, over that with it.
+
+        It takes with it what it adds to F and to Q: its share of them, were all to shrink alike.
+        """
+        turned = self.lead.mT @ factor
+        F = (self.within.diagonal(dim1=-2, dim2=-1) * self.values**self.power).sum()
+        Q = (self.values ** (2 * self.power)).sum()
+        f = ((self.product @ turned) * turned).sum() / (self.power * F)
+        q = (self.square[:, :, None] * turned.square()).sum() / (2 * self.power * Q)
+        return float((1 - f) / (1 - q).sqrt())
+
+    def _cosine(self, H: Tensor) -> Tensor:
+        """The cosine for another H (g, k, k) in these coordinates.
+
+        In float32 for exponents from ½: it differs by a per mille or more, and 1e-6 are known of it.
+        """
+        dtype = torch.float32 if self.power >= 0.5 else torch.float64
+        values, vectors = torch.linalg.eigh(H.to(dtype))
+        floor = 4 * torch.finfo(dtype).eps * values[:, -1:]
+        values = torch.where(values > floor, values, 0).double() ** self.power
+        along = ((self.within.to(dtype) @ vectors) * vectors).sum(-2)
+        return (along * values).sum() / (values.norm() * self.sigma2.norm())
 
 
 def _divided(values: Tensor, power: float) -> Tensor:

@@ -5,7 +5,8 @@ the ansatz says ``N ∝ G^α``. With the thin singular value decomposition ``W =
 ``C̃ = UᵀCU``, both matrices live in the r × r coordinates of V: ``N → diag(σ²)`` and
 ``G → H = diag(σ) C̃ diag(σ)``. Every statistic below is computed there, in float64, after W and C
 have been scaled to order one; no matrix larger than the smaller side of W is formed. The
-decompositions behind them are those of `nfa.ansatz.decomposed`.
+decompositions behind them are those of `nfa.ansatz.decomposed`, the published statistics those of
+`nfa.ansatz.published`.
 """
 
 import math
@@ -20,22 +21,13 @@ from nfa.ansatz.basis_draws import drawn_shares, rank_correlation
 from nfa.ansatz.best_exponent import best_alignment, best_null
 from nfa.ansatz.blockwise import (
     NAN,
-    EntrySums,
-    blocks,
-    columns,
-    feature_entry_sums,
-    linear_entry_sums,
-    pearson,
     pooled,
-    smaller_gram,
-    total,
 )
-from nfa.ansatz.decomposed import Decomposed
 from nfa.ansatz.exponent import exponent_interval, fitted_exponent
 from nfa.ansatz.forms import (
     Form,
+    Spanned,
     cosine_of,
-    inner,
     joined,
     linear_cosine,
     power_of,
@@ -44,18 +36,18 @@ from nfa.ansatz.forms import (
 )
 from nfa.ansatz.group_products import GroupProducts
 from nfa.ansatz.group_sums import stacked
-from nfa.ansatz.left_out import without_each
-from nfa.ansatz.nulls import null_changes, null_draw, roots
+from nfa.ansatz.left_out import Slopes
+from nfa.ansatz.nulls import null_changes, roots
 from nfa.ansatz.precision import Precision, precision_of, widening
-from nfa.ansatz.rounding import cut_higher, cut_like
-from nfa.ansatz.wide_nulls import GREATEST_POWER, WIDE, wide_mean, wide_null
+from nfa.ansatz.published import Published
+from nfa.ansatz.rounding import cut_like, near_cut
+from nfa.ansatz.wide_nulls import WIDE, wide_mean
 from nfa.checks import positive, seed_of, whole, whole_or_none
-from nfa.errors import NfaError
 
 _DRAWS_A_CHANGE = 16  # of a null, for one more that tells its bias: this hardly hangs on the rotation
 
 
-class FeaturePair(Decomposed):
+class FeaturePair(Published):
     """Weight W and sensitivity C of one linear map, and every statistic of the ansatz between them.
 
     All statistics are invariant to the scales of W and C; where one is undefined (a constant matrix, a
@@ -220,77 +212,6 @@ class FeaturePair(Decomposed):
         share = (sigma2[top] / sigma2.norm()).square() if sigma2[top] > 0 else NAN
         return float(share), float(diagonal[top] / mean) if mean > 0 else NAN
 
-    # ---- the published statistics: N against G^α -------------------------------------------------------
-
-    def cosine(self, power: float = 1.0) -> float:
-        """Cosine of N and ``G^power``: the NFA / CNFA correlation (arXiv 2212.13881, 2309.00570)."""
-        if power == 1.0:
-            return linear_cosine(self._frame.sigma2, self._frame.agop(self._inside))
-        return cosine_of(self._frame.sigma2, *self._power_basis(power))
-
-    def cosine_with(self, other: Tensor, power: float = 1.0) -> float:
-        """Cosine of ``ΔᵀΔ`` with ``G^power`` for another matrix Δ of the shape of W.
-
-        With ``Δ = W - W₀`` this is the variant of arXiv 2212.13881 that subtracts the initialisation
-        from the neural feature matrix and leaves the gradients alone.
-        """
-        D, scale = blocks(other, "other weight")
-        if D.shape != self.weight.shape:
-            raise NfaError(
-                f"expected the shape of the weight, {tuple(self.weight.shape)}, got {tuple(D.shape)}"
-            )
-        values, vectors = self._power_basis(power)
-        lift = self._lift(vectors)
-        cross = total(d @ (W.mT @ lift) for d, W in zip(columns(D, scale), self._columns(), strict=True))
-        inner = (values * cross.square().sum(-2)).sum()
-        return ratio(inner, smaller_gram(D, scale).norm() * values.norm())
-
-    def pearson(self, power: float = 1.0) -> float:
-        """Pearson correlation of the entries of N and ``G^power`` (all groups pooled)."""
-        sums = self._entry_sums(power)
-        return pearson(sums.everywhere(), sums.everywhere(), sums.count)
-
-    def offdiag(self, power: float = 1.0) -> float:
-        """Pearson correlation of the entries off the diagonals; NaN for one-dimensional inputs.
-
-        Also NaN where the diagonals outweigh the rest so far that the rest is rounding error.
-        """
-        sums = self._entry_sums(power)
-        count = sums.count - self.weight.shape[0] * self.in_features
-        return pearson(sums.off_diagonal(), sums.everywhere(), count)
-
-    # ---- what chance gives -------------------------------------------------------------------------------
-
-    def null_isotropic(self, power: float = 1.0) -> float:
-        """`cosine` for C = I: the part of the correlation that W brings by itself."""
-        s, power = self._frame.sigma2, positive("power", power)
-        return ratio((s * s**power).sum(), s.norm() * (s**power).norm())
-
-    def null_cosines(self, power: float = 1.0, draws: int = 32, seed: int = 0) -> Tensor:
-        """`cosine` for ``draws`` sensitivities with the spectrum of C but a random eigenbasis, (draws,).
-
-        C is restricted to the range of W and rotated by a Haar-distributed orthogonal matrix, one for
-        each group; the rotated blocks are also dealt out to the groups at random, so that a depthwise
-        convolution (blocks of size one) has a null too. Wide layers are not rotated, see `has_wide_null`.
-        """
-        rng = torch.Generator().manual_seed(seed_of(seed))
-        power, draws = positive("power", power), whole("draws", draws)
-        root, frame = self._root_spectrum, self._frame
-        if draws and self.has_wide_null(power):
-            return wide_null(frame.sigma2[frame.keep], root[0].square(), power, draws, rng)
-        return torch.tensor([null_draw(frame, root, power, rng) for _ in range(draws)], dtype=torch.float64)
-
-    def has_wide_null(self, power: float) -> bool:
-        """Whether `null_cosines` are found from two spectra (`nfa.ansatz.wide_nulls`), however many draws."""
-        one = self.weight.shape[0] == 1 and int(self._frame.keep.sum()) > WIDE
-        return one and power <= GREATEST_POWER and float(self._root_spectrum[0, 0]) > 0
-
-    @cached_property
-    def _root_spectrum(self) -> Tensor:
-        """Roots of the eigenvalues of C on the range of W, descending, less the zeros of all groups."""
-        root = roots(self._inside)
-        return root[:, : max(int((root > 0).sum(-1).max()), 1)]
-
     def _null_changes(self, left: Sequence[Form], null: Tensor, power: float, seed: int) -> list[float]:
         spectra = [roots(cut_like(C, self._floor, self._frame.keep, power)) for C in left]
         if self.has_wide_null(power):
@@ -349,11 +270,9 @@ class FeaturePair(Decomposed):
 
         def cosines() -> list[float]:
             """Without each group: in wide layers to first order, and only one as it is."""
-            if corrected or R == 2 or self._frame.sigma2.shape[1] <= WIDE:
+            if corrected or R == 2 or not self._is_wide:
                 return [cosine(left_out(j)) for j in range(R)]
-            ratios = without_each(self._frame, self._eigen, power, groups).tolist()
-            scale = cosine(left_out(0)) / ratios[0]
-            return [scale * ratio for ratio in ratios]
+            return self._slopes(power).without_each(groups)
 
         def halved() -> list[float]:
             return [cosine(range(start, R, 2)) for start in (0, 1)]
@@ -361,7 +280,9 @@ class FeaturePair(Decomposed):
         changes = None
         if null is not None:
             few = range(min(R, math.ceil(len(null) / _DRAWS_A_CHANGE)))
-            changes = self._null_changes([joined([parts[i] for i in left_out(j)]) for j in few], null, power, seed)
+            changes = self._null_changes(
+                [joined([parts[i] for i in left_out(j)]) for j in few], null, power, seed
+            )
         return precision_of(
             products, counts, cosines=None if power == 1.0 else cosines, halves=halved if halves else None,
             whole=(self.cosine(power), self.alignment), corrected=corrected, cut=cut, alpha=ends,
@@ -377,8 +298,31 @@ class FeaturePair(Decomposed):
 
     def _cut_error(self, power: float) -> float:
         """How much `cosine` changes when the cut is made ten times as high: nothing where there is a gap."""
-        C = cut_higher(self._inside, self._floor)
-        return 0.0 if C is None else abs(self._cosine_of(C, power) - self.cosine(power))
+        near = near_cut(self._inside, self._floor)
+        if near is None or not isinstance(self._inside, Spanned):
+            return 0.0
+        values = self._inside.matrix.diagonal(dim1=-2, dim2=-1)  # `resolved` made it diagonal
+        if self._is_wide and power != 1.0:
+            some = near.any(0)
+            lost = self._inside.basis[:, :, some] * (values * near)[:, None, some].sqrt()
+            return abs(self._slopes(power).without_directions(lost) - 1) * self.cosine(power)
+        rest = values * ~near
+        C = Spanned(self._inside.basis, torch.diag_embed(rest), rest)
+        return abs(self._cosine_of(C, power) - self.cosine(power))
+
+    @property
+    def _is_wide(self) -> bool:
+        """Whether decompositions cost so much that errors are found to first order."""
+        return self._frame.sigma2.shape[1] > WIDE
+
+    def _slopes(self, power: float) -> Slopes:
+        if power not in self._derivatives:
+            self._derivatives[power] = Slopes.of(self._frame.sigma2, self._eigen, power)
+        return self._derivatives[power]
+
+    @cached_property
+    def _derivatives(self) -> dict[float, Slopes]:
+        return {}
 
     # ---- spectra -----------------------------------------------------------------------------------------
 
@@ -408,42 +352,7 @@ class FeaturePair(Decomposed):
         order = values[0].argsort(descending=True)[: whole("k", k, 1)]
         return self._pulled_back(vectors[:1, :, order])
 
-    # ---- machinery ---------------------------------------------------------------------------------------
-
-    @cached_property
-    def _sums(self) -> dict[float, EntrySums]:
-        return {}
-
-    def _entry_sums(self, power: float) -> EntrySums:
-        """Sums over the entries of the scaled N and ``G^power`` and over their diagonals."""
-        power = positive("power", power)
-        if power == 1.0 and power not in self._sums:
-            self._sums[power] = self._linear_entry_sums()
-        if power not in self._sums:
-            values, vectors = self._power_basis(power)
-            sigma2 = self._frame.sigma2
-            self._sums[power] = feature_entry_sums(
-                self.weight,
-                self._W_scale,
-                self._lift(vectors),
-                values,
-                inner=inner(sigma2, values, vectors),
-                nn=sigma2.square().sum(),
-            )
-        return self._sums[power]
-
-    def _linear_entry_sums(self) -> EntrySums:
-        """Those for the power 1, which need no eigenvectors of G."""
-        frame, C = self._frame, self._inside
-        H = frame.agop(C)
-        return linear_entry_sums(
-            self.weight,
-            self._W_scale,
-            (frame.U @ C.dense().matrix) @ frame.U.mT,
-            inner=(frame.sigma2 * H.diagonal()).sum(),
-            nn=frame.sigma2.square().sum(),
-            gg=H.norm().square(),
-        )
+    # ---- machinery -----------------------------------------------------------------------------------------
 
     def _ungroup(self, blocks: Tensor) -> Tensor:
         return blocks if self.grouped else blocks[0]

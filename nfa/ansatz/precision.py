@@ -82,7 +82,7 @@ class _Known:
 
 @dataclass(frozen=True)
 class _Norms:
-    """Norms of the sum of all groups, of those of all but each, and of each, which the bias of a norm is known from."""
+    """Norms of the sum of all groups, of all but each, and of each: the bias of a norm is known from them."""
 
     total: float
     without: Sequence[float]
@@ -93,7 +93,9 @@ class _Norms:
     def of(cls, norms: Callable[[Tensor], Tensor], counts: Sequence[int]) -> "_Norms":
         """By what gives the norms of sums, each told by how often the groups are in it."""
         one = torch.eye(len(counts), dtype=torch.float64)
-        return cls(float(norms(torch.ones_like(one[:1]))), norms(1 - one).tolist(), norms(one).tolist(), counts)
+        return cls(
+            float(norms(torch.ones_like(one[:1]))), norms(1 - one).tolist(), norms(one).tolist(), counts
+        )
 
     def share_of_different(self, left_out: int | None = None) -> float:
         """The squared norm of a mean from products of different groups, over that of the mean itself."""
@@ -140,7 +142,7 @@ def precision_of(
         left = products.linear_cosines(left_out).tolist()
         known = _of_ratio(whole[0], left, norms, corrected)
     else:
-        left = cosines()
+        left = list(cosines())
         known = _of_jackknife(whole[0], left, counts)
     drift = NAN
     if halves:  # of two groups each half is what leaving out the other leaves

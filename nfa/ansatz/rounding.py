@@ -26,12 +26,10 @@ def cut_like(C: Form, floor: float, keep: Tensor, power: float) -> Form:
     return C if not counts or C.is_resolved(floor, keep) else C.resolved(floor, keep)
 
 
-def cut_higher(C: Form, floor: float) -> Form | None:
-    """A sensitivity that was cut, with the cut ten times as high; None where that changes nothing."""
+def near_cut(C: Form, floor: float) -> Tensor | None:
+    """Which eigenvalues (g, k) of what was cut a cut ten times as high takes too; None without any."""
     if not isinstance(C, Spanned):
         return None
     values = C.matrix.diagonal(dim1=-2, dim2=-1)  # `resolved` made it diagonal
-    higher = values > _NEAR * floor * values.amax(-1, keepdim=True)
-    if bool((higher == (values > 0)).all()):
-        return None
-    return Spanned(C.basis, torch.diag_embed(values * higher), values * higher)
+    near = (values > 0) & (values <= _NEAR * floor * values.amax(-1, keepdim=True))
+    return near if bool(near.any()) else None

@@ -27,6 +27,9 @@ class Sensitivity:
         reached: whether any gradient arrived.
         resolution: relative rounding of the gradients.
         unfollowed: why part of the map's use could not be followed; None where all of it was.
+        factored: whether the sums are given by gradients.
+        rows: the gradients of each replicate (groups, q, m) beside their sums, where they are at hand: what
+            tells replicates apart is found from few of them at less cost.
         is_output: whether the map's output is the output of the network, up to one factor: C is a multiple of
             the identity whatever the weights.
     """
@@ -41,6 +44,7 @@ class Sensitivity:
     is_output: bool = False
     factored: bool = False
     unfollowed: str | None = None
+    rows: dict[int, Tensor] | None = None
 
     @property
     def matrix(self) -> Tensor:
@@ -109,8 +113,11 @@ class Sensitivity:
         if self.mean_outer is not None:
             return Precision()
         counts = [self.counts[slot] for slot in self.sums]
+        parts, factors = self.sums, self.factored
+        if self.rows is not None and not corrected:  # what is corrected hangs on the rounding of sums
+            parts, factors = self.rows, True
         return pair.precision(
-            list(self.sums.values()), counts, power, factors=self.factored,
+            list(parts.values()), counts, power, factors=factors,
             halves=halves, corrected=corrected, null=null, seed=seed,
         )  # fmt: skip
 
@@ -124,7 +131,7 @@ class Sensitivity:
         self.called, self.reached = called > 0, reached > 0
         self.is_output = is_output == reached > 0  # on every rank that saw a gradient
         self.counts = [int(count) for count in counts]
-        mine, self.sums, self.factored = self.dense(), {}, False
+        mine, self.sums, self.factored, self.rows = self.dense(), {}, False, None
         for slot, count in enumerate(self.counts):
             if count:  # another rank may have had more batches, and so more replicates
                 self.sums[slot] = mine[slot] if slot in mine else torch.zeros_like(some)

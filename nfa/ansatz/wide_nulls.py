@@ -116,9 +116,12 @@ def _share(v: Tensor, spectrum: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _argument(phi: Tensor, spectrum: Tensor) -> Tensor:
-    """The w with ``φ(w) = phi``, (n,) ascending: a table of its logarithm, and Newton's method on the log-odds."""
+    """The w with ``φ(w) = phi``, (n,) ascending: from a table, and Newton's method on the log-odds."""
     goal = torch.logit(phi)
-    ends = phi[0] / spectrum.mean(), (1 / spectrum).mean() / (1 - phi[-1])  # φ(w) ≤ w ⟨a⟩, 1 - φ(w) ≤ ⟨1/a⟩ / w
+    ends = (
+        phi[0] / spectrum.mean(),
+        (1 / spectrum).mean() / (1 - phi[-1]),
+    )  # φ(w) ≤ w ⟨a⟩, 1 - φ(w) ≤ ⟨1/a⟩ / w
     table = torch.arange(math.log(ends[0]) - _STEP, math.log(ends[1]) + _STEP, _STEP, dtype=torch.float64)
     values = torch.logit(_share(table.exp(), spectrum)[0])
     after = torch.searchsorted(values, goal).clamp(1, len(table) - 1)

@@ -208,8 +208,12 @@ class Accumulator:
     def result(self, samples: int) -> Sensitivity:
         """The sensitivity over all ``samples`` seen; may be asked for again as more come."""
         slots = sorted(self.sums)
-        factored = self._few_rows()
-        sums = {slot: self.sums[slot].rows() if factored else self.sums[slot].flush() for slot in slots}
+        factored, rows = self._few_rows(), None
+        if self.size >= _ROWS_WORTH_A_PRODUCT and all(
+            outer.waiting is not None for outer in self.sums.values()
+        ):
+            rows = {slot: self.sums[slot].rows() for slot in slots}
+        sums = rows if factored and rows else {slot: self.sums[slot].flush() for slot in slots}
         if not sums:  # no batch came: an empty sum, for other ranks to add to
             sums[0] = OuterSum(self.groups, self.size, self.device).total
         mean_outer = None
@@ -219,7 +223,7 @@ class Accumulator:
         counts = list(self.counts)
         return Sensitivity(
             sums, counts, self.basis, mean_outer, self.called, self.reached, self.resolution,
-            bool(self.is_output), factored, self.unfollowed,
+            bool(self.is_output), factored, self.unfollowed, None if factored else rows,
         )  # fmt: skip
 
     def _is_multiple(self, delta: Tensor, seeds: Tensor) -> bool:
