@@ -386,7 +386,12 @@ def _fill_rows(
 
 def _facts(sweep: Sweep) -> dict[str, object]:
     """What a report tells of its sweep; what happened in few of them, only where it did."""
-    rare = {"neglected": sweep.neglected, "stopped": sweep.stopped, "noise": sweep.noise}
+    rare = {
+        "neglected": sweep.neglected,
+        "stopped": sweep.stopped,
+        "noise": sweep.noise,
+        "unit length": sweep.unit_length,
+    }
     return {
         "samples": sweep.samples,
         "outputs": sweep.outputs,

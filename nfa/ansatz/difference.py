@@ -105,8 +105,9 @@ def differences(report: "AnsatzReport", other: "AnsatzReport") -> list[LayerDiff
     if len(shared) < min(len(before), len(after)) or not shared:
         apart = next((layer for layer in (*after, *before) if layer not in shared), "any layer")
         raise NfaError(
-            f"the reports are of different networks: only one of them has {apart!r}. Compare two reports of "
-            "one network, at two times or on two data sets"
+            f"the reports are of different networks, or of different layers of one: only one of them has "
+            f"{apart!r}. Compare two reports of one network, at two times or on two data sets, with the same "
+            "--layers and --per-head"
         )
     for layer in shared:
         _check_alike(before[layer], after[layer])

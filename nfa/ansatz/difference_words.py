@@ -90,14 +90,15 @@ def _level_sentence(level: str, groups: Sequence[GroupDifference]) -> str:
 
 
 def _with_error(value: float, error: float) -> str:
-    return show(value, "+.3f") + (f" ± {error:.3f}" if math.isfinite(error) else "")
+    return show(value, "+z.3f") + (f" ± {error:.3f}" if math.isfinite(error) else "")
 
 
 def _pair(before: float, after: float, spec: str) -> str:
     return f"{show(before, spec)} → {show(after, spec)}"
 
 
-def _verdicts(change: LayerDifference) -> str:
+def verdicts(change: LayerDifference) -> str:
+    """The verdict, or both where it changed."""
     before, after = change.verdicts
     return after if before == after else f"{before} → {after}"
 
@@ -108,7 +109,7 @@ def _name(text: str) -> str:
 
 _LAYERS: dict[str, Callable[[LayerDifference], str]] = {
     "layer": lambda c: _name(c.layer),
-    "alignment": lambda c: _pair(c.before[0], c.after[0], "+.3f"),
+    "alignment": lambda c: _pair(c.before[0], c.after[0], "+z.3f"),
     "change ± se": _change,
     "z": lambda c: show(c.z, ".1f"),
     "outcome": lambda c: c.outcome,
@@ -117,7 +118,7 @@ _LAYERS: dict[str, Callable[[LayerDifference], str]] = {
     "z ": lambda c: show(c.cosine_z, ".1f"),
     "Δ basis ± se": lambda c: _with_error(c.basis, c.basis_stderr),
     "Δ α ± se": lambda c: _with_error(c.alpha_fit, c.alpha_stderr),
-    "verdict": _verdicts,
+    "verdict": verdicts,
 }
 _GROUPS: dict[str, Callable[[GroupDifference], str]] = {
     "by": lambda g: g.level,

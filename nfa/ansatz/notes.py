@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from nfa.ansatz.contradictions import contradiction_sentence
 from nfa.ansatz.gather_rows import NO_GRADIENT
-from nfa.ansatz.words import noise_sentence
+from nfa.ansatz.words import UNIT_LENGTH, noise_sentence
 
 if TYPE_CHECKING:
     from nfa.ansatz.report import AnsatzReport
@@ -40,6 +40,8 @@ def notes(report: "AnsatzReport", samples: int, power: float, tolerance: float) 
         f"{meta['samples']} of {samples} samples, which sufficed" if early else f"{meta['samples']} samples"
     )
     yield f"{how}; {seen}; exponent of the AGOP {power:g}."
+    if meta.get("unit length"):
+        yield UNIT_LENGTH
     if opposed := contradiction_sentence(report):
         yield opposed
     yield from _precision_notes(tolerance, report)

@@ -17,7 +17,7 @@ from nfa.ansatz.precision import Precision
 from nfa.ansatz.report_file import DRAWS, read_json, write_json
 from nfa.ansatz.row import AnsatzRow
 from nfa.ansatz.sensitivity import Sensitivity
-from nfa.ansatz.words import format_table, noise_sentence, summary_sentence
+from nfa.ansatz.words import UNIT_LENGTH, format_table, noise_sentence, summary_sentence
 from nfa.checks import positive
 from nfa.errors import NfaError
 from nfa.layers.maps import patterns_of
@@ -70,7 +70,12 @@ class AnsatzReport:
 
     def __str__(self) -> str:
         noise = self.meta.get("noise")
-        told = (summary_sentence(self.rows), contradiction_sentence(self), noise and noise_sentence(noise))
+        told = (
+            summary_sentence(self.rows),
+            contradiction_sentence(self),
+            noise and noise_sentence(noise),
+            self.meta.get("unit length") and UNIT_LENGTH,
+        )
         return "\n".join([format_table(self.rows), "", *filter(None, told)])
 
     def _repr_html_(self) -> str:

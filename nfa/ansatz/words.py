@@ -11,6 +11,11 @@ from nfa.layers.parts import common_start
 from nfa.terminal import one_line
 
 UNDEFINED = "–"
+UNIT_LENGTH = (
+    "Length one: the outputs have length one, and what changes their length alone does not count. That can "
+    "draw the last map before them below null, whatever it learned, and hardly touches others: measure what "
+    "is scaled to tell."
+)
 _KIND_WIDTH = 10
 _LEAST_NAME_WIDTH, _READABLE_NAME_WIDTH = 12, 26
 

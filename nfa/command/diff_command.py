@@ -114,6 +114,8 @@ def _notes(before: Measurement, after: Measurement, changes: Sequence[LayerDiffe
         words = [_samples(one) for one in both]
         yield f"Other samples: {words[0]} before, {words[1]} after. The error of a change holds both."
     for name, one in zip(("before", "after"), both, strict=True):
+        if one.stopped is not None:
+            yield f"Partial {name}: it was stopped after {one.stopped} samples."
         if one.of_probes:
             yield f"Probes {name}: the errors are those of random probes on its samples" + (
                 "." if same else ", not of the samples: on other samples a z may be too large."

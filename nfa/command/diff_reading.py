@@ -13,7 +13,9 @@ from nfa.errors import NfaError
 
 AUDIT = "audit.json"
 _USUAL = {"output": "logits", "centered": False}
-_ERRORS = ("alignment_stderr", "stderr")
+_ERRORS = ("alignment_stderr", "stderr", "basis_stderr", "null_std")
+_CORRELATIONS = ("alignment", "cosine", "best_alignment", "alpha_r")
+_MOST = 1 + 1e-6  # of a correlation: with its rounding
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Measurement:
         version: of nfa that wrote it; empty where the file does not tell.
         samples: what tells its samples: data, how many, and the seed; None where the file does not tell.
         of_probes: whether its errors are those of random probes on its samples, and not of the samples too.
+        stopped: after how many samples it was stopped; None where it was not.
     """
 
     path: Path
@@ -35,6 +38,7 @@ class Measurement:
     version: str
     samples: tuple[object, ...] | None
     of_probes: bool
+    stopped: int | None = None
 
 
 def read_measurement(given: str) -> Measurement:
@@ -53,8 +57,8 @@ def read_measurement(given: str) -> Measurement:
             return _run(path)
         if path.is_dir():
             raise NfaError(
-                f"{given} holds neither an audit ({AUDIT}) nor a run of train.py: give the folder of one, or "
-                "a file that report.save wrote"
+                f"{given or path} holds neither an audit ({AUDIT}) nor a run of train.py: give the folder of "
+                "one, or a file that report.save wrote"
             )
         if not is_regular(path):
             raise NfaError(f"there is no {given}: give the folder of an audit or a run, or a JSON file")
@@ -109,6 +113,7 @@ def _audit(path: Path) -> Measurement:
         _version(meta.get("versions")),
         tuple(meta[name] for name in known) if told else None,
         of_probes=mode.endswith("probes") and meta.get("tolerance") is None,
+        stopped=meta["samples"] if meta.get("stopped") and isinstance(meta.get("samples"), int) else None,
     )
 
 
@@ -140,8 +145,13 @@ def _check_rows(rows: list[AnsatzRow], path: Path) -> None:
         raise NfaError(f"{path} is damaged: it has {twice!r} twice. Measure again")
     for row in rows:
         numbers = [value for value in vars(row).values() if isinstance(value, int | float)]
-        errors = [getattr(row, name) for name in _ERRORS]
-        if any(abs(v) > LARGEST for v in numbers) or any(v < 0 for v in errors) or min(
-            row.in_features, row.out_features, row.groups
-        ) < 0:  # fmt: skip
+        wrong = (
+            any(abs(v) > LARGEST for v in numbers)
+            or any(getattr(row, name) < 0 for name in _ERRORS)
+            or any(abs(getattr(row, name)) > _MOST for name in _CORRELATIONS)
+            or row.basis > _MOST  # of equal singular values it may be less than -1
+            or row.alpha_low > row.alpha_high
+            or min(row.in_features, row.out_features, row.groups) < 0
+        )
+        if wrong:
             raise NfaError(f"{path} is damaged: {row.layer} has a number that is none. Measure again")

@@ -7,6 +7,7 @@ from functools import partial
 
 from nfa.ansatz.difference import FELL, OUTCOMES, ROSE, LayerDifference
 from nfa.ansatz.difference_groups import GroupDifference
+from nfa.ansatz.difference_words import verdicts
 from nfa.ansatz.words import show
 from nfa.files import write_whole
 from nfa.page import svg
@@ -30,8 +31,7 @@ _LAYER_HEADINGS = (
     Heading("z", "of the cosine"),
     Heading("basis", "change"),
     Heading("α", "change of the fitted exponent"),
-    Heading("verdict", "before", kind="text"),
-    Heading("verdict", "after", kind="text"),
+    Heading("verdict", "before and after, where it changed", kind="text"),
 )
 _GROUP_HEADINGS = (
     Heading("group", kind="text name"),
@@ -100,15 +100,15 @@ def _number(value: float, spec: str, kind: str = "") -> Number:
 
 def _with_error(value: float, error: float) -> Number:
     spread = f"\u00a0±\u00a0{error:.3f}" if math.isfinite(error) else ""
-    return Number(value, minus(show(value, "+.3f")) + spread)
+    return Number(value, minus(show(value, "+z.3f")) + spread)
 
 
 def _layer_cells(change: LayerDifference) -> list[str | int | Number]:
     emphasis = "clear" if change.outcome in (ROSE, FELL) else "chance"
     return [
         change.kind,
-        _number(change.before[0], "+.3f"),
-        _number(change.after[0], "+.3f"),
+        _number(change.before[0], "+z.3f"),
+        _number(change.after[0], "+z.3f"),
         _with_error(change.alignment, change.alignment_stderr),
         _number(change.z, ".1f", emphasis),
         change.outcome,
@@ -118,7 +118,7 @@ def _layer_cells(change: LayerDifference) -> list[str | int | Number]:
         _number(change.cosine_z, ".1f"),
         _with_error(change.basis, change.basis_stderr),
         _with_error(change.alpha_fit, change.alpha_stderr),
-        *change.verdicts,
+        verdicts(change),
     ]
 
 

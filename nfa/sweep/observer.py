@@ -25,6 +25,7 @@ class Sweep:
         stopped: whether the watch asked to stop before the samples ended.
         through_head: whether the backwards of the exact mode started at the head's input.
         noise: how much the outputs change from call to call, relative to their size.
+        unit_length: whether outputs are vectors of length one.
     """
 
     sensitivities: dict[str, Sensitivity] = field(default_factory=dict)
@@ -37,6 +38,7 @@ class Sweep:
     stopped: bool = False
     through_head: bool = False
     noise: float = 0.0
+    unit_length: bool = False
 
     @property
     def mode(self) -> str:

@@ -35,6 +35,7 @@ from nfa.sweep.seeds import Start, laid_out, one_hot, signs
 from nfa.sweep.taps import Recorder
 from nfa.sweep.through_head import Head, find_head
 from nfa.sweep.under_way import Backward, Forward
+from nfa.sweep.unit_length import of_length_one
 
 FORWARD_FAILED = "raised by the network in its forward pass, while it was measured"
 _QUICK = 16  # backwards worth finishing when asked to stop
@@ -103,6 +104,7 @@ class Measurement:
     seen: int = 0  # samples of the pass under way
     looked: bool = False
     noise: float = 0.0  # of the outputs, from call to call
+    unit_length: bool = False  # of the outputs
     whole: object = None  # the inputs of the batch of which a piece is measured
     _abandoned: bool = False
 
@@ -127,6 +129,7 @@ class Measurement:
             self.stopped,
             self.head is not None,
             self.noise,
+            self.unit_length,
         )
 
     def measure_all(self, batches: Iterable[Batch], max_samples: int | None) -> None:
@@ -316,6 +319,7 @@ class Measurement:
                 continue
             break
         self._skip_shared(first, second, both)
+        self.unit_length = of_length_one(ab)
         self.noise = noise(self.model, lambda x: self._seen(x)[1], of, a, b, ab)
         if self.noise:
             torch.manual_seed(self.seed)

@@ -129,6 +129,21 @@ def test_errors_of_probes_are_not_those_of_samples(capsys):
     assert "Probes after" not in capsys.readouterr().out
 
 
+def test_an_audit_that_was_stopped(capsys):
+    assert diff(audit("a", BEFORE, stopped=True, samples=8), audit("b", AFTER)) == 0
+    out = capsys.readouterr().out
+    assert "Partial before: it was stopped after 8 samples." in out
+    assert "Partial after" not in out
+
+
+def test_a_change_that_rounds_to_nothing_has_no_sign(capsys):
+    rows = [layer("a", 0.1), layer("b", -0.2)]
+    later = [layer("a", 0.1 - 1e-9), layer("b", -0.2)]
+    assert diff(audit("a", rows), audit("b", later), "--out", "o") == 0
+    assert "-0.000" not in capsys.readouterr().out
+    assert "−0.000" not in Path("o/diff.html").read_text()
+
+
 def test_files_of_every_kind(capsys):
     net = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
     report = nfa.audit(net, list(torch.randn(4, 8, 6, generator=torch.Generator().manual_seed(0))))
@@ -159,6 +174,10 @@ def test_what_only_one_has_measured_is_told(capsys):
 
 REFUSED = {
     "another network": ({"rows": [layer("fc1", 0.1)]}, "of different networks"),
+    "other layers of it": (
+        {"rows": [BEFORE[0], layer("layer3", 0.1)]},
+        "with the same --layers and --per-head",
+    ),
     "other sizes": ({"rows": [replace(BEFORE[0], out_features=7), *BEFORE[1:]]}, "of different networks"),
     "another power": ({"rows": [replace(row, power=1.0) for row in BEFORE]}, "to different powers"),
     "another output": ({"rows": BEFORE, "output": "softmax"}, "measured with output='softmax'"),
@@ -205,6 +224,8 @@ DAMAGED = {
     "cut": written()[:-9],
     "a huge number": written(alignment=1e300), "an infinite one": written(alignment=math.inf),
     "a negative error": written(stderr=-1.0), "a text": written(alignment="0.5"),
+    "no correlation": written(cosine=2.5), "a negative error of the basis": written(basis_stderr=-0.1),
+    "an interval turned round": written(alpha_fit=1.0, alpha_low=2.0, alpha_high=0.5),
     "a truth value": written(alignment=True), "a negative size": written(in_features=-1),
     "a size beyond words": written(out_features=10**400), "a layer that is none": written(layer=None),
     "a layer twice": json.dumps({"meta": {}, "rows": [json.loads(written())["rows"][0]] * 2}),
