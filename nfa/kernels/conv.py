@@ -120,12 +120,11 @@ class ConvKernel:
         K = _result(out, X, len(Z))
         self._warn_if_long(shape, len(X) * len(Z) // (2 if same else 1))
         total = len(X) * (len(X) + 1) // 2 if same else len(X) * len(Z)
-        with exact_products():
-            T = shorter(T, X, Z, shape)
-        part = self._part(shape, X, T)
-        parts = itertools.product(even_spans(len(X), part), even_spans(len(Z), part))
         halving = Halving(X.device, LEAST_BUFFERS)
         with exact_products(), cores(X.device) as threads:
+            T = shorter(T, X, Z, shape)
+            part = self._part(shape, X, T)
+            parts = itertools.product(even_spans(len(X), part), even_spans(len(Z), part))
             fill = _Fill(K, same, shape, X.shape[1], total, progress, threads)
             held: dict[tuple[int, int], PatchMaps] = {}  # of the last rows
 

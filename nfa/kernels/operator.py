@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -38,7 +38,10 @@ class KernelOperator:
         dtype: of X, in which K is evaluated; it is multiplied in float64.
         device: of X.
         most_kept: bytes of all tiles, and more.
+        shared: whether other processes call it too.
     """
+
+    shared: ClassVar = False
 
     def __init__(
         self, kernel: RadialKernel, X: Tensor, block_bytes: float | None = None, *, cache_bytes: float = 0.0
@@ -138,6 +141,11 @@ class ScaledOperator:
     def device(self) -> torch.device:
         """Of K."""
         return self.operator.device
+
+    @property
+    def shared(self) -> bool:
+        """Whether all processes call it together."""
+        return self.operator.shared
 
     @property
     def tile_bytes(self) -> int:

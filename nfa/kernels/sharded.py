@@ -1,5 +1,7 @@
 """Products with a kernel matrix whose rows are shared out over processes."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -30,7 +32,10 @@ class ShardedOperator:
         device: of X.
         most_kept: bytes of all rows of this process.
         tile_bytes: what a product holds beside its vectors.
+        shared: whether all processes call it together.
     """
+
+    shared: ClassVar = True
 
     def __init__(self, kernel: RadialKernel, X: Tensor, *, cache_bytes: float = 0.0):
         self.kernel, self._X, self._own = kernel, X, X[processes.own_span(len(X))]

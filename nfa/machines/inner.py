@@ -6,6 +6,7 @@ predictors that learn which coordinates count (Radhakrishnan, Belkin and Drusvya
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,8 +16,10 @@ from torch import Tensor
 from nfa.checks import choice, settle
 from nfa.errors import NfaError
 from nfa.kernels import Metric, exact_products
+from nfa.kernels.distances import tile_entries
+from nfa.kernels.halving import Halving, needs
 from nfa.kernels.operator import wide_product
-from nfa.machines.inner_functions import FUNCTIONS, InnerFunction
+from nfa.machines.inner_functions import CLASS_NUMBERS, FUNCTIONS, InnerFunction
 from nfa.machines.kernel_agop import KernelAgop
 from nfa.machines.points import Points
 from nfa.machines.predictor import Predictor
@@ -74,16 +77,34 @@ class InnerProduct(Points):
     ) -> Iterator[DenseSystem]:
         """One, with the whole kernel matrix as it is."""
         budget = solver.budget(U.device)
-        expect_matrix_room("points", U, outputs, len(U) ** 2 * U.itemsize, budget)
-        K = self.matrix(U, U)
+        need = len(U) ** 2 * U.itemsize
+        expect_matrix_room("points", U, outputs, need, budget)
+        with needs(need, f"the kernel matrix of {len(U)} points", "give fewer, or another device", U.device):
+            K = self._whole(U)
         lap("kernel")
         yield DenseSystem(self, solver, K=K, budget=budget - K.nbytes)
+
+    def _whole(self, U: Tensor) -> Tensor:
+        """K (n, n), some rows at a time: what comes before φ is not held beside it."""
+        K = U.new_empty(len(U), len(U))
+
+        def work(rows: slice) -> None:
+            K[rows] = self.matrix(U[rows], U)
+
+        Halving(U.device).rows(work, len(U), max(8 * tile_entries(U.device) // len(U), 1))
+        return K
 
     def product(self, predictor: Predictor, U: Tensor, memory: float | None) -> Tensor:
         """Some points at a time."""
         centers, a = predictor.centers, predictor.coefficients.to(U)
         rows = max(int(Solver(memory=memory).budget(U.device) / 2 / (len(centers) * U.itemsize)), 1)
-        return torch.cat([wide_product(self.matrix(part, centers), a) for part in U.split(rows)])
+        product = a.new_empty(len(U), a.shape[1])
+
+        def work(part: slice) -> None:
+            product[part] = wide_product(self.matrix(U[part], centers), a)
+
+        Halving(U.device).rows(work, len(U), max(min(rows, len(U)), 1))
+        return product
 
     def agop(
         self,
@@ -94,16 +115,26 @@ class InnerProduct(Points):
         distances: Tensor | None = None,
     ) -> KernelAgop:
         """In float64: coefficients are large, and cancel in the sums that gradients depend on."""
-        Z, a = predictor.centers.double(), predictor.coefficients.double()
-        U, weights = Z if points is None else Z[points], predictor.weights_at(points)
-        share = U.new_full((len(U),), 1 / len(U)) if weights is None else weights.to(U) / weights.sum()
-        return self._finite(self.function.agop(Z, a, U, share, centering))
+        with self._sums(predictor, "AGOP"):
+            Z, a = predictor.centers.double(), predictor.coefficients.double()
+            U, weights = Z if points is None else Z[points], predictor.weights_at(points)
+            share = U.new_full((len(U),), 1 / len(U)) if weights is None else weights.to(U) / weights.sum()
+            return self._finite(self.function.agop(Z, a, U, share, centering))
 
     def fact(self, predictor: Predictor, solver: Solver) -> KernelAgop:
         """``FACT M``, which is ``Zᵀ [(a aᵀ) ∘ φ'(Z Zᵀ)] Z / n`` in these coordinates."""
         n = len(predictor.centers) if predictor.weights is None else float(predictor.weights.sum())
-        found = self.function.fact(predictor.centers.double(), predictor.coefficients.double())
-        return self._finite(KernelAgop("fact", found / n))
+        with self._sums(predictor, "FACT"):
+            found = self.function.fact(predictor.centers.double(), predictor.coefficients.double())
+            return self._finite(KernelAgop("fact", found / n))
+
+    @staticmethod
+    def _sums(predictor: Predictor, name: str) -> AbstractContextManager[None]:
+        """Says what they take where they do not fit: centers and their products in float64."""
+        n, k = predictor.centers.shape
+        number = 8 * (2 * n * k + 4 * k * k + CLASS_NUMBERS)
+        what = f"the {name} of {n} points × {k} in float64"
+        return needs(number, what, "give fewer of either, or another device", predictor.centers.device)
 
     @staticmethod
     def _finite(found: KernelAgop) -> KernelAgop:

@@ -15,7 +15,7 @@ from torch import Tensor
 from nfa.kernels.spans import spans
 from nfa.machines.kernel_agop import KernelAgop
 
-_NUMBERS = 2**23  # of a class's centers, weighed, that are held for some classes at a time
+CLASS_NUMBERS = 2**23  # of a class's centers, weighed, that are held for some classes at a time
 
 
 class InnerFunction(ABC):
@@ -105,7 +105,7 @@ def _widened(G: Tensor, basis: Tensor | None) -> Tensor:
 def _squares(Z: Tensor, a: Tensor) -> Iterator[Tensor]:
     """``B_c = Σ_j a_jc z_j z_jᵀ`` (·, k, k) of some classes at a time."""
     n, k = Z.shape
-    for own in spans(a.shape[1], max(_NUMBERS // (n * k), 1)):
+    for own in spans(a.shape[1], max(CLASS_NUMBERS // (n * k), 1)):
         weighed = (a[:, own, None] * Z[:, None]).flatten(1)  # (n, c · k)
         yield (Z.mT @ weighed).view(k, -1, k).transpose(0, 1)
 

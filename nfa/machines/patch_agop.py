@@ -17,6 +17,7 @@ from torch import Tensor
 from nfa.kernels.conv import ConvKernel, check_alike, check_images, check_transform
 from nfa.kernels.conv_gradient import check_coefficients, each_gradient
 from nfa.kernels.conv_span import shorter
+from nfa.kernels.conv_workers import cores
 from nfa.kernels.precision import exact_products
 
 
@@ -55,7 +56,7 @@ def patch_agop(
     T = check_transform(transform, points, kernel.patch_size)
     a = check_coefficients(coefficients, centers)
     check_alike(points, centers)
-    with exact_products():
+    with exact_products(), cores(points.device):
         T = shorter(T, points, centers, kernel.shape(points))
     if a.shape[1] > len(a):
         a = torch.linalg.qr(a.double().mT, mode="r").R.mT  # (n, n), with the same a aᵀ

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nfa.checks import choice, positive, seed_of, told, whole, whole_or_none
+from nfa.device import out_of_memory, release
 from nfa.errors import NfaError
 from nfa.kernels.halving import needs
 from nfa.kernels.operator import KernelOperator, wide_product
@@ -15,7 +16,7 @@ from nfa.solvers.common import Solution, as_columns, check_matrix, check_ridge, 
 from nfa.solvers.direct import cholesky
 from nfa.solvers.iterative import conjugate_gradients
 from nfa.solvers.nystrom import ROWS as NYSTROM_ROWS
-from nfa.solvers.nystrom import nystrom
+from nfa.solvers.nystrom import NystromPreconditioner, nystrom
 
 _GIB = 2**30
 _VECTORS = 8  # of n × c float64 numbers that a solver holds
@@ -94,7 +95,8 @@ def solve(
         tol: relative residual at which CG stops.
         max_iterations: of CG.
         start: coefficients for CG to start from.
-        rank: of the preconditioner of CG; None chooses by n and memory, 0 takes none.
+        rank: of the preconditioner of CG; None chooses by n and memory, half as much each time that the
+            memory runs out after all; 0 takes none.
         seed: of the preconditioner.
         progress: called with the iteration and the residual of CG.
 
@@ -128,6 +130,7 @@ def solve(
             else:
                 solution = cholesky(K.matrix(), Y, ridge, overwrite=True, memory=spare)
     else:
+        given = rank is not None
         operator, rank = _with_cache(operator, outputs, budget, rank)
         need = _iterative_bytes(operator.size, outputs, rank, operator.dtype.itemsize)
         what = f"CG for {operator.size} points and {outputs} outputs"
@@ -136,7 +139,7 @@ def solve(
                 operator,
                 Y,
                 ridge,
-                nystrom(operator, ridge, rank, seed) if rank else None,
+                _preconditioner(operator, ridge, rank, seed, given),
                 tol=tol,
                 max_iterations=max_iterations,
                 start=start,
@@ -188,8 +191,32 @@ def preconditioner_rank(n: int, itemsize: int, spare: float) -> int:
     """``8 √n``, or what takes no more than half of the bytes that are spare; 0 for none."""
     rank = min(int(_RANK * n**0.5), n // 2)
     while rank and _preconditioner_bytes(n, rank, itemsize) > max(spare, 0) / 2:
-        rank = rank // 2 if rank >= 2 * _LEAST_RANK else 0
+        rank = _half(rank)
     return rank
+
+
+def _half(rank: int) -> int:
+    """The next rank to be tried; 0 where it would be too small to be of use."""
+    return rank // 2 if rank >= 2 * _LEAST_RANK else 0
+
+
+def _preconditioner(
+    operator: KernelOperator | MatrixOperator, ridge: float, rank: int, seed: int, given: bool
+) -> NystromPreconditioner | None:
+    """Of this rank, of a lower one where memory runs out and none was given; None for rank 0.
+
+    The rank changes how many iterations there are, not the solution. Processes that share an operator have
+    one rank, and gather its columns together: there it stays as it is.
+    """
+    while rank:
+        try:
+            return nystrom(operator, ridge, rank, seed)
+        except RuntimeError as error:
+            if given or getattr(operator, "shared", False) or not out_of_memory(error):
+                raise
+        release(operator.device)  # outside of the handler, where the columns are free
+        rank = _half(rank)
+    return None
 
 
 def _iterative_bytes(n: int, outputs: int, rank: int, itemsize: int) -> float:

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from torch import distributed
 
 import nfa
 from nfa.errors import NfaError
@@ -13,6 +14,10 @@ from nfa.kernels.conv_recursion import PairSums, PatchMaps
 from nfa.kernels.conv_slopes import Slopes
 from nfa.kernels.distances import Pairs
 from nfa.kernels.halving import Halving, needs
+from nfa.kernels.operator import ScaledOperator
+from nfa.kernels.sharded import ShardedOperator
+from nfa.machines.inner import InnerProduct
+from nfa.machines.inner_functions import Quadratic
 from nfa.machines.kernel_agop import blockwise_agop
 from nfa.machines.patch_agop import patch_agop
 from nfa.solvers import solve
@@ -168,10 +173,72 @@ def test_a_kernel_matrix_that_does_not_fit_is_told_with_its_bytes(small_memory):
         solve(KernelOperator(LAPLACE, X), X[:, 0], 1e-3, method="cholesky")
 
 
+@pytest.mark.parametrize("most", [30, 7])  # a preconditioner of a lower rank, and none
+def test_a_preconditioner_of_a_lower_rank(small_memory, most):
+    X = normal(150, 12)
+
+    def solution():
+        return solve(KernelOperator(LAPLACE, X), X[:, 0], 1e-3, method="cg", tol=1e-10)
+
+    whole = solution()
+    failed = small_memory(KernelOperator, "columns", lambda operator, index: len(index), most)
+    found = solution()
+    torch.testing.assert_close(found.coefficients, whole.coefficients, rtol=1e-7, atol=1e-9)
+    assert failed[0] == whole.rank > most
+    assert found.rank == {30: whole.rank // 4, 7: 0}[most]
+
+
 def test_vectors_that_do_not_fit_are_told_with_their_bytes(small_memory):
+    """A rank that is asked for is not another one."""
     small_memory(KernelOperator, "columns", lambda operator, index: len(index), 10)
+    X = normal(150, 12)
     with pytest.raises(NfaError, match=r"CG for 150 points and 1 outputs takes about .* a smaller rank"):
-        fitted(solver="cg")
+        solve(KernelOperator(LAPLACE, X), X[:, 0], 1e-3, method="cg", rank=50)
+
+
+@pytest.fixture
+def group():
+    distributed.init_process_group("gloo", store=distributed.HashStore(), world_size=1, rank=0)
+    yield
+    distributed.destroy_process_group()
+
+
+def test_processes_that_share_an_operator_keep_their_rank(small_memory, group):
+    """One that goes on alone would wait for the others for ever."""
+    X, told = normal(150, 12), r"CG for 150 points and 1 outputs takes about .* a smaller rank"
+    small_memory(ShardedOperator, "columns", lambda operator, index: len(index), 10)
+    for operator in (ShardedOperator(LAPLACE, X), ScaledOperator(ShardedOperator(LAPLACE, X), X[:, 0].abs())):
+        with pytest.raises(NfaError, match=told):
+            solve(operator, X[:, 0], 1e-3, method="cg")
+
+
+# ---- kernels of inner products -----------------------------------------------------------------------------
+
+
+def quadratic():
+    X = normal(60, 5)
+    machine = nfa.RFM("quadratic", rounds=1).fit(X, X[:, 0] * X[:, 1])
+    return machine.M, machine.predict(normal(40, 5, seed=2))
+
+
+def test_inner_products_go_on_by_rows(small_memory):
+    whole = quadratic()
+    failed = small_memory(InnerProduct, "matrix", lambda kernel, U, Z: len(U), 9)
+    for found, expected in zip(quadratic(), whole, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+    assert failed
+
+
+@pytest.mark.parametrize("what", ["agop", "matrix"])
+def test_sums_of_inner_products_that_do_not_fit_are_told_with_their_bytes(small_memory, what):
+    if what == "agop":
+        small_memory(Quadratic, "agop", lambda function, Z, *rest: len(Z), 10)
+        said = r"the AGOP of 60 points × 5 in float64 takes about .*: give fewer"
+    else:
+        small_memory(InnerProduct, "_whole", lambda kernel, U: len(U), 10)
+        said = r"the kernel matrix of 60 points takes about .*: give fewer"
+    with pytest.warns(UserWarning, match=said) if what == "agop" else pytest.raises(NfaError, match=said):
+        quadratic()
 
 
 # ---- kernels of images -------------------------------------------------------------------------------------
