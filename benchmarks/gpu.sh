@@ -15,10 +15,11 @@ if [ -d wheels ]; then
 fi
 python3 -c 'import benchmarks.gpu' || exit  # before anything else takes time
 # what libraries warn of on a card is told here, and is no error
-timeout 90 python3 -m pytest -p no:cacheprovider -o filterwarnings=default -q -n 6 -m 'not long' tests/gpu \
+timeout -k 5 90 python3 -m pytest -p no:cacheprovider -o filterwarnings=default -q -n 6 -m 'not long' tests/gpu \
     > "$out/tests.log" 2>&1
 tail -n 25 "$out/tests.log"
-python3 -m benchmarks.gpu --minutes 7.5 --out "$out/gpu.json" > "$out/gpu.log" 2>&1
+# parts are cut at their seconds; what hangs inside a library is ended a little later, rows are written by then
+timeout -k 5 465 python3 -m benchmarks.gpu --minutes 7.5 --out "$out/gpu.json" > "$out/gpu.log" 2>&1
 status=$?
 tail -n 90 "$out/gpu.log"
 exit $status

@@ -100,6 +100,23 @@ def test_what_a_part_had_is_kept_when_it_is_cut(tmp_path):
     assert found["next"]["ended"] == "done"
 
 
+def test_an_end_that_is_lost_comes_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(parts, "AGAIN", 0.1)
+    lost = []
+
+    def deaf(bench):
+        while True:
+            try:
+                time.sleep(0.01)
+            except parts.OutOfTime:  # as a finalizer does
+                if lost:
+                    raise
+                lost.append(1)
+
+    assert run(tmp_path, Part("deaf", 1.1, deaf))["deaf"]["ended"].startswith("cut")
+    assert lost
+
+
 def test_a_part_that_fails_is_told_and_the_others_go_on(tmp_path):
     def failing(bench):
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")

@@ -1,6 +1,7 @@
 """Parts of the benchmark: where they run, how large and how long, and the rows they find."""
 
 import contextlib
+import gc
 import importlib.util
 import json
 import platform
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 
+AGAIN = 3.0  # seconds after which an alarm rings once more
 PACKAGES = ("torch", "torchvision", "triton", "pytorch-lightning", "hydra-core", "wandb", "xrfm")
 
 
@@ -182,16 +184,22 @@ def _version(package: str) -> str | None:
 
 @contextlib.contextmanager
 def alarm(seconds: float) -> Iterator[None]:
-    """Raises `OutOfTime` inside when so many seconds have passed."""
+    """Raises `OutOfTime` inside when so many seconds have passed, and again where something has taken it.
+
+    What a finalizer or a callback raises is lost.
+    """
+    left = False
 
     def ring(number: int, frame: Any) -> None:
-        raise OutOfTime
+        if not left:
+            raise OutOfTime
 
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001), AGAIN)
     try:
         yield
     finally:
+        left = True
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
@@ -246,6 +254,7 @@ def _ended(part: Part, bench: Bench, budget: float) -> str:
         return f"failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
     finally:
         if bench.device.type == "cuda":
+            gc.collect()  # what a part that was cut or failed has left in frames that know each other
             torch.cuda.empty_cache()
 
 

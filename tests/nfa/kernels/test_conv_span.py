@@ -117,3 +117,25 @@ def test_a_deep_machine_learns_the_same(monkeypatch):
     slow = DeepConvRFM(**options).fit(X, y)
     assert relative(fast.layers[1].M, slow.layers[1].M) < 1e-10
     assert relative(fast.predict(X), slow.predict(X)) < 1e-10
+
+
+def test_it_is_found_on_one_thread(monkeypatch):
+    """Decompositions of this size are many small steps, in which threads would wait for one another."""
+    threads, before = [], torch.get_num_threads()
+    for module in (conv, agops):
+        plain = module.shorter
+
+        def counted(*arguments, plain=plain):
+            threads.append(torch.get_num_threads())
+            return plain(*arguments)
+
+        monkeypatch.setattr(module, "shorter", counted)
+    kernel, X = ConvKernel(depth=1), mixed(4)
+    torch.set_num_threads(2)
+    try:
+        kernel.matrix(X)
+        patch_agop(kernel, X, X, randn(4, 1))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert threads == [1, 1]
