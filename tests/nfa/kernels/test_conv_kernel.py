@@ -395,3 +395,21 @@ class TestErrors:
         with pytest.raises(NfaError, match="float64"):
             kernel.matrix(X.float())
         assert bool(kernel.matrix(X).isfinite().all())
+
+
+@pytest.mark.parametrize("options", [{}, {"kind": "nngp"}, {"depth": 3, "patch_size": 2, "head": "pool"}])
+def test_rows_that_wait_for_their_window_are_moved_to_the_front(options, monkeypatch):
+    """Images of more rows than fit beside the ones under way: the same values from a row at a time."""
+    kernel, X, Z = ConvKernel(**{"depth": 2, **options}), randn(3, 1, 15, 6), randn(2, 1, 15, 6, seed=1)
+    moved, plain = [], conv_recursion._Rows.push
+
+    def push(self, Y):
+        moved.append(self.stop + Y.shape[1] > self.ring.shape[1])
+        return plain(self, Y)
+
+    expected = ref.Net(**{"depth": 2, **options})
+    monkeypatch.setitem(conv._BLOCK, "cpu", 6)
+    monkeypatch.setattr(conv_recursion._Rows, "push", push)
+    found = kernel.matrix(X, Z)
+    assert any(moved)
+    assert relative(found, ref.matrix(X, Z, expected)) < 1e-12

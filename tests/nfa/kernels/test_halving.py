@@ -7,8 +7,10 @@ import torch
 from torch import distributed
 
 import nfa
+from nfa import processes
 from nfa.errors import NfaError
 from nfa.kernels import KernelOperator, distances, kernel_product, make_kernel
+from nfa.kernels import sharded
 from nfa.kernels.conv import ConvKernel
 from nfa.kernels.conv_recursion import PairSums, PatchMaps
 from nfa.kernels.conv_slopes import Slopes
@@ -303,3 +305,48 @@ def test_machines_on_images_go_on(small_memory, one_thread):
     small_memory(ConvKernel, "matrix", lambda *rest: 1, 0)
     with pytest.raises(NfaError, match=r"the kernel matrix of 30 images takes about .*: give fewer"):
         nfa.ConvRFM(depth=2, rounds=1).fit(X, X[:, 0, 2, 2])
+
+
+class TestShared:
+    """A kernel matrix of which each process has some rows, as a process that has all of them sees it."""
+
+    @pytest.fixture(autouse=True)
+    def alone(self, monkeypatch):
+        monkeypatch.setattr(processes, "own_span", lambda n: slice(0, n))
+        monkeypatch.setattr(processes, "gathered", lambda own, n: own)
+        monkeypatch.setattr(sharded, "tile_entries", lambda device: 40)  # strips of 8 rows
+
+    @pytest.mark.parametrize(("room", "kept"), [(0.0, 0), (40 * 40 * 8.0, 5), (15 * 40 * 8.0, 1)])
+    def test_strips_of_half_as_many_rows(self, small_memory, room, kept):
+        X, V = normal(40, 5), normal(40, 2, seed=1)
+        K = LAPLACE.matrix(X)
+        operator = sharded.ShardedOperator(LAPLACE, X, cache_bytes=room)
+        failed = small_memory(sharded, "fill", lambda x, *_: len(x), 3)
+        for _ in range(2):  # the second from the rows that are kept
+            assert torch.allclose(operator(V), K @ V, rtol=1e-12, atol=1e-12)
+        assert failed == [8, 4]
+        assert len(operator._kept) == kept  # strips of two rows in a quarter of the room
+        operator.forget()
+        assert torch.allclose(operator(V), K @ V, rtol=1e-12, atol=1e-12)
+        assert not operator._kept
+        assert torch.equal(operator.columns(torch.tensor([3, 1])), K[:, [3, 1]])
+
+    def test_one_row_that_does_not_fit(self, small_memory):
+        operator = sharded.ShardedOperator(LAPLACE, normal(40, 5))
+        failed = small_memory(sharded, "fill", lambda x, *_: len(x), 0)
+        with pytest.raises(torch.OutOfMemoryError):
+            operator(normal(40, 2))
+        assert failed == [8, 4, 2, 1]
+
+    def test_other_errors_and_shapes(self, monkeypatch):
+        operator = sharded.ShardedOperator(LAPLACE, normal(40, 5))
+        for bad in (normal(39, 2), normal(40)):
+            with pytest.raises(NfaError, match=r"the operator multiplies \(40, c\) matrices, got shape"):
+                operator(bad)
+
+        def broken(*arguments, **options):
+            raise RuntimeError("something else")
+
+        monkeypatch.setattr(sharded, "fill", broken)
+        with pytest.raises(RuntimeError, match="something else"):
+            operator(normal(40, 2))

@@ -215,3 +215,17 @@ def test_machines_on_images_take_no_weights():
     images, y = torch.randn(6, 1, 4, 4), torch.randn(6)
     with pytest.raises(NfaError, match=r"sample_weight goes with machines on points.*: leave it out"):
         nfa.ConvRFM(patch_size=3, rounds=0).fit(images, y, sample_weight=torch.ones(6))
+
+
+@pytest.mark.parametrize("options", [{}, {"kernel": "quadratic", "ridge": 0.1}, {"offset": "none"}], ids=str)
+def test_refitted_with_validation_data_training_points_keep_their_weights(options):
+    X, y = points()
+    X_val, y_val = points(n=5, seed=1)
+    options = {"rounds": 0, **options}
+    refitted = nfa.RFM(**options, refit=True).fit(X, y, X_val, y_val, sample_weight=COUNTS)
+    both = torch.cat([X.repeat_interleave(COUNTS, 0), X_val]), torch.cat([y.repeat_interleave(COUNTS, 0), y_val])
+    repeated = nfa.RFM(**options).fit(*both)
+    new, _ = points(seed=2)
+    torch.testing.assert_close(refitted.predict(new), repeated.predict(new), rtol=1e-8, atol=1e-8)
+    without = nfa.RFM(**options, refit=True).fit(X, y, X_val, y_val)
+    assert not torch.allclose(without.predict(new), repeated.predict(new), rtol=1e-3)
