@@ -177,10 +177,11 @@ def agop(
 
     Returns:
         Layer name -> ``G = WᵀCW``, float64 (in, in), or (groups, in, in) for a grouped convolution; for a
-        convolution ``in`` is a patch, ordered (channel, *kernel).
+        convolution ``in`` is a patch, ordered (channel, *kernel). Layers that are not called, or not all of
+        whose use can be followed, are left out.
 
     Raises:
-        NfaError: as in `audit`.
+        NfaError: as in `audit`, or no layer is left.
 
     Example:
         >>> import torch, nfa
@@ -196,11 +197,15 @@ def agop(
         build(model, batches.first)
         maps, _ = find_maps(model, layers)
         sweep = measure_sensitivities(model, batches, maps, bases=bases_of(maps, {}), **options)
-    return {
-        m.name: sweep.sensitivities[m.name].pair(m.weight()).agop()
-        for m in maps
-        if sweep.sensitivities[m.name].called
-    }
+    called = {m: found for m in maps if (found := sweep.sensitivities[m.name]).called}
+    followed = {m: found for m, found in called.items() if not found.unfollowed}
+    if not followed:
+        first = next(iter(called))
+        raise NfaError(
+            f"no layer is left: not all of the use of {first.name} can be followed: "
+            f"{called[first].unfollowed}"
+        )
+    return {m.name: found.pair(m.weight()).agop() for m, found in followed.items()}
 
 
 def neural_feature_matrix(module: nn.Module) -> Tensor:

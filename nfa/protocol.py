@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from nfa.ansatz.blockwise import NAN, total
+from nfa.ansatz.gather_rows import unusable
 from nfa.ansatz.linear_power import Products, cosine_of_change, pearson_of_weights
 from nfa.ansatz.report import AnsatzReport
 from nfa.ansatz.row import OK
@@ -45,6 +46,7 @@ from nfa.sweep.untouched import same_random_states
 DEFECTS = {"cnfc": (), "nfa": ("D1", "D2", "D3"), "cnfa": ("C1", "C2", "C3", "C4")}
 _BATCHES = 10  # that the published code of cnfa means to see
 _DRAWS = 32
+_OF_ONE_LAYER = {"D1", "D2", "D3", "C1"}  # that each layer is measured for in a network of its own
 _UNCHANGED = "its weight is that at initialisation"
 
 
@@ -120,6 +122,8 @@ def protocol(
     with same_random_states():
         if name == "cnfa":
             batches = list(itertools.islice(batches, _BATCHES + ("C2" in switches)))
+        elif switches & _OF_ONE_LAYER and isinstance(batches, Iterator):
+            batches = list(batches)  # each layer is measured by itself
         batches = replayable(batches)
         build(model, batches.first)
         maps, _ = find_maps(model, patterns_of(layers))
@@ -212,14 +216,13 @@ def _cases(
     switches: frozenset[str],
     options: Mapping[str, Any],
 ) -> Iterator[_Case]:
-    if not switches & {"D1", "D2", "D3", "C1"}:
-        sweep = measure_sensitivities(model, batches, maps, centered=True, **options)
-        for entry in maps:
-            weight = entry.weight().detach()
-            yield _Case(entry, weight, weight, sweep.sensitivities[entry.name])
-        return
+    sweep = measure_sensitivities(model, batches, maps, centered=True, **options)
     for entry in maps:
-        yield _case(model, batches, entry, before, switches, options)
+        weight, found = entry.weight().detach(), sweep.sensitivities[entry.name]
+        if switches & _OF_ONE_LAYER and unusable(entry, found, weight) is None:
+            yield _case(model, batches, entry, before, switches, options)
+        else:
+            yield _Case(entry, weight, weight, found)
 
 
 def _case(
@@ -257,8 +260,8 @@ def _row(case: _Case, before: Tensor | None, name: str, seed: int) -> ProtocolRo
     layer, found = case.entry.name, case.sensitivity
     if found is None:
         return ProtocolRow(layer, name, status=f"skipped: {case.reason}")
-    if not (found.called and found.reached):
-        return ProtocolRow(layer, name, status="skipped: no gradient reaches it")
+    if reason := unusable(case.entry, found, case.weight):
+        return ProtocolRow(layer, name, status=f"skipped: {reason}")
     if name == "cnfa":
         return ProtocolRow(layer, name, *_cnfa(case, found, before))
     if before is None:

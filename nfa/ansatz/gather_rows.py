@@ -52,7 +52,7 @@ class RowGatherer:
     def row(self, entry: LinearMap, sensitivity: Sensitivity) -> AnsatzRow:
         """The row of a map, given its C in groups of samples."""
         weight = self.report.weights[entry.name]
-        reason = _unusable(entry, sensitivity, weight)
+        reason = unusable(entry, sensitivity, weight)
         if reason:
             shape = (entry.name, entry.kind, entry.in_features, entry.out_features, entry.groups)
             return AnsatzRow(*shape, status=f"skipped: {reason}")
@@ -183,7 +183,7 @@ def _of_raw_outputs(
     return sensitivity, columns
 
 
-def _unusable(entry: LinearMap, sensitivity: Sensitivity, weight: Tensor) -> str | None:
+def unusable(entry: LinearMap, sensitivity: Sensitivity, weight: Tensor) -> str | None:
     """Why there are no numbers, if there are none."""
     if sensitivity.unfollowed and (sensitivity.called or entry.called):
         return f"not all of its use can be followed: {sensitivity.unfollowed}"

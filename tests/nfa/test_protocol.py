@@ -278,3 +278,50 @@ def test_the_switches_of_a_stack_are_refused_elsewhere():
     net = Convolutional()
     with pytest.raises(nfa.NfaError, match=r"nn\.Sequential"):
         protocol(net, torch.randn(3, 2, 9, 9), "nfa", Convolutional().state_dict(), defects=("D2",))
+
+
+# ---- layers without a number -------------------------------------------------------------------------------
+
+
+class Odd(nn.Module):
+    """A layer whose output nobody reads, and one whose weight is used by a function that is not followed."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.plain, self.unread, self.twice, self.last = (nn.Linear(6, n) for n in (6, 4, 6, 3))
+
+    def forward(self, x):
+        self.unread(x)
+        h = self.twice(self.plain(x).tanh()).tanh()
+        return self.last((h @ self.twice.weight).tanh())
+
+
+@pytest.mark.parametrize(
+    ("name", "defects"), [("cnfc", ()), ("nfa", ()), ("nfa", ("D1",)), ("cnfa", ()), ("cnfa", ("C1",))]
+)
+def test_layers_that_cannot_be_measured_are_skipped_with_the_reason_of_an_audit(name, defects):
+    net, x = Odd().double(), torch.randn(20, 6).double()
+    before = copy.deepcopy(net.state_dict())
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    rows = {row.layer: row for row in protocol(net, x, name, before, defects=defects)}
+    reasons = {row.layer: row.status for row in nfa.audit(net, x).rows if row.skipped}
+    assert set(reasons) == {"unread", "twice"}
+    for layer, row in rows.items():
+        assert row.status == reasons.get(layer, "ok")
+        assert math.isnan(row.correlation) == (layer in reasons)
+
+
+def test_layers_that_did_not_change_or_whose_beginning_is_not_known_are_skipped():
+    net, x = stack(), torch.randn(20, 7).double()
+    before, initial = copy.deepcopy(net.state_dict()), nfa.audit(net, x, layers="0", nulls=0)
+    net[0].weight.data += 0.1
+    unchanged = "skipped: its weight is that at initialisation"
+    for defects in ((), ("D1",)):
+        rows = protocol(net, iter(x.split(10)), "nfa", before, defects=defects)
+        assert [row.status for row in rows] == ["ok", unchanged, unchanged, unchanged]
+        assert rows[0] == protocol(net, x.split(10), "nfa", before, defects=defects)[0]
+    rows = protocol(net, x, "nfa", initial, defects=("D1",))
+    assert [row.status for row in rows] == ["ok"] + ["skipped: its weight at initialisation is not known"] * 3

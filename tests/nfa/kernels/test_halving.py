@@ -9,8 +9,7 @@ from torch import distributed
 import nfa
 from nfa import processes
 from nfa.errors import NfaError
-from nfa.kernels import KernelOperator, distances, kernel_product, make_kernel
-from nfa.kernels import sharded
+from nfa.kernels import KernelOperator, distances, kernel_product, make_kernel, sharded
 from nfa.kernels.conv import ConvKernel
 from nfa.kernels.conv_recursion import PairSums, PatchMaps
 from nfa.kernels.conv_slopes import Slopes

@@ -223,7 +223,10 @@ def test_refitted_with_validation_data_training_points_keep_their_weights(option
     X_val, y_val = points(n=5, seed=1)
     options = {"rounds": 0, **options}
     refitted = nfa.RFM(**options, refit=True).fit(X, y, X_val, y_val, sample_weight=COUNTS)
-    both = torch.cat([X.repeat_interleave(COUNTS, 0), X_val]), torch.cat([y.repeat_interleave(COUNTS, 0), y_val])
+    both = (
+        torch.cat([X.repeat_interleave(COUNTS, 0), X_val]),
+        torch.cat([y.repeat_interleave(COUNTS, 0), y_val]),
+    )
     repeated = nfa.RFM(**options).fit(*both)
     new, _ = points(seed=2)
     torch.testing.assert_close(refitted.predict(new), repeated.predict(new), rtol=1e-8, atol=1e-8)
