@@ -367,5 +367,5 @@ def test_initial_values_by_head():
 def test_a_layer_that_is_not_followed_has_no_agop():
     net = Uses(UNSEEN["transposed"]).to(D)
     assert set(nfa.agop(net, X)) == {"last"}
-    with pytest.raises(nfa.NfaError, match="not all of the use of a can be followed.*its weight also goes"):
+    with pytest.raises(nfa.NfaError, match=r"not all of the use of a can be followed.*its weight also goes"):
         nfa.agop(net, X, layers="a")
