@@ -203,3 +203,19 @@ def test_moved_pairs_are_examined_too():
     found = loaded(**options, move=2, moved="symmetric").examine(wrong)
     assert [n for _, n in found["groups"].values()] == [0, 11]
     assert loaded(operation="multiply").examine(wrong) is None
+
+
+@pytest.mark.parametrize("precision", ["32-true", "64-true"])
+def test_a_run_tells_which_pairs_are_right(run, precision):
+    done = run(
+        "model=rfm_quadratic", "data=modular", "data.p=7", "callbacks=none", "logger=csv",
+        "trainer.max_epochs=2", f"trainer.precision={precision}", "trainer.accelerator=cpu", small=False,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    found = done.summary["examined"]
+    assert sum(count for _, count in found["groups"].values()) == done.summary["n_test"]
+    right = sum(right for right, _ in found["groups"].values())
+    assert right / done.summary["n_test"] == pytest.approx(done.summary["test/accuracy"])
+    page = (done.folder / "report.html").read_text(encoding="utf-8")
+    assert "reflection not trained" in page
+    assert found["grid"][0] not in page
