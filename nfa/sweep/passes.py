@@ -38,6 +38,10 @@ from nfa.sweep.under_way import Backward, Forward
 from nfa.sweep.unit_length import of_length_one
 
 FORWARD_FAILED = "raised by the network in its forward pass, while it was measured"
+_REENTRANT = (
+    "the network runs parts of it again in the backward pass (checkpoints with use_reentrant=True), so that "
+    "gradients cannot be had one output at a time: use use_reentrant=False, or no checkpoints"
+)
 _QUICK = 16  # backwards worth finishing when asked to stop
 _PAIRS = ((0,), (1,)), ((0, 1), (2, 3)), ((0, 0), (1, 1))  # samples to compare, at best one by one
 
@@ -358,8 +362,10 @@ class Measurement:
                     torch.autograd.grad(start.root, leaves, seeds[0], retain_graph=more, allow_unused=True)
                 else:
                     _batched_backward(start.root, leaves, seeds)
-            except RuntimeError:
+            except RuntimeError as error:
                 resume.fail(first, backward)
+                if "use_reentrant" in str(error):
+                    raise NfaError(_REENTRANT) from error
                 raise
             forward.finish()
             if self._ends_after(lines[-1] + 1, start.total, samples, index):

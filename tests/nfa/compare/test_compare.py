@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from nfa import NfaError
 from nfa.command.cli import main
 from nfa.compare import compare
-from nfa.compare.similarity import COVARIANCE
+from nfa.compare.similarity import COVARIANCE, _leading
 from nfa.compare.words import format_comparison, similarity_sentences, winner_sentence, write_tables
 from tests.nfa.run_folders import PATCH, make_run, spd
 
@@ -487,3 +487,15 @@ def test_a_folder_of_runs_stands_for_them(four, tmp_path):
     assert len(compare([four[0].parent]).runs) == 4
     summary = json.loads((four[0] / "summary.json").read_text())
     assert summary["run"] in {run.summary["run"] for run in compare([tmp_path]).runs}
+
+
+def test_leading_eigenvectors_of_a_large_matrix():
+    """Those of a matrix too large to be decomposed: up to a sign, and in their order."""
+    Q = torch.linalg.qr(
+        torch.randn(300, 300, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ).Q
+    A = Q * (0.7 ** torch.arange(300, dtype=torch.float64)) @ Q.mT
+    for dtype, tol in ((torch.float64, 1e-8), (torch.float32, 1e-4)):
+        found = _leading(A.to(dtype), 4)
+        assert found.shape == (4, 300)
+        assert (found @ Q[:, :4]).abs().diagonal().tolist() == pytest.approx([1.0] * 4, abs=tol)

@@ -336,3 +336,24 @@ def test_importing_needs_torch_alone():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == '. needs pillow: pip install "neural-feature-ansatz[zoo]"'
+
+
+@pytest.mark.parametrize(
+    ("data", "module", "words"),
+    [
+        ("digits", "sklearn", "digits needs scikit-learn: pip install scikit-learn"),
+        ("photos", "PIL", 'photos needs pillow: pip install "neural-feature-ansatz[zoo]"'),
+        ("cifar10", "torchvision", 'cifar10 needs torchvision: pip install "neural-feature-ansatz[zoo]"'),
+    ],
+)
+def test_a_package_that_is_not_installed_is_named(tmp_path, monkeypatch, data, module, words):
+    (tmp_path / "photos").mkdir()
+    Image.new("L", (4, 4)).save(tmp_path / "photos" / "a.png")
+    monkeypatch.chdir(tmp_path)
+    for name in [*sys.modules]:
+        if name.startswith(("nfa.inputs.", module)) and name != "nfa.inputs.load":
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(NfaError) as refused:
+        load_inputs(data, preprocessing=Preprocessing())
+    assert str(refused.value) == words

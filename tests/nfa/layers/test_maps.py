@@ -116,3 +116,29 @@ def test_reading_a_spectral_norm_does_not_move_it():
     nfa.neural_feature_matrix(layer)
     find_maps(nn.Sequential(layer))
     assert all(torch.equal(v, before[k]) for k, v in layer.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("sizes", "rows"),
+    [
+        ({"num_heads": 4}, {"q": 4, "k": 4, "v": 4}),
+        ({"num_heads": 4, "head_dim": 3}, {"q": 4, "k": 2, "v": 2}),  # grouped queries: fewer keys and values
+        ({"num_heads": 4, "head_dim": 5}, {"q": 1, "k": 1, "v": 1}),  # heads of a size that does not divide
+        ({}, {"q": 1, "k": 1, "v": 1}),
+    ],
+)
+def test_heads_of_separate_projections(sizes, rows):
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            vars(self).update(sizes)
+            keys = 6 if rows["k"] == 2 else 12
+            self.q_proj, self.k_proj, self.v_proj = nn.Linear(8, 12), nn.Linear(8, keys), nn.Linear(8, keys)
+
+    net = Attention()
+    maps, _ = find_maps(net, per_head=True)
+    for part, count in rows.items():
+        own = [m for m in maps if m.module is getattr(net, f"{part}_proj")]
+        assert len(own) == count
+        assert torch.equal(torch.cat([m.weight()[0] for m in own]), getattr(net, f"{part}_proj").weight)
+        assert len({m.out_features for m in own}) == 1

@@ -262,6 +262,34 @@ def test_many_more_probes_than_outputs_turn_into_the_exact_mode():
     assert report.rows[0].cosine == pytest.approx(exact.rows[0].cosine, abs=1e-12)
 
 
+class StopsInSecondSweep(Observer):
+    """Asks to stop once samples are counted from the beginning again: in the exact mode, after the probes."""
+
+    def __init__(self):
+        self.before, self.stopping = 0.0, False
+
+    def progress(self, samples, backwards):
+        self.stopping |= samples < self.before
+        self.before = samples
+
+    def stop(self):
+        return self.stopping
+
+
+def test_stopped_in_the_exact_mode_the_probes_before_it_are_what_is_told():
+    net, batches, options = wide_outputs(20), data(24).split(3), {"tolerance": 0.0005, "nulls": 0}
+    watch, exact = StopsInSecondSweep(), nfa.audit(net, batches, **options)
+    report = nfa.audit(net, batches, watch=watch, **options)
+    assert watch.stopping
+    assert exact.meta["mode"] == "exact"
+    assert "probes" in report.meta["mode"]
+    assert report.meta["stopped"] is True
+    assert report.meta["samples"] == 24
+    for row in report:
+        assert abs(row.cosine - exact[row.layer].cosine) < 0.1
+        assert row.cosine != exact[row.layer].cosine
+
+
 def test_standard_error_over_batches_covers_samples_and_probes():
     """The spread over data sets and seeds is what the standard error says, within its own noise."""
     net = wide_outputs()

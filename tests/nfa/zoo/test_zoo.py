@@ -10,6 +10,7 @@ from torch import nn
 
 import nfa
 from nfa import NfaError, zoo
+from nfa.zoo import downloads
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 OWN = """
@@ -503,3 +504,40 @@ def test_a_run_of_a_network_built_at_its_first_input(run, tmp_path):
     report = nfa.audit(loaded.model, [torch.randn(4, 1, 8, 8)], nulls=2)
     assert [(row.in_features, row.out_features) for row in report.rows] == [(64, 16), (16, 10)]
     assert nfa.layers.maps.has_unbuilt(loaded.twin(1))
+
+
+@pytest.mark.parametrize(("reachable", "fetched"), [(True, True), (True, False), (False, True)])
+def test_from_the_cache_first_then_over_the_network(monkeypatch, reachable, fetched):
+    """What is not in the cache is asked for once the hub has answered, and once only."""
+    asked = []
+
+    def get(local):
+        asked.append("cache" if local else "network")
+        if local or not fetched:
+            raise OSError("<nothing of that name>")
+        return "net"
+
+    def check(spec):
+        asked.append("hub")
+        if not reachable:
+            raise downloads.no_download(spec, OSError("no answer"))
+
+    monkeypatch.setattr(downloads, "check_reachable", check)
+    if reachable and fetched:
+        assert downloads.cached_or_fetched(get, "hf:me/net") == "net"
+    else:
+        why = "nothing of that name" if reachable else "no answer"
+        with pytest.raises(
+            NfaError, match=rf"^hf:me/net could not be downloaded \({why}\): go on with hf:FOLDER"
+        ):
+            downloads.cached_or_fetched(get, "hf:me/net")
+    assert asked == ["cache", "hub", "network"] if reachable else ["cache", "hub"]
+    assert downloads.cached_or_fetched(lambda local: local, "hf:me/net") is True
+
+
+def test_the_first_file_that_is_in_the_cache(monkeypatch):
+    hub = pytest.importorskip("huggingface_hub")
+    known = {"second": "/cache/second", "third": "/cache/third", "absent": object()}
+    monkeypatch.setattr(hub, "try_to_load_from_cache", lambda repo, name: known.get(name))
+    assert downloads.cached_file("me/net", ["first", "absent", "second", "third"]) == "/cache/second"
+    assert downloads.cached_file("me/net", ["first", "absent"]) is None
