@@ -406,6 +406,27 @@ def test_parquet_of_texts_and_dates(tmp_path):
     assert "data.decimal=comma" in table.about["c"].doubt
 
 
+def test_parquet_of_times_categories_and_what_is_known_to_be_text(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    arrays = {
+        "code": pyarrow.array(["7", "8", None]).dictionary_encode(),
+        "open": [True, None, False],
+        "at": pyarrow.array([6 * 3600 * 10**9, None, 18 * 3600 * 10**9], pyarrow.time64("ns")),
+        "took": pyarrow.array([36 * 3600 * 10**9, None, -(10**9)], pyarrow.duration("ns")),
+        "kind": [1.0, -999.0, 2.5],
+    }
+    parquet.write_table(pyarrow.table(arrays), tmp_path / "t.parquet")
+    table = read_table(tmp_path / "t.parquet", how=Notation(gaps=(-999,)), known={"kind": True})
+    assert table.columns["code"].tolist() == ["7", "8", None]
+    assert table.columns["open"].tolist() == ["True", None, "False"]
+    for name, days in (("at", [0.25, 0.75]), ("took", [1.5, -1 / 86400])):
+        first, gap, last = table.columns[name].tolist()
+        assert (first, last) == pytest.approx(tuple(days), abs=1e-12)
+        assert gap != gap
+    assert table.columns["kind"].tolist() == ["1", None, "2.5"]
+
+
 def test_a_test_file_in_another_unit(tmp_path):
     train = write(tmp_path / "a.csv", {"share": [f"{v}%" for v in TEMP], "hum": HUM, "y": Y})
     test = write(tmp_path / "b.csv", {"share": TEMP, "hum": HUM, "y": Y})

@@ -1,5 +1,8 @@
 """Probabilities are calibrated, and say on what."""
 
+import math
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -149,3 +152,29 @@ def test_what_is_not_fitted_has_no_temperature():
     network = KernelNetwork(nfa.RFM().stack[0].kernel, (4,), 2)
     with pytest.raises(nfa.NfaError, match="got one before its first fit: fit it first"):
         Calibration.of_network(network)
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        (None, "and a source, got None"),
+        ([1.0], "and a source, got a list"),
+        ({"beta": 1.0, "brier": 0.1}, "and a source, got a dict"),
+        ({"beta": 1.0, "brier": 0.1, "source": 3}, "and a source, got 3"),
+        ({"beta": -1.0, "brier": 0.1, "source": "scores"}, "beta must be 0 or a positive number, got -1.0"),
+        ({"beta": 10**400, "brier": 0.1, "source": "scores"}, "beta must be 0 or a positive number"),
+        ({"beta": 1.0, "brier": True, "source": "scores"}, "brier must be 0 or a positive number, got True"),
+    ],
+)
+def test_a_calibration_in_a_file_of_a_stranger(state, words):
+    with pytest.raises(nfa.NfaError, match=re.escape(words)) as refused:
+        Calibration.read(state)
+    assert len(str(refused.value)) < 200
+
+
+def test_a_calibration_in_a_file():
+    known = Calibration.read({"beta": 2, "brier": 0.25, "source": "validation scores"})
+    scores = torch.tensor([[0.3, -0.2, 0.1]], dtype=torch.float64)
+    assert known.probabilities(scores)[0].tolist() == pytest.approx(
+        [math.exp(2 * s) / sum(math.exp(2 * t) for t in (0.3, -0.2, 0.1)) for s in (0.3, -0.2, 0.1)]
+    )
