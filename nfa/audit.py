@@ -1,7 +1,6 @@
 """``audit(model, batches)`` says in which layers of a network the ansatz holds, and by more than chance."""
 
 import copy
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from nfa.ansatz.gather_rows import RowGatherer, skipped_row
 from nfa.ansatz.report import AnsatzReport
 from nfa.checks import known_options, network_of
+from nfa.clock import now
 from nfa.errors import NfaError
 from nfa.layers.coverage import covered_share, tied_to, tied_weights
 from nfa.layers.maps import (
@@ -139,10 +139,10 @@ def audit(
             initial = _initial_report(model, batches, initial_weights, asked)
         _check_initial(maps, initial)
         check_any(maps, skipped)
-        started = time.perf_counter()
+        started = now()
         sweep = _sweep(model, batches, maps, initial, asked)
         report = AnsatzReport(weights={m.name: m.weight().clone() for m in maps})
-    swept = time.perf_counter()
+    swept = now()
     tied = tied_weights(model)
     if tied:
         skipped = [_with_tie(entry, tied_to(model, entry, maps)) for entry in skipped]
@@ -155,7 +155,7 @@ def audit(
         **{name: value for name, value in asked.of_sweep.items() if value != _USUAL.get(name, value)},
         "seed": asked.of_sweep["seed"],
         "sweep_seconds": round(swept - started, 3),
-        "statistics_seconds": round(time.perf_counter() - swept, 3),
+        "statistics_seconds": round(now() - swept, 3),
     }
     return report
 

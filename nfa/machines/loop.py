@@ -1,12 +1,12 @@
 """The one loop of all machines: predictor → what is learned from it → the next metric, layer after layer."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from nfa.clock import now
 from nfa.errors import NfaError
 from nfa.kernels import Metric, exact_products
 from nfa.machines.collapse import ClassMeans
@@ -169,7 +169,7 @@ class Steps:
 
     @exact_products()
     def _hand_on(self, stage: Stage, layer: Layer, kept: Kept) -> dict[str, object]:
-        began = time.perf_counter()
+        began = now()
         inputs, predictor = self._scaled, kept.predictor.settled()
         stage.to(self.X.device, self.X.dtype)
         stage.feature_map.set_tensor("weight", predictor.weight.contiguous())
@@ -180,4 +180,4 @@ class Steps:
             for of, points in told.items():
                 means = ClassMeans.of(points, self.Y.argmax(1))
                 row |= {f"nc1_{of}": means.nc1(), f"nc2_{of}": means.nc2()}
-        return row | {"features_seconds": time.perf_counter() - began}
+        return row | {"features_seconds": now() - began}

@@ -4,8 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
-
+from nfa.clock import now
 from nfa.status import StatusLine
 
 
@@ -14,15 +13,13 @@ class Clock:
 
     def __init__(self):
         self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
+        self._last = now()
 
     def lap(self, phase: str) -> None:
         """Add the time since the last lap to a phase."""
-        if torch.cuda.is_initialized():
-            torch.cuda.synchronize()
-        now = time.perf_counter()
-        self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._last
-        self._last = now
+        at = now()
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + at - self._last
+        self._last = at
 
 
 class Progress:

@@ -2,21 +2,12 @@
 
 import math
 import statistics
-import time
 
-import torch
-
+from nfa.clock import now
 from nfa.errors import NfaError
 
 _WARM_UP = 2  # steps in which caches fill, code is compiled and workers start
 _STEPS = 20  # that tell how long one takes; a number that all processes reach at the same step
-
-
-def now() -> float:
-    """Seconds, once the GPU has done what was asked of it."""
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 class Pace:

@@ -13,9 +13,10 @@ from nfa.ansatz.report import AnsatzReport
 from nfa.ansatz.row import AnsatzRow, write_csv
 from nfa.audit import audit
 from nfa.checks import known_options, whole, whole_or_none
+from nfa.clock import now
 from nfa.errors import NfaError
 from nfa.files import make_writable
-from nfa.monitor.cost import Pace, check_budget, cost_sentence, every_within, now
+from nfa.monitor.cost import Pace, check_budget, cost_sentence, every_within
 from nfa.monitor.samples import Pair, from_first_process, processes, share_of
 from nfa.sweep.arguments import check_combinations, checked
 
