@@ -6,9 +6,12 @@ import warnings
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
+from torch.nn.parameter import is_lazy
 
 from nfa.checks import choice
 from nfa.errors import NfaError
+from nfa.nets.forward_twice import forward_twice
+from nfa.sweep.returned import pick_tensor
 
 ORDERS = ("linear", "quadratic")
 
@@ -27,7 +30,8 @@ class Expansion(nn.Module):
         order: ``linear`` or ``quadratic``.
 
     Raises:
-        NfaError: an unknown order, or a network that normalises by statistics of the batch.
+        NfaError: an unknown order, a network that normalises by statistics of the batch, one without weights
+            or with some of unknown shape; in a forward, one that PyTorch cannot differentiate so.
     """
 
     unmeasured = "an expansion around the initial weights has no layers"
@@ -40,6 +44,11 @@ class Expansion(nn.Module):
             raise NfaError(
                 f"{normalising} of the network normalises by statistics of the batch, which the expansion in "
                 "its weights does not carry: take a network without (model.batch_norm=false)"
+            )
+        if not any(True for _ in net.parameters()) or any(map(is_lazy, (*net.parameters(), *net.buffers()))):
+            raise NfaError(
+                "the network has no weights, or some of unknown shape, to expand around: run a lazy one on a "
+                "batch first, or leave model.expand out"
             )
         _load_forward_differentiation()
         self.order = order
@@ -68,17 +77,18 @@ class Expansion(nn.Module):
         fixed = {name: self.get_buffer(key) for name, key in self._buffers_of_net.items()}
 
         def value(weights: dict[str, Tensor]) -> Tensor:
-            return functional_call(net, (weights, fixed), (x,))
+            return pick_tensor(functional_call(net, (weights, fixed), (x,)))
 
         def with_slope(weights: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
             at, slope, *_ = jvp(value, (weights,), (moved,))
             return at, slope
 
-        if self.order == "linear":
-            at_start, slope = with_slope(start)
-            return at_start + slope
-        (at_start, slope), (_, curvature), *_ = jvp(with_slope, (start,), (moved,))
-        return at_start + slope + curvature / 2
+        with forward_twice():
+            if self.order == "linear":
+                at_start, slope = with_slope(start)
+                return at_start + slope
+            (at_start, slope), (_, curvature), *_ = jvp(with_slope, (start,), (moved,))
+            return at_start + slope + curvature / 2
 
 
 def _load_forward_differentiation() -> None:

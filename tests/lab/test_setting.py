@@ -11,7 +11,7 @@ SIZES = {  # of an experiment: option, published, and by default
     ("quadratic_model", "mlp"): {"model.width": (5000, 2000)},
     ("fact", "mlp"): {"model.depth": (5, 2), "trainer.max_epochs": (400, 40)},
     ("deep_linear", "mlp"): {"training.lr": (0.002, 0.02), "trainer.max_epochs": (100, 10)},
-    ("grokking", "mlp_quadratic"): {"trainer.max_epochs": (1000, 40)},
+    ("grokking", "mlp_quadratic"): {"trainer.max_epochs": (1000, 40), "model.width": (1024, 256)},
     ("grokking", "rfm_quadratic"): {"trainer.max_epochs": (61, 28)},
     ("symmetry", "rfm_gaussian"): {"trainer.max_epochs": (61, 21), "data.p": (61, 29)},
 }

@@ -57,6 +57,98 @@ def test_what_is_quadratic_in_its_weights_is_its_own_expansion():
     assert torch.allclose(expansion(x), net(x))
 
 
+class Tied(nn.Module):
+    """One weight, used twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.into, self.out = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.out.weight = self.into.weight
+
+    def forward(self, x):
+        """Outputs under a name."""
+        return {"logits": self.out(torch.tanh(self.into(x)))}
+
+
+class OfWords(nn.Module):
+    """An embedding of indices, a recurrence, and a weight that is not trained."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.state, self.out = (
+            nn.Embedding(10, 4),
+            nn.GRU(4, 3, batch_first=True),
+            nn.Linear(3, 2),
+        )
+        self.out.bias.requires_grad_(False)
+
+    def forward(self, x):
+        """Outputs of indices (n, length)."""
+        return self.out(self.state(self.words(x))[0][:, -1])
+
+
+def attention(**options):
+    """A block of a transformer without dropout, and a head."""
+    block = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True, dropout=0.0, **options)
+    return nn.Sequential(block, nn.Flatten(), nn.Linear(12, 2))
+
+
+KINDS = {
+    "layer norm": (lambda: nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 2)), (5, 4)),
+    "group norm": (lambda: nn.Sequential(nn.Linear(4, 8), nn.GroupNorm(2, 8), nn.Linear(8, 2)), (5, 4)),
+    "instance norm": (
+        lambda: nn.Sequential(nn.Conv1d(4, 2, 3), nn.InstanceNorm1d(2, affine=True), nn.Flatten()),
+        (3, 4, 6),
+    ),
+    "attention": (lambda: attention(activation="gelu"), (2, 3, 4)),
+    "attention, norm first": (lambda: attention(norm_first=True, activation="gelu"), (2, 3, 4)),
+    "tied weights": (Tied, (5, 4)),
+    "words": (OfWords, None),
+    "one sample": (lambda: nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)), (1, 4)),
+}
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", KINDS)
+def test_it_is_the_expansion_whatever_the_network_is_made_of(name, training):
+    """Against differences of the network itself along the way from the start, PyTorch's own forward twice."""
+    torch.manual_seed(0)
+    make, shape = KINDS[name]
+    net = make().double().train(training)
+    x = torch.randn(shape).double() if shape else torch.randint(0, 10, (5, 3))
+    quadratic, linear = (
+        moved(Expansion(net, order), 0.1).train(training) for order in ("quadratic", "linear")
+    )
+    linear.load_state_dict(quadratic.state_dict())
+    named = [(n, n.replace(".", "/")) for n, _ in net.named_parameters()]
+    start = {n: quadratic.get_buffer(f"start/{key}") for n, key in named}
+    way = {n: quadratic.get_parameter(key).detach() - start[n] for n, key in named}
+
+    def at(t):
+        with torch.no_grad():
+            outputs = torch.func.functional_call(net, {n: start[n] + t * way[n] for n in start}, (x,))
+        return outputs["logits"] if isinstance(outputs, dict) else outputs
+
+    h = 0.02
+    slope = (8 * (at(h) - at(-h)) - at(2 * h) + at(-2 * h)) / (12 * h)
+    curvature = (16 * (at(h) + at(-h)) - at(2 * h) - at(-2 * h) - 30 * at(0)) / (12 * h**2)
+    assert torch.allclose(linear(x), at(0) + slope, atol=1e-5)
+    assert torch.allclose(quadratic(x), at(0) + slope + curvature / 2, atol=1e-5)
+    quadratic(x).sum().backward()
+    assert all((p.grad is not None) == p.requires_grad for p in quadratic.parameters())
+
+
+def test_one_pass_drops_the_same_units_in_all_terms():
+    net = nn.Sequential(nn.Linear(4, 50), nn.Dropout(0.5), nn.Linear(50, 1)).double()
+    expansion, x = moved(Expansion(net)), torch.randn(3, 4).double()
+    torch.manual_seed(1)
+    found = expansion(x)
+    first = {name: expansion.get_parameter(f"{name}/weight") for name in "02"}
+    torch.manual_seed(1)
+    hidden = net[1](x @ first["0"].T + expansion.get_parameter("0/bias"))
+    assert torch.allclose(found, hidden @ first["2"].T + expansion.get_parameter("2/bias"))
+
+
 def test_gradients_of_an_expansion_are_of_its_weights_and_of_its_input():
     net = MLP((3,), 1, depth=1, width=5, activation="tanh").double()
     expansion, x = moved(Expansion(net), 0.3), torch.randn(4, 3).double()
@@ -85,11 +177,25 @@ def test_an_expansion_has_no_layers_to_audit():
 
 
 @pytest.mark.parametrize(
-    "arguments", [(CNN((1, 6, 6), 2, depth=1, width=4, batch_norm=True),), (nn.Linear(2, 2), "cubic")]
+    ("arguments", "message"),
+    [
+        ((CNN((1, 6, 6), 2, depth=1, width=4, batch_norm=True),), "statistics of the batch"),
+        ((nn.Linear(2, 2), "cubic"), "order"),
+        ((nn.ReLU(),), "has no weights"),
+        ((nn.Sequential(nn.LazyLinear(3), nn.ReLU()),), "of unknown shape"),
+    ],
 )
-def test_what_cannot_be_expanded_is_refused(arguments):
-    with pytest.raises(NfaError, match=r"statistics of the batch|order"):
+def test_what_cannot_be_expanded_is_refused(arguments, message):
+    with pytest.raises(NfaError, match=message):
         Expansion(*arguments)
+
+
+def test_what_pytorch_cannot_differentiate_is_named_and_switches_stay_as_they_were():
+    net = nn.Sequential(nn.Linear(4, 6), nn.GLU())
+    was = torch.backends.mha.get_fastpath_enabled()
+    with pytest.raises(NfaError, match="PyTorch cannot do so for glu_jvp: take a network without"):
+        Expansion(net)(torch.randn(2, 4))
+    assert torch.backends.mha.get_fastpath_enabled() == was
 
 
 def test_the_tangent_kernel_does_not_grow_with_the_width():
