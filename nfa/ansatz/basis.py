@@ -75,9 +75,9 @@ class Spectrum:
     def of(cls, sigma2: Tensor, keep: Tensor, resolution: float, noise: float) -> "Spectrum":
         """That of squared singular values (g, r), descending, of a weight with a relative ``resolution``."""
         values, ranks = sigma2.cpu(), keep.sum(-1).tolist()
-        blocks = [
-            blocks_of_equals(v[:rank], _EQUAL * resolution) for v, rank in zip(values, ranks, strict=True)
-        ]
+        of_decomposition = values.shape[1] * torch.finfo(values.dtype).eps  # where the weight has more digits
+        gap = _EQUAL * max(resolution, of_decomposition)
+        blocks = [blocks_of_equals(v[:rank], gap) for v, rank in zip(values, ranks, strict=True)]
         return cls(keep, blocks, noise)
 
     @cached_property
@@ -86,6 +86,20 @@ class Spectrum:
         sizes = [[stop - start for start, stop in spans] for spans in self.blocks]
         chances = [chance(sum(of), of) if len(of) > 1 else 0.0 for of in sizes]
         return torch.tensor([chances, [float(len(of) > 1) for of in sizes]], dtype=torch.float64)
+
+    def levelled(self, diagonals: Tensor) -> Tensor:
+        """``uᵢᵀCuᵢ`` (…, g, r) with the mean of its block for each of equal singular values.
+
+        Which vectors belong to equal values is a matter of rounding; the mean is that of any of them.
+        """
+        levelled = diagonals
+        for group, spans in enumerate(self.blocks):
+            for start, stop in spans:
+                if stop - start > 1:
+                    levelled = diagonals.clone() if levelled is diagonals else levelled
+                    block = levelled[..., group, start:stop]
+                    block.copy_(block.mean(-1, keepdim=True).expand_as(block))
+        return levelled
 
 
 def basis_of(spectrum: Spectrum, C: Form) -> Basis:

@@ -178,7 +178,7 @@ class FeaturePair(Published):
         less (see `nfa.ansatz.exponent`). NaN with fewer than three directions or with equal singular
         values, and α also where G is flat, for want of a finite exponent.
         """
-        return fitted_exponent(self._frame, self._inside.diagonal(), self._rounding, self._noise)
+        return fitted_exponent(self._frame, self.inside_diagonal, self._rounding, self._noise)
 
     @property
     def best_alignment(self) -> float:
@@ -191,8 +191,11 @@ class FeaturePair(Published):
 
     @property
     def inside_diagonal(self) -> Tensor:
-        """``uᵢᵀCuᵢ`` of the left singular vectors of W, (groups, r) float64; up to a factor."""
-        return self._inside.diagonal()
+        """``uᵢᵀCuᵢ`` of the left singular vectors of W, (groups, r) float64; up to a factor.
+
+        Those of equal singular values have their mean.
+        """
+        return self._spectrum.levelled(self._inside.diagonal())
 
     @property
     def direction_std(self) -> float:
@@ -259,7 +262,12 @@ class FeaturePair(Published):
         groups = stacked(parts)
         products = GroupProducts.of(self._frame.sigma2, self._spectrum, groups, linear=power == 1.0)
         ends = exponent_interval(
-            self._frame.here, products.diagonals, self._rounding, self._noise, widening(R), seed
+            self._frame.here,
+            self._spectrum.levelled(products.diagonals),
+            self._rounding,
+            self._noise,
+            widening(R),
+            seed,
         )
 
         def cosine(kept: Iterable[int]) -> float:

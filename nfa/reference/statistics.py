@@ -7,6 +7,8 @@ from torch import Tensor
 
 # Singular values below this fraction of the group's largest count as zero.
 RANK_TOLERANCE = 1e-7
+# Squared singular values that are this near, times their number and relative to the largest, are equal.
+EQUAL = 1e-15
 # What is left below this fraction of the norm once a mean or a trace is subtracted is rounding.
 ZERO_TOLERANCE = 1e-12
 
@@ -82,7 +84,8 @@ def alpha_fit(W: Tensor, C: Tensor) -> tuple[float, float]:
 
     Least squares of ``log(u_iᵀ C u_i)`` on ``log σ_i²``, all groups pooled, has slope ``1/α - 1``.
     Directions with ``u_iᵀ C u_i ≤ 0`` have no logarithm and are left out. One with less than a
-    ten-thousandth of the mean of either counts less, in proportion.
+    ten-thousandth of the mean of either counts less, in proportion. Equal singular values have the mean of
+    their energies, which does not depend on the choice of their vectors.
 
     Args:
         W: weight ``(groups, out, in)``.
@@ -95,8 +98,10 @@ def alpha_fit(W: Tensor, C: Tensor) -> tuple[float, float]:
     points = []
     for w, c in zip(W.double(), C.double(), strict=True):
         U, sigmas = _range_basis(w)
-        for u, sigma in zip(U.T, sigmas, strict=True):
-            energy = float(u @ c @ u)
+        energies = (U.T @ c @ U).diagonal()
+        for sigma in sigmas:
+            equal = (sigmas**2 - sigma**2).abs() <= EQUAL * len(sigmas) * sigmas.max() ** 2
+            energy = float(energies[equal].mean())
             if energy > 0:
                 points.append((2 * math.log(sigma), math.log(energy)))
     if len(points) < 2:

@@ -148,3 +148,20 @@ def test_probes_do_not_bend_it():
     error = float(torch.tensor(few).std()) / math.sqrt(20)
     assert exact > 0.5
     assert abs(sum(few) / 20 - exact) < 4 * error + 0.01
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_values_that_are_equal_but_for_the_rounding_of_the_decomposition_share_a_block(seed):
+    generator = torch.Generator().manual_seed(seed)
+    r = 8 + 3 * seed
+    values = torch.tensor([5.0] * 4 + [3.0] * (r - 6) + [1.0] * 2, dtype=torch.float64)
+    Q, V = haar(1, r + 2, generator)[0, :, :r], haar(1, r + 5, generator)[0, :, :r]
+    X = torch.randn(r + 2, r + 2, dtype=torch.float64, generator=generator)
+    c = Q.T @ X @ X.T @ Q
+    c -= c.trace() / r * torch.eye(r)
+    blocks = [slice(0, 4), slice(4, r - 2), slice(r - 2, r)]
+    sizes = [block.stop - block.start for block in blocks]
+    on = sum(float(c[b, b].square().sum()) for b in blocks) / float(c.square().sum())
+    chance = sum(2 * b / (r * (r + 2)) + b * (b - 1) / ((r + 2) * (r - 1)) for b in sizes)
+    pair = FeaturePair(Q @ torch.diag(values) @ V.T, X @ X.T)
+    assert pair.basis == pytest.approx((on - chance) / (1 - chance), abs=1e-10)

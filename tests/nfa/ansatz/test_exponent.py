@@ -244,3 +244,23 @@ def test_c_nfc_has_a_null_of_units():
     assert first.uc_nfc == pytest.approx(float((W.T @ W * G).sum() / ((W.T @ W).norm() * G.norm())), abs=1e-6)
     assert math.isnan(wide.cnfc_null)  # 30 outputs: measured in the range of two weights of 8 inputs
     assert math.isfinite(wide.uc_nfc)
+
+
+def test_equal_singular_values_have_one_place_in_the_fit_whatever_their_vectors():
+    generator = torch.Generator().manual_seed(0)
+    for turn in range(20):
+        r = 6 + turn
+        values = torch.tensor([5.0] * 3 + [3.0] * (r - 5) + [1.0] * 2, dtype=torch.float64)
+        Q, V = haar(1, r + 2, generator)[0, :, :r], haar(1, r + 4, generator)[0, :, :r]
+        X = torch.randn(r + 2, r + 2, dtype=torch.float64, generator=generator)
+        C = X @ X.T
+        blocks = [range(3), range(3, r - 2), range(r - 2, r)]
+        c = Q.T @ C @ Q
+        means = [float(c.diagonal()[list(block)].mean()) for block in blocks]
+        sizes = torch.tensor([len(block) for block in blocks])
+        x = torch.tensor([25.0, 9.0, 1.0], dtype=D).log().repeat_interleave(sizes)
+        y = torch.tensor(means, dtype=D).log().repeat_interleave(sizes)
+        dx, dy = x - x.mean(), y - y.mean()
+        alpha, r_of_fit = FeaturePair(Q @ torch.diag(values) @ V.T, C).alpha_fit()
+        assert alpha == pytest.approx(float(1 / (1 + dx @ dy / (dx @ dx))), rel=1e-9)
+        assert r_of_fit == pytest.approx(float(dx @ dy / (dx.norm() * dy.norm())), abs=1e-9)
