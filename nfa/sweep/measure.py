@@ -91,11 +91,7 @@ def measure_sensitivities(
         )
         measurement.measure_all(batches, max_samples)
         if not measurement.samples:
-            raise NfaError(
-                "stopped before the first samples were complete: nothing is measured"
-                if measurement.stopped
-                else "no samples to measure on: the batches are empty"
-            )
+            raise NfaError("no samples to measure on: the batches are empty")
         return measurement.sweep()
 
 

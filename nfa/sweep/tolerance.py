@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import nn
 
-from nfa.errors import NfaError
 from nfa.layers.maps import LinearMap
 from nfa.sweep.batches import Replayable
 from nfa.sweep.measure import measure_sensitivities
@@ -56,13 +55,7 @@ def sweep_to_tolerance(
     sweep = measure_sensitivities(model, batches, maps, probes=probes, watch=until, **options)
     if not until.better_exact or sweep.stopped:
         return sweep
-    try:
-        exact = measure_sensitivities(model, batches, maps, watch=until, **options)
-    except NfaError:
-        if not watch.stop():
-            raise
-        sweep.stopped = True
-        return sweep
+    exact = measure_sensitivities(model, batches, maps, watch=until, **options)
     if exact.stopped:  # the probes were complete: they say more than a part does
         sweep.stopped = True
         return sweep

@@ -139,6 +139,10 @@ def _check_archive(path: Path) -> bool:
             damaged = None if packed or claimed > size else archive.testzip()
     except Exception as error:  # zipfile raises nearly anything on damaged files
         raise NfaError(f"{path} is cut off or damaged ({_line(error)}): fetch or save it again") from None
+    if any(name.endswith("/constants.pkl") for name in names):
+        raise NfaError(
+            f"{path} is a TorchScript archive: expected weights, torch.save(model.state_dict(), path)"
+        )
     if packed or claimed > size:
         raise NfaError(
             f"{path} was not written by torch.save: its entries are compressed, or tell of {claimed} bytes "
@@ -146,10 +150,6 @@ def _check_archive(path: Path) -> bool:
         )
     if damaged is not None:
         raise NfaError(f"{path} is damaged (checksum of {damaged}): fetch or save it again")
-    if any(name.endswith("/constants.pkl") for name in names):
-        raise NfaError(
-            f"{path} is a TorchScript archive: expected weights, torch.save(model.state_dict(), path)"
-        )
     return True
 
 

@@ -374,3 +374,23 @@ def test_wide_layers_keep_few_gradients_as_rows():
         assert getattr(pairs[0], name)(0.5) == pytest.approx(getattr(pairs[1], name)(0.5), rel=1e-6)
     assert 0 < few.precision(pairs[0], 0.5).cosine < 0.2
     assert nfa.audit(net, x).rows[0].cosine == pytest.approx(pairs[0].cosine(0.5), rel=1e-9)
+
+
+class StopsAtOnce(Observer):
+    def stop(self):
+        return True
+
+
+@pytest.mark.parametrize("options", [{}, {"probes": 3}, {"tolerance": 0.01}, {"centered": True}], ids=str)
+@pytest.mark.parametrize("n", [1, 5, 40])
+def test_stopped_at_once_the_samples_under_way_are_measured(n, options):
+    """Whenever it is asked to stop, there is something to tell: what is first under way is finished."""
+    net, x = wide_outputs(40), data(n)
+    report = nfa.audit(net, [x], watch=StopsAtOnce(), nulls=0, **options)
+    assert report.meta["stopped"] is True
+    samples = report.meta["samples"]
+    assert 1 <= samples <= n
+    if options in ({}, {"centered": True}):
+        expected = nfa.audit(net, [x[:samples]], nulls=0, **options)
+        for row in report:
+            assert row.cosine == pytest.approx(expected[row.layer].cosine, abs=1e-9, nan_ok=True)
