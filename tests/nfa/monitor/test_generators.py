@@ -3,6 +3,7 @@
 import random
 from functools import partial
 
+import numpy
 import pytest
 import torch
 
@@ -57,3 +58,20 @@ def test_a_generator_is_put_back(hold):
 def test_what_holds_none_is_left_alone(thing):
     with same_generators(thing()), same_generators([thing(), print, 3]):
         pass
+
+
+@pytest.mark.parametrize(
+    ("make", "draw"),
+    [
+        (lambda: numpy.random.RandomState(1), lambda held: held.rand()),
+        (lambda: numpy.random.default_rng(1), lambda held: held.random()),
+        (lambda: numpy.random.PCG64(1), lambda held: held.random_raw()),
+        (lambda: torch.Generator().manual_seed(1), lambda held: float(torch.rand(1, generator=held))),
+    ],
+    ids=["RandomState", "Generator", "BitGenerator", "torch"],
+)
+def test_generators_of_numpy_and_pytorch(make, draw):
+    held, expected = make(), draw(make())
+    with same_generators(Holder(held)):
+        assert draw(held) == expected
+    assert draw(held) == expected

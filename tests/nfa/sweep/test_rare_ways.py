@@ -1,6 +1,7 @@
 """Ways of networks and of measurements that are seldom taken: each against the same thing done plainly."""
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 
@@ -191,3 +192,78 @@ def test_a_network_on_several_devices_is_not_moved():
     with pytest.raises(nfa.NfaError, match=words), _on_device(net, torch.device("cpu"), torch.device("cuda")):
         pytest.fail("it was let in")
     assert [p.device.type for p in itertools.islice(net.parameters(), 3)] == ["cpu", "cpu", "meta"]
+
+
+# ---- what goes in and what comes out -----------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Output:
+    """What a network returns: its outputs, and what is none."""
+
+    scores: torch.Tensor
+    labels: torch.Tensor
+    name: str = "output"
+
+
+class TimeFirst(nn.Module):
+    """Takes (time, samples, features) in a dictionary of its own, and an option that is no tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.lin, self.last = nn.Linear(4, 5), nn.Linear(5, 3)
+
+    def forward(self, left, parts, scale):
+        h = (self.lin(left) * scale + self.lin(parts["right"])).tanh()
+        return self.last(h.mean(0)).tanh()
+
+
+def test_a_dataclass_of_outputs():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lin = nn.Linear(4, 3)
+
+        def forward(self, x):
+            scores = self.lin(x).tanh()
+            return Output(scores, scores.argmax(1))
+
+    net, x = seeded(Net), randn(6, 4)
+    found = nfa.agop(net, x)["lin"]
+    assert torch.equal(found, nfa.agop(net, x, output_fn=lambda out: out.scores)["lin"])
+
+
+def test_nested_inputs_with_time_first():
+    net, left, right = seeded(TimeFirst), randn(7, 5, 4), randn(7, 5, 4, seed=1)
+    batch = {"left": left, "parts": {"right": right}, "scale": 2.0}
+    whole = nfa.agop(net, [batch], batch_dim=1)
+    one_by_one = [{"left": left[:, [i]], "parts": {"right": right[:, [i]]}, "scale": 2.0} for i in range(5)]
+    parts = nfa.agop(net, one_by_one, batch_dim=1)
+    for layer in ("lin", "last"):
+        assert relative(whole[layer], parts[layer]) < 1e-12
+
+
+# ---- values that are not finite ----------------------------------------------------------------------------
+
+
+def test_a_weight_or_a_gradient_beyond_numbers_is_said():
+    class Net(nn.Module):
+        def __init__(self, inside):
+            super().__init__()
+            self.lin, self.other, self.last = nn.Linear(4, 3), nn.Linear(4, 3), nn.Linear(3, 2)
+            self.inside = inside
+
+        def forward(self, x):
+            return self.last((self.inside(self.lin(x)) + self.other(x)).tanh()).tanh()
+
+    x = randn(9, 4)
+    net = seeded(lambda: Net(lambda z: torch.where(z.isfinite(), z, 0.0).sigmoid()))
+    with torch.no_grad():
+        net.lin.weight[0, 0] = torch.inf
+    rows = nfa.audit(net, x, nulls=0)
+    assert rows["lin"].status == "skipped: its weight is not finite"
+    assert rows["other"].status == "ok"
+    net = seeded(lambda: Net(lambda z: (z - z.detach()).abs().sqrt()))  # of 0, with an infinite slope
+    rows = nfa.audit(net, x, nulls=0)
+    assert rows["lin"].status == "skipped: its gradients are not finite"
+    assert rows["other"].status == "ok"

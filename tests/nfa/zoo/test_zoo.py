@@ -10,7 +10,7 @@ from torch import nn
 
 import nfa
 from nfa import NfaError, zoo
-from nfa.zoo import downloads
+from nfa.zoo import downloads, lab_runs
 
 TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 OWN = """
@@ -541,3 +541,28 @@ def test_the_first_file_that_is_in_the_cache(monkeypatch):
     monkeypatch.setattr(hub, "try_to_load_from_cache", lambda repo, name: known.get(name))
     assert downloads.cached_file("me/net", ["first", "absent", "second", "third"]) == "/cache/second"
     assert downloads.cached_file("me/net", ["first", "absent"]) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"initial_rows": {"layer": "a"}}, "measured at initialisation is damaged"),
+        ({"initial_rows": [3]}, "measured at initialisation is damaged"),
+        ({"initial_rows": [{"layer": "a"}]}, "measured at initialisation is damaged"),
+        ({"initial_rows": [{"layer": "a", "kind": 3, "in_features": 1, "out_features": 1}]}, "is damaged"),
+        ({"initial_weights": [torch.ones(1, 2, 2)]}, "measured at initialisation is damaged"),
+        ({"initial_weights": {"a": [1.0]}}, "weights at initialisation are damaged"),
+        ({"initial_weights": {"a": torch.ones(1, 2, 2, dtype=torch.int64)}}, "weights at initialisation are"),
+    ],
+)
+def test_what_a_stranger_says_a_monitor_measured(change, words):
+    row = {"layer": "a", "kind": "linear", "in_features": 2, "out_features": 2, "of a newer version": 3}
+    state = {"initial_rows": [row], "initial_weights": {"a": torch.ones(1, 2, 2)}}
+    callbacks = {"other": 3, "none": {"initial_rows": None}, "ansatz": state}
+    found = lab_runs._initial({"callbacks": callbacks}, "x.ckpt")
+    assert [(row.layer, row.in_features) for row in found.rows] == [("a", 2)]
+    assert torch.equal(found.weights["a"], torch.ones(1, 2, 2))
+    with pytest.raises(NfaError, match=f"^x.ckpt: .*{words}"):
+        lab_runs._initial({"callbacks": {"ansatz": {**state, **change}}}, "x.ckpt")
+    for nothing in ({}, {"callbacks": 3}, {"callbacks": {"ansatz": {**state, "initial_rows": []}}}):
+        assert lab_runs._initial(nothing, "x.ckpt") is None
