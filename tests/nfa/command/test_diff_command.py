@@ -243,6 +243,15 @@ def test_damaged_files(capsys, text):
         assert not Path("o").exists()
 
 
+def test_a_run_that_was_not_measured(capsys):
+    audit("good", AFTER)
+    make_run(Path("r"))
+    header = Path("r/ansatz.csv").read_text().splitlines()[0]
+    Path("r/ansatz.csv").write_text(header + "\n")
+    told = refused(capsys, "r", "good")
+    assert "r holds no measurement: train with callbacks=default, or audit it (nfa audit file:r)" in told
+
+
 META_OF_STRANGERS = [
     {"versions": 3}, {"versions": {"nfa": ["0.2"]}}, {"versions": {"nfa": "\x1b[2J"}}, {"samples": [1]},
     {"data": {"a": 1}}, {"mode": ["probes"]}, {"network": {"a": 1}}, {"tolerance": "x"}, {"seed": 10**400},

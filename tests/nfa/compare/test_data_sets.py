@@ -175,3 +175,41 @@ def test_folders_are_named_after_data_and_stay_inside(tmp_path, name):
     for address in re.findall(r'<a href="(.*?)"', contents):
         assert (out / address).is_file()
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["out", *(p.name for p in paths)])
+
+
+def test_each_comparison_is_logged_with_its_own_files_and_name(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("wandb")
+    logged = []
+
+    def log(project, name, group, comparison, files, *, directory, mode):
+        logged.append((project, name, group, comparison.data, mode))
+        assert directory == tmp_path / "out"
+        inside = directory / comparison.data if len(paths) > 2 else directory
+        assert sorted(files) == sorted(
+            inside / n for n in ("comparison.csv", "similarity.csv", "comparison.html")
+        )
+        assert all(file.is_file() for file in files)
+        return directory, f"where {comparison.data} is"
+
+    monkeypatch.setattr("nfa.integrations.wandb_sink.log_comparison", log)
+    digits, wine = two_of(tmp_path, "digits"), two_of(tmp_path, "wine", test_split="0" * 16)
+    options = ("--out", str(tmp_path / "out"), "--wandb", "p", "--group", "g")
+    for paths, names in ((digits + wine, ("out digits", "out wine")), (digits, ("out",))):
+        logged.clear()
+        assert main(["compare", *map(str, paths), *options]) == 0
+        told = capsys.readouterr().out
+        known = ("digits", "wine")[: len(names)]
+        assert sorted(logged) == [("p", n, "g", d, "auto") for n, d in zip(names, known, strict=True)]
+        for data in known:
+            assert f"W&B          where {data} is" in told
+
+
+def test_sets_that_fail_all_are_told_together(tmp_path):
+    for name, split in (("digits", "f" * 16), ("wine", "0" * 16)):
+        for number in (0, 1):  # one seed of one model
+            make_run(tmp_path / f"{name}{number}", "mlp", 0, data=name, test_split=split)
+    with pytest.raises(
+        NfaError, match=r"digits is not compared: mlp .* is there twice.*; wine is not"
+    ) as refused:
+        compare_each([tmp_path])
+    assert "\n" not in str(refused.value)
