@@ -236,17 +236,30 @@ class _Statistic:
     by_chance: Callable[[AnsatzRow], tuple[float, float]]
 
 
+def _no_chance(row: AnsatzRow) -> tuple[float, float]:
+    return math.nan, math.nan
+
+
 _BY_EPOCH = (
     _Statistic("alignment", "Alignment while training", "chance, ± 2 sd", lambda row: (0.0, row.chance_sd)),
     _Statistic(
         "cosine", "Cosine while training", "null, mean ± 2 sd", lambda row: (row.null_mean, row.null_std)
     ),
 )
+_Y_LABELS = {"fact": "FACT", "fact_snapshot": "FACT now"}
+_FACT_BY_EPOCH = (
+    _Statistic("fact", "FACT of the mean gradient while training", "", _no_chance),
+    _Statistic("fact_snapshot", "FACT of the gradient at the time", "", _no_chance),
+)
 
 
 def history_charts(history: Sequence[AnsatzRow]) -> list[Figure]:
-    """Draw alignment and cosine of all layers over the epochs of a training, with median and chance."""
-    return [figure(_epoch_chart(history, statistic), width=svg.HALF) for statistic in _BY_EPOCH]
+    """Draw alignment and cosine of all layers over the epochs of a training, with median and chance.
+
+    FACT too, where there is any; chance gives it nothing.
+    """
+    known = [told for told in _FACT_BY_EPOCH if finite(_column(history, told.column))]
+    return [figure(_epoch_chart(history, told), width=svg.HALF) for told in (*_BY_EPOCH, *known)]
 
 
 def _epoch_chart(history: Sequence[AnsatzRow], told: _Statistic) -> Callable[..., Markup]:
@@ -260,9 +273,9 @@ def _epoch_chart(history: Sequence[AnsatzRow], told: _Statistic) -> Callable[...
         [*_median_over_layers(known, told.column), *_layer_curves(known, told.column)],
         title=told.title,
         x_label="epoch",
-        y_label=told.column,
+        y_label=_Y_LABELS.get(told.column, told.column),
         bands=[_chance_by_epoch(known, told)],
-        rules=[0.0] if told.column == "alignment" else [],
+        rules=[0.0] if told.column != "cosine" else [],
     )
 
 
