@@ -62,6 +62,9 @@ def write_difference(
         notes: what a reader should know beside it.
         meta: what was compared, by which command and version.
     """
+    several = len({change.kind for change in changes}) > 1  # one kind of all needs no column
+    headings = [heading for heading in _LAYER_HEADINGS if several or heading.label != "kind"]
+    rows = [(change.layer, _layer_cells(change)[0 if several else 1 :]) for change in changes]
     page = render(
         "difference.html",
         title="What changed, layer by layer",
@@ -69,7 +72,7 @@ def write_difference(
         more=notes_of([unbroken(sentence) for sentence in sentences[1:]]),
         notes=notes_of(notes),
         chart=_chart(changes) if changes else None,
-        layers=(_LAYER_HEADINGS, [(change.layer, _layer_cells(change)) for change in changes]),
+        layers=(headings, rows),
         groups=(_GROUP_HEADINGS, [(group.group, _group_cells(group)) for group in groups]),
         meta=entries(meta),
     )

@@ -99,6 +99,7 @@ def test_changes_beyond_their_errors(capsys):
     assert content["groups"][0]["alignment"] == pytest.approx(0.02 / 3)
     page = Path("o/diff.html").read_text()
     assert "layer1.0.conv1" in page
+    assert ">conv2d<" in page  # the layers are of two kinds
     assert "<svg" in page
 
 
@@ -141,6 +142,7 @@ def test_a_change_that_rounds_to_nothing_has_no_sign(capsys):
     later = [layer("a", 0.1 - 1e-9), layer("b", -0.2)]
     assert diff(audit("a", rows), audit("b", later), "--out", "o") == 0
     assert "-0.000" not in capsys.readouterr().out
+    assert ">kind" not in Path("o/diff.html").read_text().split("All layers")[1]  # all are of one kind
     assert "−0.000" not in Path("o/diff.html").read_text()
 
 
