@@ -123,6 +123,22 @@ class Stopping(nn.Module):
             os.kill(os.getpid(), int(os.environ["SIGNAL"]))
         return self.net(x)
 
+class Failing(Stopping):
+    """Raises an error of its own while it is measured."""
+
+    def forward(self, x):
+        global calls
+        calls += 1
+        if calls >= 9:
+            raise self.error("a table\\nof two lines")
+        return self.net(x)
+
+class FailingLookup(Failing):
+    error = LookupError
+
+class FailingRuntime(Failing):
+    error = RuntimeError
+
 def scripted():
     return torch.jit.script(plain())
 

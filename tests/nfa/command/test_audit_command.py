@@ -121,6 +121,16 @@ def test_networks_without_derivatives_of_their_own_are_one_line(place, capsys, n
         assert not Path("out").exists()
 
 
+@pytest.mark.parametrize("error", ["LookupError", "RuntimeError"])
+def test_an_error_of_the_network_while_it_is_measured_is_one_line(place, capsys, error):
+    with pytest.raises(SystemExit) as status:
+        audit(f"Failing{error.removesuffix('Error')}")
+    assert status.value.code == 2
+    told = [line for line in capsys.readouterr().err.splitlines() if "error" in line.lower()]
+    assert told == [f"error: the network failed half-way through ({error}: a table)"]
+    assert not Path("out").exists()
+
+
 def test_a_layer_that_holds_others_offers_them(place, capsys):
     with pytest.raises(SystemExit):
         audit("Nested", "--layers", "layer1")
