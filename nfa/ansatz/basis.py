@@ -156,14 +156,21 @@ def without_noise(whole: Basis, parts: Sequence[Basis]) -> float:
 
 @dataclass(frozen=True)
 class Traceless:
-    """c′ by its spectrum: that of ``inner`` (g, k, k), and ``beyond`` (g,) times ``-mean`` (g,)."""
+    """c′ by its spectrum: that of ``inner`` (g, k, k), and ``beyond`` (g,) times ``-mean`` (g,).
+
+    Where they are known, ``values`` (g, k) are eigenvalues of C̃ that ``inner`` has less the mean.
+    """
 
     inner: Tensor
     mean: Tensor
     beyond: Tensor
+    values: Tensor | None = None
 
     def power(self, exponent: int) -> Tensor:
-        """``tr c′²`` or ``tr c′⁴`` of each group, (g,), by products alone."""
+        """``tr c′²`` or ``tr c′⁴`` of each group, (g,), by products alone where no eigenvalues are known."""
+        if self.values is not None and exponent == 4:
+            fourth = (self.values - self.mean[:, None]).pow(4).sum(-1)
+            return (fourth + self.beyond * self.mean**4).clamp_min(0)
         root = self.inner if exponent == 2 else self.inner @ self.inner
         return (root.square().sum((1, 2)) + self.beyond * self.mean**exponent).clamp_min(0)
 
@@ -172,14 +179,11 @@ def traceless_part(C: Form, keep: Tensor) -> Traceless:
     """Of C̃; a form that is not written out has k × k matrices with its spectrum but for zeros."""
     rank = keep.sum(-1)
     mean = C.diagonal().sum(-1) / rank.clamp_min(1)
-    if isinstance(C, Dense):
-        inner = C.matrix - torch.diag_embed(mean[:, None] * keep)
-        beyond = torch.zeros_like(mean)
-    else:
-        M = C.inner if isinstance(C, LowRank) else C.matrix
-        inner = M - torch.diag_embed(mean[:, None].expand(M.shape[:2]))
-        beyond = rank - M.shape[1]
-    return Traceless(inner, mean, beyond)
+    M, values = C.inner if isinstance(C, LowRank) else C.matrix, vars(C).get("values")
+    if isinstance(C, Dense) and values is None:
+        return Traceless(M - torch.diag_embed(mean[:, None] * keep), mean, torch.zeros_like(mean))
+    inner = M - torch.diag_embed(mean[:, None].expand(M.shape[:2]))
+    return Traceless(inner, mean, rank - M.shape[1], values)
 
 
 def blocks_of_equals(values: Tensor, gap: float) -> list[tuple[int, int]]:

@@ -104,7 +104,12 @@ class Decomposed:
     @cached_property
     def _eigen(self) -> tuple[Tensor, Tensor]:
         """Eigenvalues of the scaled G (g, k) and eigenvectors in the coordinates of V (g, r, k)."""
-        return self._frame.agop(self._inside).eigen()
+        return self._agop.eigen()
+
+    @cached_property
+    def _agop(self) -> Form:
+        """H: the scaled G in the coordinates of V."""
+        return self._frame.agop(self._inside)
 
     def _power_basis(self, power: float) -> tuple[Tensor, Tensor]:
         values, vectors = self._eigen

@@ -280,8 +280,14 @@ class Frame:
             else:
                 within = _turned(U, part, scale)
                 diagonal = within.diagonal(dim1=-2, dim2=-1)
-            within *= self._reaches(diagonal, size)
-            found.append(Dense(within) if span is None else Spanned(span, within))
+            some = self._reaches(diagonal, size)
+            within *= some
+            if span is None:
+                found.append(Dense(within))
+                continue
+            found.append(Spanned(span, within))
+            if factors:  # less than a product with all of a matrix
+                vars(found[-1])["_diagonal"] = (span @ Y).square().sum(-1) * some[:, :, 0]
         return found
 
     def _reaches(self, diagonal: Tensor, size: Tensor) -> Tensor:

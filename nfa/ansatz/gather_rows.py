@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nfa.ansatz.basis_draws import percentile
 from nfa.ansatz.best_exponent import beyond_chance
+from nfa.ansatz.blockwise import largest_of_groups
 from nfa.ansatz.duration import draws_for
 from nfa.ansatz.feature_matrices import weight_cosine
 from nfa.ansatz.linear_power import Products
@@ -191,12 +192,10 @@ def unusable(entry: LinearMap, sensitivity: Sensitivity, weight: Tensor) -> str 
         return entry.unseen
     if not sensitivity.reached:
         return "the output does not depend on it"
-    if not all(bool(torch.isfinite(total).all()) for total in sensitivity.sums.values()):
+    sizes = [largest_of_groups(total).amax() for total in sensitivity.sums.values() if total.numel()]
+    of_weight, *of_sums = torch.stack([largest_of_groups(weight).amax().to(sizes[0]), *sizes]).tolist()
+    if not all(map(math.isfinite, of_sums)):
         return "its gradients are not finite"
-    if not bool(torch.isfinite(weight).all()):
+    if not math.isfinite(of_weight):
         return "its weight is not finite"
-    if not bool(weight.any()):
-        return "its weight is zero"
-    if not any(bool(total.any()) for total in sensitivity.sums.values()):
-        return NO_GRADIENT
-    return None
+    return "its weight is zero" if of_weight == 0 else None if any(of_sums) else NO_GRADIENT

@@ -12,26 +12,29 @@ from nfa.ansatz.forms import Form, LowRank, Spanned, are
 
 @dataclass(frozen=True)
 class Matrices:
-    """``B A_j Bᵀ`` of R groups of samples: A (R, g, k, k), and B (g, r, k), or none for the identity."""
+    """``B A_j Bᵀ`` of R groups of samples: A (R, g, k, k), B (g, r, k) or none for the identity.
+
+    Attributes:
+        each: A.
+        diagonals: of the products, (R, g, r).
+        basis: B.
+    """
 
     each: Tensor
+    diagonals: Tensor
     basis: Tensor | None = None
-
-    @cached_property
-    def diagonals(self) -> Tensor:
-        """(R, g, r)."""
-        if self.basis is None:
-            return self.each.diagonal(dim1=-2, dim2=-1)
-        return ((self.basis @ self.each) * self.basis).sum(-1)
 
     def traceless_products(self, means: Tensor, ranks: Tensor) -> Tensor:
         """``⟨c′_i, c′_j⟩``, (g, R, R), for means of the diagonals (R, g) over so many directions (g,)."""
-        each, k = self.each.clone(), self.each.shape[-1]
+        diagonal, k = self.each.diagonal(dim1=-2, dim2=-1), self.each.shape[-1]
         spanned = self.basis is not None  # then B has a zero for each of the k directions that a group lacks
-        inside = (torch.arange(k, device=each.device) < ranks[:, None]) | spanned
-        each.diagonal(dim1=-2, dim2=-1).sub_(means[:, :, None] * inside)
-        flat = each.transpose(0, 1).flatten(2)
-        return flat @ flat.mT + spanned * (ranks - k)[:, None, None] * _pairs(means)
+        inside = (torch.arange(k, device=means.device) < ranks[:, None]) | spanned
+        as_it_was = diagonal.clone()
+        diagonal -= means[:, :, None] * inside  # in place: a copy of all would cost as much as the products
+        flat = self.each.transpose(0, 1).flatten(2)
+        products = flat @ flat.mT
+        diagonal.copy_(as_it_was)
+        return products + spanned * (ranks - k)[:, None, None] * _pairs(means)
 
     def linear_products(self, sigma: Tensor) -> Tensor:
         """``⟨diag(σ) C̃_i diag(σ), diag(σ) C̃_j diag(σ)⟩``, (R, R), for σ (g, r)."""
@@ -49,13 +52,17 @@ class Matrices:
         return self.each.flatten(1) @ derivative.flatten()
 
     def seen_from(self, lead: Tensor) -> "Matrices":
-        """``LᵀC̃_jL`` for L (g, r, k)."""
-        return Matrices(self.each, lead.mT if self.basis is None else lead.mT @ self.basis)
+        """``LᵀC̃_jL`` for L (g, r, k), but for the diagonals, which stay."""
+        basis = lead.mT if self.basis is None else lead.mT @ self.basis
+        return Matrices(self.each, self.diagonals, basis)
 
-    def without(self, left_out: int) -> Tensor:
-        """The sum of all groups but one, (g, r, r)."""
-        rest = self.each.sum(0) - self.each[left_out]
-        return rest if self.basis is None else self.basis @ rest @ self.basis.mT
+    def without(self, left_out: int, dtype: torch.dtype) -> Tensor:
+        """The sum of all groups but one, (g, r, r), in a precision."""
+        rest = (self.each.sum(0) - self.each[left_out]).to(dtype)
+        if self.basis is None:
+            return rest
+        basis = self.basis.to(dtype)
+        return basis @ rest @ basis.mT
 
     def within(self, group: int, start: int, stop: int) -> Tensor:
         """The blocks of the directions from start to stop, (R, n, n)."""
@@ -93,9 +100,9 @@ class Columns:
         """As that of `Matrices`."""
         return Columns(lead.mT @ self.factor, self.member)
 
-    def without(self, left_out: int) -> Tensor:
+    def without(self, left_out: int, dtype: torch.dtype) -> Tensor:
         """As that of `Matrices`."""
-        Y = self.factor[:, :, self.member[:, left_out] == 0]
+        Y = self.factor[:, :, self.member[:, left_out] == 0].to(dtype)
         return Y @ Y.mT
 
     def within(self, group: int, start: int, stop: int) -> Tensor:
@@ -114,11 +121,11 @@ def _pairs(means: Tensor) -> Tensor:
 
 def stacked(parts: Sequence[Form]) -> Matrices | Columns:
     """Parts of one form, of one basis too, together; written out where that is less than all columns."""
-    if not are(parts, LowRank):
-        matrices = torch.stack([part.matrix for part in parts if not isinstance(part, LowRank)])
-        return Matrices(matrices, parts[0].basis if isinstance(parts[0], Spanned) else None)
-    widths = [part.factor.shape[2] for part in parts]
-    if sum(widths) > parts[0].factor.shape[1]:
-        return Matrices(torch.stack([part.dense().matrix for part in parts]))
-    factor = torch.cat([part.factor for part in parts], 2)
-    return Columns(factor, torch.block_diag(*[factor.new_ones(width, 1) for width in widths]))
+    widths = [part.factor.shape[2] for part in parts if isinstance(part, LowRank)]
+    if are(parts, LowRank) and sum(widths) <= parts[0].factor.shape[1]:
+        factor = torch.cat([part.factor for part in parts], 2)
+        return Columns(factor, torch.block_diag(*[factor.new_ones(width, 1) for width in widths]))
+    matrices = [part.dense().matrix if isinstance(part, LowRank) else part.matrix for part in parts]
+    each = torch.stack(matrices) if len(parts) > 1 else matrices[0][None]
+    diagonals = torch.stack([part.diagonal() for part in parts])
+    return Matrices(each, diagonals, parts[0].basis if isinstance(parts[0], Spanned) else None)

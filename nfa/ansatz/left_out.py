@@ -61,7 +61,7 @@ class Slopes:
         """The cosine without each group of samples, whose sums C̃_j are on any one scale."""
         seen = groups.seen_from(self.lead)
         ratios = self.ratios(groups, seen)
-        one = self._cosine(seen.without(0))
+        one = self._cosine(seen.without(0, torch.float32 if self.power >= 0.5 else torch.float64))
         return (one * ratios / ratios[0]).clamp_max(1).tolist()
 
     def ratios(self, groups: Matrices | Columns, seen: Matrices | Columns) -> Tensor:
@@ -90,11 +90,10 @@ class Slopes:
 
         In float32 for exponents from ½: it differs by a per mille or more, and 1e-6 are known of it.
         """
-        dtype = torch.float32 if self.power >= 0.5 else torch.float64
-        values, vectors = torch.linalg.eigh(H.to(dtype))
-        floor = 4 * torch.finfo(dtype).eps * values[:, -1:]
+        values, vectors = torch.linalg.eigh(H)
+        floor = 4 * torch.finfo(H.dtype).eps * values[:, -1:]
         values = torch.where(values > floor, values, 0).double() ** self.power
-        along = ((self.within.to(dtype) @ vectors) * vectors).sum(-2)
+        along = ((self.within.to(H.dtype) @ vectors) * vectors).sum(-2)
         return (along * values).sum() / (values.norm() * self.sigma2.norm())
 
 

@@ -29,7 +29,7 @@ class Published(Decomposed):
     def cosine(self, power: float = 1.0) -> float:
         """Cosine of N and ``G^power``: the NFA / CNFA correlation (arXiv 2212.13881, 2309.00570)."""
         if power == 1.0:
-            return linear_cosine(self._frame.sigma2, self._frame.agop(self._inside))
+            return linear_cosine(self._frame.sigma2, self._agop)
         return cosine_of(self._frame.sigma2, *self._power_basis(power))
 
     def cosine_with(self, other: Tensor, power: float = 1.0) -> float:
@@ -121,8 +121,7 @@ class Published(Decomposed):
 
     def _linear_entry_sums(self) -> EntrySums:
         """Those for the power 1, which need no eigenvectors of G."""
-        frame, C = self._frame, self._inside
-        H = frame.agop(C)
+        frame, C, H = self._frame, self._inside, self._agop
         return linear_entry_sums(
             self.weight,
             self._W_scale,

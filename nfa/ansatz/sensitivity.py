@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -46,7 +47,7 @@ class Sensitivity:
     unfollowed: str | None = None
     rows: dict[int, Tensor] | None = None
 
-    @property
+    @cached_property
     def matrix(self) -> Tensor:
         """C as (groups, q, q) float64, centred when that was asked for."""
         C = total(self.dense().values()) / max(sum(self.counts), 1)
