@@ -21,7 +21,6 @@ uniform direction u, ``E (uᵀc′u)⁴`` and ``E (uᵀc′u)²(uᵀc′²u)``, 
 Groups of a grouped map are rotated apart: their sums add up, and so do their variances.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,7 +30,7 @@ from torch import Tensor
 
 from nfa.ansatz.blockwise import NAN
 from nfa.ansatz.forms import Dense, Form, LowRank
-from nfa.ansatz.group_sums import Columns, Matrices, stacked
+from nfa.ansatz.group_sums import Columns, Matrices
 
 _EQUAL = 4.0  # roundings of the largest squared singular value: others that near may be the same
 
@@ -73,12 +72,20 @@ class Spectrum:
 
     @classmethod
     def of(cls, sigma2: Tensor, keep: Tensor, resolution: float, noise: float) -> "Spectrum":
-        """That of squared singular values (g, r), descending, of a weight with a relative ``resolution``."""
-        values, ranks = sigma2.cpu(), keep.sum(-1).tolist()
-        of_decomposition = values.shape[1] * torch.finfo(values.dtype).eps  # where the weight has more digits
+        """That of squared singular values (g, r), descending, of a weight with a relative ``resolution``.
+
+        They are zero beyond its rank, and on the CPU: ``keep`` is where C is.
+        """
+        ranks = (sigma2 > 0).sum(-1).tolist()
+        of_decomposition = sigma2.shape[1] * torch.finfo(sigma2.dtype).eps  # where the weight has more digits
         gap = _EQUAL * max(resolution, of_decomposition)
-        blocks = [blocks_of_equals(v[:rank], gap) for v, rank in zip(values, ranks, strict=True)]
+        blocks = [blocks_of_equals(v[:rank], gap) for v, rank in zip(sigma2, ranks, strict=True)]
         return cls(keep, blocks, noise)
+
+    @property
+    def ranks(self) -> list[int]:
+        """Directions in each group."""
+        return [spans[-1][1] if spans else 0 for spans in self.blocks]
 
     @cached_property
     def chances(self) -> Tensor:
@@ -100,13 +107,6 @@ class Spectrum:
                     block = levelled[..., group, start:stop]
                     block.copy_(block.mean(-1, keepdim=True).expand_as(block))
         return levelled
-
-
-def basis_of(spectrum: Spectrum, C: Form) -> Basis:
-    """How far C̃ is diagonal in the blocks of a spectrum."""
-    squares = torch.stack(basis_squares(spectrum, stacked([C]))).flatten()
-    square, above, room, norm = torch.cat([squares, C.norm()[None]]).tolist()
-    return Basis(above, room) if math.sqrt(max(square, 0.0)) > spectrum.noise * norm else Basis()
 
 
 def basis_squares(spectrum: Spectrum, groups: Matrices | Columns) -> tuple[Tensor, Tensor, Tensor]:
@@ -132,12 +132,12 @@ def _off_diagonal(blocks: Tensor) -> Tensor:
     return 2 * entries @ entries.mT
 
 
-def spread_of(spectrum: Spectrum, C: Form) -> float:
-    """The variance of `Basis.above` when C̃ is Haar-rotated in each group."""
-    c = traceless_part(C, spectrum.keep)
-    numbers = (spectrum.keep.sum(-1).tolist(), c.power(2).tolist(), c.power(4).tolist())
+def spread_of(spectrum: Spectrum, powers: Tensor) -> float:
+    """The variance of `Basis.above` under rotations of C̃ with ``tr c′²`` and ``tr c′⁴`` (2, g) by group."""
     found = 0.0
-    for spans, (rank, square, fourth) in zip(spectrum.blocks, zip(*numbers, strict=True), strict=True):
+    for spans, rank, (square, fourth) in zip(
+        spectrum.blocks, spectrum.ranks, powers.mT.tolist(), strict=True
+    ):
         if len(spans) > 1:
             found += _variance(rank, [stop - start for start, stop in spans], square, fourth)
     return max(found, 0.0)

@@ -13,16 +13,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nfa.ansatz.basis import Spectrum, basis_of, chance, traceless_part
+from nfa.ansatz.basis import Spectrum, chance
 from nfa.ansatz.best_exponent import SMALL
 from nfa.ansatz.blockwise import NAN
-from nfa.ansatz.forms import Form, Frame, haar, ratio
+from nfa.ansatz.forms import Frame, haar, ratio
+from nfa.ansatz.told import Told
 
 _ENTRIES = 2**22  # of rotations that are held at a time
 _FEWEST = 3  # groups, of which ranks tell anything
 
 
-def drawn_shares(spectrum: Spectrum, C: Form, draws: int, seed: int) -> Tensor:
+def drawn_shares(spectrum: Spectrum, C: Told, draws: int, seed: int) -> Tensor:
     """`Basis.share` of ``draws`` sensitivities with the spectrum of C, rotated at random in each group.
 
     Args:
@@ -34,20 +35,18 @@ def drawn_shares(spectrum: Spectrum, C: Form, draws: int, seed: int) -> Tensor:
     Returns:
         (draws,) float64; none where the share is undefined, or the range of W has `SMALL` directions or more.
     """
-    found = basis_of(spectrum, C)
-    ranks = spectrum.keep.sum(-1).tolist()
-    if max(ranks) >= SMALL or draws < 1 or not found.room > 0:
+    ranks = spectrum.ranks
+    if max(ranks) >= SMALL or draws < 1 or not C.basis.room > 0:
         return torch.zeros(0, dtype=torch.float64)
-    rng, values = torch.Generator().manual_seed(seed), C.spectrum().cpu()
+    rng, values = torch.Generator().manual_seed(seed), C.spectrum()
     above = torch.zeros(draws, dtype=torch.float64)
-    squares = traceless_part(C, spectrum.keep).power(2).tolist()
-    for group, (rank, square) in enumerate(zip(ranks, squares, strict=True)):
+    for group, (rank, square) in enumerate(zip(ranks, C.powers[0].tolist(), strict=True)):
         sizes = [stop - start for start, stop in spectrum.blocks[group]]
         if len(sizes) < 2:
             continue  # one direction, or all are equal: any basis is one
         on = _drawn_on_blocks(values[group], rank, sizes, draws, rng)
         above += on - chance(rank, sizes) * square
-    return above / found.room
+    return above / C.basis.room
 
 
 def _drawn_on_blocks(
@@ -75,7 +74,7 @@ def percentile(value: float, null: Tensor) -> float:
     return 100 * float((null < value).double().mean() + (null == value).double().mean() / 2)
 
 
-def rank_correlation(frame: Frame, C: Form) -> float:
+def rank_correlation(frame: Frame, C: Told) -> float:
     """Spearman's correlation of ``‖w_g‖²`` with ``c_g`` over groups of one direction; NaN for any others."""
     if int(frame.keep.sum(-1).max()) > 1 or int(frame.keep.sum()) < _FEWEST:
         return NAN

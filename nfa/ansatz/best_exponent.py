@@ -17,14 +17,15 @@ import torch
 from torch import Tensor
 
 from nfa.ansatz.blockwise import NAN
-from nfa.ansatz.forms import Form, Frame, haar, traceless
+from nfa.ansatz.forms import Frame, haar, traceless
+from nfa.ansatz.told import Told
 
 ALPHAS = tuple(2 ** (k / 8) for k in range(-24, 25) if k)
 SMALL = 64  # directions, below which rotations are drawn; from there on diagonals are as good as normal
 _ENTRIES = 2**22  # of rotations or diagonals that are held at a time
 
 
-def best_alignment(frame: Frame, C: Form, noise: float) -> float:
+def best_alignment(frame: Frame, C: Told, noise: float) -> float:
     """The greatest cosine over the exponents; NaN where the alignment is undefined, too.
 
     Args:
@@ -40,7 +41,7 @@ def best_alignment(frame: Frame, C: Form, noise: float) -> float:
     return min(1.0, float(best / size))
 
 
-def best_null(frame: Frame, C: Form, noise: float, draws: int, seed: int) -> Tensor:
+def best_null(frame: Frame, C: Told, noise: float, draws: int, seed: int) -> Tensor:
     """`best_alignment` of ``draws`` rotations of C, (draws,); none where it is undefined.
 
     One group of few directions is rotated as it is, and groups of one direction are dealt out anew. Of
@@ -59,7 +60,7 @@ def best_null(frame: Frame, C: Form, noise: float, draws: int, seed: int) -> Ten
 
 
 def drawn_diagonals(
-    frame: Frame, C: Form, draws: int, rng: torch.Generator
+    frame: Frame, C: Told, draws: int, rng: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Diagonals of the traceless part of rotated C on the range of W, and the norm of that part.
 
@@ -74,12 +75,12 @@ def drawn_diagonals(
         count = min(at_once, draws - start)
         if alone:
             values = torch.zeros(directions, dtype=torch.float64)
-            spectrum = C.spectrum()[0].cpu()[:directions]
+            spectrum = C.spectrum()[0, :directions]
             values[: len(spectrum)] = spectrum
             values -= values.mean()
             yield haar(count, directions, rng).square() @ values, values.norm().expand(count)
         elif max(ranks) == 1:
-            c = traceless(C.diagonal(), frame.keep)[frame.keep].cpu()
+            c = traceless(C.diagonal(), frame.keep)[frame.keep]
             order = torch.rand(count, directions, generator=rng, dtype=torch.float64).argsort(-1)
             yield c[order], c.norm().expand(count)
         else:

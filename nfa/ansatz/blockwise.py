@@ -26,7 +26,7 @@ def largest_of_groups(A: Tensor) -> Tensor:
     return torch.linalg.vector_norm(A, math.inf, dim=(1, 2)).double()
 
 
-def columns(A: Tensor, scale: float = 1.0) -> Iterator[Tensor]:
+def columns(A: Tensor, scale: float | Tensor = 1.0) -> Iterator[Tensor]:
     """``A / scale`` (g, out, in) in float64, in blocks of columns."""
     return (block.double() / scale for block in A.split(_COLUMNS, 2))
 
@@ -160,15 +160,25 @@ def blocks(matrix: Tensor, what: str) -> tuple[Tensor, float]:
     Raises:
         NfaError: no such matrix, or entries that are not finite.
     """
-    real = isinstance(matrix, Tensor) and matrix.is_floating_point() and matrix.layout == torch.strided
-    if not real or matrix.dim() not in (2, 3) or matrix.numel() == 0 or matrix.is_meta:
-        raise NfaError(
-            f"{what} must be a non-empty real (out, in) or (groups, out, in) tensor, got {told(matrix)}"
-        )
-    scale = largest(matrix)
-    if not math.isfinite(scale):
-        raise NfaError(f"{what} has entries that are not finite")
-    return matrix.detach() if matrix.dim() == 3 else matrix.detach()[None], or_one(scale)
+    return blocks_of((matrix, what))[0]
+
+
+def blocks_of(*matrices: tuple[Tensor, str]) -> list[tuple[Tensor, float]]:
+    """`blocks` of several, each with what it is, whose scales are moved from a device at once."""
+    for matrix, what in matrices:
+        real = isinstance(matrix, Tensor) and matrix.is_floating_point() and matrix.layout == torch.strided
+        if not real or matrix.dim() not in (2, 3) or matrix.numel() == 0 or matrix.is_meta:
+            raise NfaError(
+                f"{what} must be a non-empty real (out, in) or (groups, out, in) tensor, got {told(matrix)}"
+            )
+    sizes = [torch.linalg.vector_norm(matrix.detach(), math.inf).double() for matrix, _ in matrices]
+    scales = torch.stack(sizes).tolist() if len({size.device for size in sizes}) == 1 else map(float, sizes)
+    found = []
+    for (matrix, what), scale in zip(matrices, scales, strict=True):
+        if not math.isfinite(scale):
+            raise NfaError(f"{what} has entries that are not finite")
+        found.append((matrix.detach() if matrix.dim() == 3 else matrix.detach()[None], or_one(scale)))
+    return found
 
 
 def check_shape(what: str, blocks: Tensor, expected: tuple[int, ...], W: Tensor) -> None:

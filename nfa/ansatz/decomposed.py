@@ -15,7 +15,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from nfa.ansatz.blockwise import blocks, check_shape, columns, gram
+from nfa.ansatz.blockwise import blocks_of, check_shape, columns, gram
 from nfa.ansatz.forms import Form, Frame, inverse_root, powered
 from nfa.ansatz.rounding import resolved_from
 from nfa.checks import not_negative
@@ -37,9 +37,10 @@ class Decomposed:
         resolution: float | None = None,
         noise: float | None = None,
     ):
-        W, self._W_scale = blocks(weight, "weight")
-        if (sensitivity is None) == (factor is None):
+        given = [(C, what) for C, what in ((sensitivity, "sensitivity"), (factor, "factor")) if C is not None]
+        if len(given) != 1:
             raise NfaError("a pair needs either a sensitivity C or a factor X with C = X Xᵀ")
+        (W, self._W_scale), (self._given, self._scale) = blocks_of((weight, "weight"), given[0])
         self.grouped = weight.dim() == 3
         self.resolution = torch.finfo(weight.dtype).eps
         if resolution is not None:
@@ -48,12 +49,10 @@ class Decomposed:
         self._floor = 0.0  # relative to the largest eigenvalue of C
         self._factored = factor is not None
         if sensitivity is not None:
-            self._given, self._scale = blocks(sensitivity, "sensitivity")
             check_shape("sensitivity", self._given, (*W.shape[:2], W.shape[1]), W)
             rounding = torch.finfo(sensitivity.dtype).eps if noise is None else not_negative("noise", noise)
             self._floor = resolved_from(rounding, W.shape[1])
         elif factor is not None:
-            self._given, self._scale = blocks(factor, "factor")
             check_shape("factor", self._given, (*W.shape[:2], self._given.shape[2]), W)
 
     @property
@@ -98,7 +97,7 @@ class Decomposed:
             C = self._frame.sensitivity(self._given, self._scale)
             return C.resolved(self._floor, self._frame.keep)
         low = self._frame.factor(self._given, self._scale)
-        short = low.factor.shape[2] < int(self._frame.keep.sum(-1).min())
+        short = low.factor.shape[2] < int(self._frame.here.keep.sum(-1).min())
         return low if short else low.dense()
 
     @cached_property

@@ -13,7 +13,7 @@ from typing import TypeGuard, TypeVar
 import torch
 from torch import Tensor
 
-from nfa.ansatz.blockwise import NAN, columns, gram, largest_of_groups, or_one, total
+from nfa.ansatz.blockwise import NAN, columns, gram, largest_of_groups, total
 from nfa.checks import positive
 
 
@@ -52,10 +52,11 @@ class Dense:
         values, vectors = torch.linalg.eigh(self.matrix)
         kept = values > floor * values.amax(-1, keepdim=True)
         beyond = ~kept & keep.flip(-1)  # zeros beyond the rank of W are no rounding
-        if not bool(beyond.any()):
+        some, k = torch.stack([beyond.sum(), kept.sum(-1).max()]).tolist()
+        if not some:
             vars(self)["values"] = values  # not to be found again
             return self
-        k = max(int(kept.sum(-1).max()), 1)
+        k = max(k, 1)
         values, vectors, kept = (part[..., -k:] for part in (values, vectors, kept))
         return Spanned(vectors * kept[:, None, :], torch.diag_embed(values * kept), values * kept)
 
@@ -249,7 +250,8 @@ class Frame:
     @cached_property
     def here(self) -> "Frame":
         """On the CPU, but for U: what is said of single directions is found there."""
-        return self if self.sigma2.device.type == "cpu" else Frame(self.sigma2.cpu(), self.U, self.keep.cpu())
+        sigma2 = self.sigma2.cpu()  # zero beyond the rank
+        return Frame(sigma2, self.U, sigma2 > 0)
 
     def sensitivity(self, C: Tensor, scale: float) -> Dense:
         """``Uᵀ C U / scale`` for C (g, out, out), the symmetric part."""
@@ -258,7 +260,7 @@ class Frame:
             found.mul_(self._reaches(found.diagonal(dim1=-2, dim2=-1), largest_of_groups(C) / scale))
         )
 
-    def factor(self, X: Tensor, scale: float) -> LowRank:
+    def factor(self, X: Tensor, scale: float | Tensor) -> LowRank:
         """``Uᵀ XXᵀ U / scale²`` for X (g, out, m)."""
         Y = torch.cat([self.U.mT @ block for block in columns(X, scale)], 2)
         size = (largest_of_groups(X) / scale).square()
@@ -267,7 +269,7 @@ class Frame:
     def parts(self, sums: Sequence[Tensor], factors: bool, like: Form) -> list[Form]:
         """Parts of a sensitivity, on one scale: matrices or factors, in the form of another."""
         sizes = torch.stack([largest_of_groups(part) for part in sums])
-        scale = or_one(float(sizes.max()))
+        scale = torch.where(sizes.max() > 0, sizes.max(), 1.0)
         if factors and isinstance(like, LowRank):
             return [self.factor(part, scale) for part in sums]
         span = like.basis if isinstance(like, Spanned) else None
@@ -300,7 +302,7 @@ class Frame:
         return C.between(self.sigma2.sqrt())
 
 
-def _turned(U: Tensor, C: Tensor, scale: float) -> Tensor:
+def _turned(U: Tensor, C: Tensor, scale: float | Tensor) -> Tensor:
     """``Uᵀ C U / scale``, the symmetric part."""
     found = U.mT @ ((C.double() / scale) @ U)
     return (found + found.mT).div_(2)
@@ -370,17 +372,22 @@ def inner(sigma2: Tensor, values: Tensor, vectors: Tensor) -> Tensor:
     return ((sigma2[:, None, :] @ vectors.square()).squeeze(1) * values).sum()
 
 
-def cosine_of(sigma2: Tensor, values: Tensor, vectors: Tensor) -> float:
-    """Cosine of ``diag(sigma2)`` and the matrix of these eigenvalues and eigenvectors."""
-    return ratio(inner(sigma2, values, vectors), sigma2.norm() * values.norm())
+def cosine_of(sigma2: Tensor, values: Tensor, vectors: Tensor) -> Tensor:
+    """Cosine of ``diag(sigma2)`` and the matrix of these eigenvalues and eigenvectors, (); NaN for 0/0."""
+    return ratio_of(inner(sigma2, values, vectors), sigma2.norm() * values.norm())
 
 
-def linear_cosine(sigma2: Tensor, H: Form) -> float:
+def linear_cosine(sigma2: Tensor, H: Form) -> Tensor:
     """`cosine_of` for the power 1 of H, which needs no eigenvectors."""
-    return ratio((sigma2 * H.diagonal()).sum(), sigma2.norm() * H.norm())
+    return ratio_of((sigma2 * H.diagonal()).sum(), sigma2.norm() * H.norm())
+
+
+def ratio_of(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """Correlation-like ratios, clipped to [-1, 1]; NaN for 0/0."""
+    return torch.where(denominator > 0, (numerator / denominator).clamp(-1, 1), torch.nan)
 
 
 def ratio(numerator: Tensor, denominator: Tensor) -> float:
     """Correlation-like ratio, clipped to [-1, 1]; NaN for 0/0."""
-    size = float(denominator)
-    return min(1.0, max(-1.0, float(numerator) / size)) if size > 0 else NAN
+    value, size = torch.stack([numerator, denominator]).tolist()
+    return min(1.0, max(-1.0, value / size)) if size > 0 else NAN

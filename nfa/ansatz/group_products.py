@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nfa.ansatz.basis import Basis, Spectrum, basis_squares
-from nfa.ansatz.forms import traceless
+from nfa.ansatz.forms import ratio_of, traceless
 from nfa.ansatz.group_sums import Columns, Matrices
 
 
@@ -86,11 +86,11 @@ class GroupProducts:
         """Of sums, (n,); `nfa.FeaturePair.alignment`."""
         sizes = self.traceless_norms(sums)
         some = sizes > self.noise * _squares(self.whole, sums).sqrt()
-        return _ratios(sums @ self.aligned, torch.where(some, sizes, 0.0))
+        return ratio_of(sums @ self.aligned, torch.where(some, sizes, 0.0))
 
     def linear_cosines(self, sums: Tensor) -> Tensor:
         """Cosines of N and G of sums, (n,)."""
-        return _ratios(sums @ self.crossed, self.linear_norms(sums))
+        return ratio_of(sums @ self.crossed, self.linear_norms(sums))
 
     def bases(self, sums: Tensor) -> list[Basis]:
         """How far sums are diagonal in the eigenbasis of WWᵀ."""
@@ -102,8 +102,3 @@ class GroupProducts:
 
 def _squares(products: Tensor, sums: Tensor) -> Tensor:
     return ((sums @ products) * sums).sum(-1).clamp_min(0)
-
-
-def _ratios(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """Correlation-like ratios, clipped to [-1, 1]; NaN for 0/0."""
-    return torch.where(denominator > 0, (numerator / denominator).clamp(-1, 1), torch.nan)

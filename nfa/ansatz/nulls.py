@@ -13,7 +13,7 @@ def roots(C: Form) -> Tensor:
     return C.spectrum().clamp_min_(0).sqrt_()
 
 
-def null_draw(frame: Frame, root: Tensor, power: float, generator: torch.Generator) -> float:
+def null_draw(frame: Frame, root: Tensor, power: float, generator: torch.Generator) -> Tensor:
     """The cosine for ``C̃ = Q diag(root²) Qᵀ``: where that has few entries, Q needs as few columns.
 
     Args:
@@ -22,14 +22,14 @@ def null_draw(frame: Frame, root: Tensor, power: float, generator: torch.Generat
         power: exponent α.
         generator: of the rotation, which is the same for every ``root`` of one shape.
     """
-    ranks = frame.keep.sum(-1)
+    ranks = frame.here.keep.sum(-1)
     Y = root.new_zeros(*frame.sigma2.shape, root.shape[1])
     for rank in ranks.unique().tolist():
         members = (ranks == rank).nonzero()[:, 0]
-        dealt = members[torch.randperm(len(members), generator=generator).to(members.device)]
+        dealt = members[torch.randperm(len(members), generator=generator)].to(root.device)
         k = min(rank, root.shape[1])
         Q = haar(len(members), rank, generator, k).to(root)
-        Y[members, :rank, :k] = Q.mul_(root[dealt, None, :k])
+        Y[members.to(root.device), :rank, :k] = Q.mul_(root[dealt, None, :k])
         del Q
     H = frame.agop(LowRank(Y))
     del Y
@@ -56,4 +56,4 @@ def null_changes(
     for other, drawn in zip(others, null.tolist(), strict=False):
         alike = torch.nn.functional.pad(other[:, :width], (0, max(width - other.shape[1], 0)))
         changes.append(null_draw(frame, alike, power, generator) - drawn)
-    return changes
+    return torch.stack(changes).tolist() if changes else []

@@ -16,7 +16,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from nfa.ansatz.basis import Basis, Spectrum, basis_of, spread_of
+from nfa.ansatz.basis import Spectrum, spread_of
 from nfa.ansatz.basis_draws import drawn_shares, rank_correlation
 from nfa.ansatz.best_exponent import best_alignment, best_null
 from nfa.ansatz.blockwise import (
@@ -41,6 +41,7 @@ from nfa.ansatz.nulls import null_changes, roots
 from nfa.ansatz.precision import Precision, precision_of, widening
 from nfa.ansatz.published import Published
 from nfa.ansatz.rounding import cut_like, near_cut
+from nfa.ansatz.told import Told
 from nfa.ansatz.wide_nulls import WIDE, wide_mean
 from nfa.checks import positive, seed_of, whole, whole_or_none
 
@@ -113,10 +114,7 @@ class FeaturePair(Published):
         which W is not on both sides. Beaglehole, Mitliagkas and Agarwala (arXiv 2402.05271) study
         this left-side alignment. For grouped maps the block diagonals are taken as one matrix.
         """
-        return self._alignment_of(self._inside)
-
-    def _alignment_of(self, C: Form) -> float:
-        sigma2, keep = self._frame.sigma2, self._frame.keep
+        C, sigma2, keep = self._told, self._frame.here.sigma2, self._frame.here.keep
         c, s = traceless(C.diagonal(), keep), traceless(sigma2, keep)
         C_norm, s_norm = C.traceless_norm(keep), s.norm()
         if s_norm <= self._noise * sigma2.norm() or C_norm <= self._noise * C.norm():
@@ -130,7 +128,7 @@ class FeaturePair(Published):
         Exact for one group and for depthwise maps (blocks of size one dealt out at random); for other
         grouped maps it takes the blocks to be of comparable scale.
         """
-        ranks = self._frame.keep.sum(-1)
+        ranks = self._frame.here.keep.sum(-1)
         dimension = int((ranks * (ranks + 1) // 2).sum()) - 1
         return 1 / math.sqrt(dimension) if dimension > 0 else NAN
 
@@ -145,30 +143,30 @@ class FeaturePair(Published):
 
         0 on average for a Haar-rotated C; see `nfa.ansatz.basis`. NaN where C or WWᵀ is isotropic.
         """
-        return self._basis.share
+        return self._told.basis.share
 
     def basis_draws(self, draws: int, seed: int = 0) -> Tensor:
         """`basis` of ``draws`` rotations of C, (draws,); none where W has 64 directions or more."""
-        return drawn_shares(self._spectrum, self._inside, whole("draws", draws), seed_of(seed))
+        return drawn_shares(self._spectrum, self._told, whole("draws", draws), seed_of(seed))
 
     @property
     def rank_correlation(self) -> float:
         """Of ``‖w_g‖²`` with ``c_g`` over groups of one direction, as of depthwise maps; NaN of others."""
-        return rank_correlation(self._frame, self._inside)
+        return rank_correlation(self._frame.here, self._told)
 
     @property
     def basis_std(self) -> float:
         """Standard deviation of `basis` under a Haar-rotated C, exact; the distribution is skew."""
-        room = self._basis.room
-        return math.sqrt(spread_of(self._spectrum, self._inside)) / room if room > 0 else NAN
+        room = self._told.basis.room
+        return math.sqrt(spread_of(self._spectrum, self._told.powers)) / room if room > 0 else NAN
 
     @cached_property
-    def _basis(self) -> Basis:
-        return basis_of(self._spectrum, self._inside)
+    def _told(self) -> Told:
+        return Told.of(self._inside, self._spectrum, lambda: self._values)
 
     @cached_property
     def _spectrum(self) -> Spectrum:
-        return Spectrum.of(self._frame.sigma2, self._frame.keep, self.resolution, self._noise)
+        return Spectrum.of(self._frame.here.sigma2, self._frame.keep, self.resolution, self._noise)
 
     def alpha_fit(self) -> tuple[float, float]:
         """Exponent α fitted to the layer, and the correlation of the fit.
@@ -178,16 +176,17 @@ class FeaturePair(Published):
         less (see `nfa.ansatz.exponent`). NaN with fewer than three directions or with equal singular
         values, and α also where G is flat, for want of a finite exponent.
         """
-        return fitted_exponent(self._frame, self.inside_diagonal, self._rounding, self._noise)
+        levelled = self._spectrum.levelled(self._told.diagonals)
+        return fitted_exponent(self._frame.here, levelled, self._rounding, self._noise)
 
     @property
     def best_alignment(self) -> float:
         """`alignment` at the exponent that C goes with best; see `nfa.ansatz.best_exponent`."""
-        return best_alignment(self._frame, self._inside, self._noise)
+        return best_alignment(self._frame.here, self._told, self._noise)
 
     def best_alignments(self, draws: int, seed: int = 0) -> Tensor:
         """`best_alignment` of ``draws`` rotations of C, each with the same choice of exponents, (draws,)."""
-        return best_null(self._frame, self._inside, self._noise, whole("draws", draws), seed_of(seed))
+        return best_null(self._frame.here, self._told, self._noise, whole("draws", draws), seed_of(seed))
 
     @property
     def inside_diagonal(self) -> Tensor:
@@ -200,9 +199,9 @@ class FeaturePair(Published):
     @property
     def direction_std(self) -> float:
         """Standard deviation of ``uᵢᵀCuᵢ`` over its mean under a Haar-rotated C; exact for one group."""
-        C, rank = self._inside, int(self._frame.keep.sum())
+        C, rank = self._told, int(self._frame.here.keep.sum())
         mean = float(C.diagonal().sum()) / max(rank, 1)
-        spread = self.alignment_std * float(C.traceless_norm(self._frame.keep))
+        spread = self.alignment_std * float(C.traceless_norm(self._frame.here.keep))
         return spread * math.sqrt(1 - 1 / rank) / mean if rank > 1 and mean > 0 else NAN
 
     def strongest_direction(self) -> tuple[float, float]:
@@ -218,7 +217,7 @@ class FeaturePair(Published):
     def _null_changes(self, left: Sequence[Form], null: Tensor, power: float, seed: int) -> list[float]:
         spectra = [roots(cut_like(C, self._floor, self._frame.keep, power)) for C in left]
         if self.has_wide_null(power):
-            sigma2 = self._frame.sigma2[self._frame.keep]
+            sigma2 = self._frame.here.sigma2[self._frame.here.keep]
             expected = [
                 wide_mean(sigma2, root[0].square(), power) for root in (self._root_spectrum, *spectra)
             ]
@@ -270,8 +269,9 @@ class FeaturePair(Published):
             seed,
         )
 
-        def cosine(kept: Iterable[int]) -> float:
-            return self._cosine_of(joined([parts[j] for j in kept]), power)
+        def cosine_each(sums: Iterable[Iterable[int]]) -> list[float]:
+            found = [self._cosine_of(joined([parts[j] for j in kept]), power) for kept in sums]
+            return torch.stack(found).tolist()
 
         def left_out(j: int) -> list[int]:
             return [i for i in range(R) if i != j]
@@ -279,11 +279,11 @@ class FeaturePair(Published):
         def cosines() -> list[float]:
             """Without each group: in wide layers to first order, and only one as it is."""
             if corrected or R == 2 or not self._is_wide:
-                return [cosine(left_out(j)) for j in range(R)]
+                return cosine_each(map(left_out, range(R)))
             return self._slopes(power).without_each(groups)
 
         def halved() -> list[float]:
-            return [cosine(range(start, R, 2)) for start in (0, 1)]
+            return cosine_each(range(start, R, 2) for start in (0, 1))
 
         changes = None
         if null is not None:
@@ -297,7 +297,7 @@ class FeaturePair(Published):
             null_changes=changes,
         )  # fmt: skip
 
-    def _cosine_of(self, C: Form, power: float) -> float:
+    def _cosine_of(self, C: Form, power: float) -> Tensor:
         """`cosine` for another sensitivity, which may have rounding in directions that C has none in."""
         if power == 1.0:  # needs no eigenvectors
             return linear_cosine(self._frame.sigma2, self._frame.agop(C))
@@ -316,7 +316,7 @@ class FeaturePair(Published):
             return abs(self._slopes(power).without_directions(lost) - 1) * self.cosine(power)
         rest = values * ~near
         C = Spanned(self._inside.basis, torch.diag_embed(rest), rest)
-        return abs(self._cosine_of(C, power) - self.cosine(power))
+        return abs(float(self._cosine_of(C, power)) - self.cosine(power))
 
     @property
     def _is_wide(self) -> bool:

@@ -17,7 +17,7 @@ from nfa.ansatz.blockwise import (
 )
 from nfa.ansatz.decomposed import Decomposed
 from nfa.ansatz.forms import cosine_of, inner, linear_cosine, ratio
-from nfa.ansatz.nulls import null_draw, roots
+from nfa.ansatz.nulls import null_draw
 from nfa.ansatz.wide_nulls import GREATEST_POWER, WIDE, wide_null
 from nfa.checks import positive, seed_of, whole
 from nfa.errors import NfaError
@@ -28,9 +28,16 @@ class Published(Decomposed):
 
     def cosine(self, power: float = 1.0) -> float:
         """Cosine of N and ``G^power``: the NFA / CNFA correlation (arXiv 2212.13881, 2309.00570)."""
-        if power == 1.0:
-            return linear_cosine(self._frame.sigma2, self._agop)
-        return cosine_of(self._frame.sigma2, *self._power_basis(power))
+        if power not in self._cosines:
+            found = [linear_cosine(self._frame.sigma2, self._agop)]
+            if power != 1.0:
+                found.append(cosine_of(self._frame.sigma2, *self._power_basis(power)))
+            self._cosines |= zip((1.0, power), torch.stack(found).tolist(), strict=False)  # one move for both
+        return self._cosines[power]
+
+    @cached_property
+    def _cosines(self) -> dict[float, float]:
+        return {}
 
     def cosine_with(self, other: Tensor, power: float = 1.0) -> float:
         """Cosine of ``ΔᵀΔ`` with ``G^power`` for another matrix Δ of the shape of W.
@@ -67,7 +74,7 @@ class Published(Decomposed):
 
     def null_isotropic(self, power: float = 1.0) -> float:
         """`cosine` for C = I: the part of the correlation that W brings by itself."""
-        s, power = self._frame.sigma2, positive("power", power)
+        s, power = self._frame.here.sigma2, positive("power", power)
         return ratio((s * s**power).sum(), s.norm() * (s**power).norm())
 
     def null_cosines(self, power: float = 1.0, draws: int = 32, seed: int = 0) -> Tensor:
@@ -81,18 +88,25 @@ class Published(Decomposed):
         power, draws = positive("power", power), whole("draws", draws)
         root, frame = self._root_spectrum, self._frame
         if draws and self.has_wide_null(power):
-            return wide_null(frame.sigma2[frame.keep], root[0].square(), power, draws, rng)
-        return torch.tensor([null_draw(frame, root, power, rng) for _ in range(draws)], dtype=torch.float64)
+            return wide_null(frame.here.sigma2[frame.here.keep], root[0].square(), power, draws, rng)
+        root = root.to(frame.sigma2.device)
+        drawn = [null_draw(frame, root, power, rng) for _ in range(draws)]
+        return torch.stack(drawn).cpu() if draws else torch.zeros(0, dtype=torch.float64)
 
     def has_wide_null(self, power: float) -> bool:
         """Whether `null_cosines` are found from two spectra (`nfa.ansatz.wide_nulls`), however many draws."""
-        one = self.weight.shape[0] == 1 and int(self._frame.keep.sum()) > WIDE
+        one = self.weight.shape[0] == 1 and int(self._frame.here.keep.sum()) > WIDE
         return one and power <= GREATEST_POWER and float(self._root_spectrum[0, 0]) > 0
 
     @cached_property
+    def _values(self) -> Tensor:
+        """Eigenvalues of C on the range of W, (g, k), descending; on the CPU."""
+        return self._inside.spectrum().cpu()
+
+    @cached_property
     def _root_spectrum(self) -> Tensor:
-        """Roots of the eigenvalues of C on the range of W, descending, less the zeros of all groups."""
-        root = roots(self._inside)
+        """Roots of the eigenvalues of C on the range of W, descending, less the zeros of all; on the CPU."""
+        root = self._values.clamp_min(0).sqrt()
         return root[:, : max(int((root > 0).sum(-1).max()), 1)]
 
     # ---- machinery ---------------------------------------------------------------------------------------

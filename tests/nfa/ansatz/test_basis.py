@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nfa import FeaturePair, audit
-from nfa.ansatz.basis import Spectrum, basis_of, spread_of
+from nfa.ansatz.basis import Spectrum, spread_of
 from nfa.ansatz.forms import Dense, LowRank, Spanned, haar
+from nfa.ansatz.told import Told
 
 D = torch.float64
 SPECTRA = {
@@ -39,6 +40,10 @@ def spectrum(sizes):
     return Spectrum.of(values[None], torch.ones(1, r, dtype=torch.bool), 1e-12, 1e-12)
 
 
+def told(sizes, C):
+    return Told.of(C, spectrum(sizes), C.spectrum)
+
+
 @pytest.mark.parametrize("r", [2, 4, 16, pytest.param(64, marks=pytest.mark.long)])
 @pytest.mark.parametrize("values", SPECTRA)
 @pytest.mark.parametrize("sizes", SIZES)
@@ -49,11 +54,11 @@ def test_chance_is_what_rotations_give(r, values, sizes):
     eigenvalues, n = SPECTRA[values](r, g), 10_000 if r < 64 else 4_000
     Q = haar(n, r, g)
     C = (Q * eigenvalues) @ Q.mT
-    one = basis_of(spectrum(sizes), Dense(C[:1]))
+    one = told(sizes, Dense(C[:1])).basis
     mean = 1 - one.room / float(_traceless(C[:1]).square().sum())  # m: room is (1 - m) ‖c'‖²
     shares = (dense(sizes, C) - mean) / (1 - mean)
     assert one.share == pytest.approx(float(shares[0]), abs=1e-12)
-    std = math.sqrt(spread_of(spectrum(sizes), Dense(C[:1]))) / one.room
+    std = math.sqrt(spread_of(spectrum(sizes), told(sizes, Dense(C[:1])).powers)) / one.room
     assert abs(float(shares.mean())) < 4 * std / math.sqrt(n)
     assert float(shares.std()) == pytest.approx(std, rel=0.12 if r == 64 else 0.06)
 
@@ -69,7 +74,8 @@ def test_all_forms_agree(r, k, sizes, seed):
     Y = torch.randn(1, r, k, generator=g, dtype=D)
     B, R = torch.linalg.qr(Y)
     forms = (Dense(Y @ Y.mT), LowRank(Y), Spanned(B, R @ R.mT))
-    found = [(basis_of(spectrum(sizes), C), spread_of(spectrum(sizes), C)) for C in forms]
+    known = [told(sizes, C) for C in forms]
+    found = [(one.basis, spread_of(spectrum(sizes), one.powers)) for one in known]
     expected, spread = found[0]
     for other, other_spread in found[1:]:
         assert other.above == pytest.approx(expected.above, rel=1e-9, abs=1e-9)
@@ -112,7 +118,8 @@ def test_groups_add_up():
     C /= C.abs().amax((1, 2), keepdim=True)  # a pair scales C to entries of at most one
 
     def sums(pair):
-        return pair._basis.above, pair._basis.room, spread_of(pair._spectrum, pair._inside)
+        known = pair._told
+        return known.basis.above, known.basis.room, spread_of(pair._spectrum, known.powers)
 
     alone = [sums(FeaturePair(w, c)) for w, c in zip(W, C, strict=True)]
     expected = [sum(values) for values in zip(*alone, strict=True)]
