@@ -88,6 +88,7 @@ class Catapults(Callback):
             )
         check_squared(loss, pl_module.network, "callbacks.catapults")
         x, y = trainer.datamodule.probe(_SAMPLES)
+        x, y = (t.to(pl_module.dtype) if t.is_floating_point() else t for t in (x, y))
         self._samples = x.to(pl_module.device), y.to(pl_module.device)
         self._target = self._agop_to_align_with(trainer.datamodule)
         if not self.start:

@@ -92,6 +92,7 @@ class DataGradients:
         """
         weights = list(self._weights.values())
         sums = [torch.zeros_like(weight) for weight in weights]
+        x, y = (t.to(pl_module.dtype) if t.is_floating_point() else t for t in (x, y))
         with untouched(pl_module.network), torch.enable_grad():
             for weight in weights:
                 weight.requires_grad_()

@@ -51,13 +51,16 @@ def top_eigenvalues(network: nn.Module, x: Tensor, loss: str, count: int = 1) ->
 
     Args:
         network: left as it was; its parameters that are trained count.
-        x: all training samples (n, …), on the device of the network.
+        x: all training samples (n, …), on the device of the network; taken in the dtype of its weights.
         loss: ``mse`` (mean over samples and outputs) or ``half_mse`` (half the sum over outputs, mean over
             samples).
         count: how many.
 
     Returns:
         The largest first; fewer than ``count`` where there are no more.
+
+    Raises:
+        NfaError: outputs of less than 32 bits, whose products are too coarse.
     """
     from scipy.sparse.linalg import LinearOperator, eigsh
 
@@ -103,9 +106,15 @@ def _kernel(
     network: nn.Module, weights: Sequence[Tensor], x: Tensor
 ) -> tuple[Callable[[numpy.ndarray], numpy.ndarray], int, int, type]:
     """The product ``u ↦ J Jᵀ u``, the length of u, the number of outputs, and the dtype of numpy."""
-    parts = x.split(_AT_ONCE)
+    kept = weights[0].dtype if weights else x.dtype
+    parts = (x.to(kept) if x.is_floating_point() else x).split(_AT_ONCE)
     with torch.no_grad():
-        probe = pick_tensor(network(x[:1]))
+        probe = pick_tensor(network(parts[0][:1]))
+    if torch.finfo(probe.dtype).bits < 32:
+        raise NfaError(
+            f"top eigenvalues need outputs of float32 or float64, got {str(probe.dtype)[6:]}: "
+            "give trainer.precision=32-true or bf16-mixed"
+        )
     outputs, dtype = probe[0].numel(), numpy.float64 if probe.dtype == torch.float64 else numpy.float32
 
     def product(u: numpy.ndarray) -> numpy.ndarray:

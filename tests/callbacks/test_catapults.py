@@ -90,6 +90,14 @@ def test_the_page_shows_the_loss_of_every_step_with_its_spike(run, monkeypatch):
     assert float(first[2][1]) == pytest.approx(done.summary["catapult/lambda_1"], rel=1e-3)
 
 
+@pytest.mark.parametrize(("precision", "code"), [("64-true", 0), ("bf16-true", 1)])
+def test_precisions(run, precision, code):
+    options = (f"trainer.precision={precision}", "training.lr_over_critical=0.9", "trainer.max_epochs=1")
+    done = run(*TOY, *options, "model.expand=quadratic", "model.width=30", "data.passes=3", small=False)
+    assert done.code == code, done.err
+    assert code == 0 or "got bfloat16: give trainer.precision=32-true" in done.err.strip().splitlines()[-1]
+
+
 def test_the_line_of_an_epoch_has_the_numbers_of_that_epoch(run):
     done = run(*TOY, "training.lr_over_critical=0.9", "trainer.max_epochs=2", small=False)
     assert done.code == 0, done.err

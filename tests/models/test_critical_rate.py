@@ -50,6 +50,13 @@ def test_eigenvalues_of_an_expansion_are_those_of_the_network():
     assert top_eigenvalues(Expansion(network), x, "mse", 2) == pytest.approx(of_network, rel=1e-4)
 
 
+def test_samples_are_taken_in_the_dtype_of_the_weights_if_that_is_fine_enough():
+    network, x = MLP((3,), 1, depth=1, width=6).double(), torch.randn(40, 3)
+    assert top_eigenvalues(network, x, "mse") == pytest.approx(top_eigenvalues(network, x.double(), "mse"))
+    with pytest.raises(NfaError, match="need outputs of float32 or float64, got bfloat16"):
+        top_eigenvalues(network.bfloat16(), x, "mse")
+
+
 def test_no_more_eigenvalues_than_there_are():
     assert len(top_eigenvalues(nn.Linear(2, 1), torch.randn(3, 2), "mse", 5)) == 3
 
