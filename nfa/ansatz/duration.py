@@ -10,6 +10,7 @@ from nfa.ansatz.wide_nulls import WIDE
 
 _RANK = 128  # of the layer that is timed
 _SUMS = 8
+_WIDE_SHARE = 0.4  # of that, in wide layers, whose errors are found to first order: 0.35 to 0.4 were seen
 _GROWTH = 2.3  # of the time with the rank: cubes in theory, of routines that are the faster the larger it is
 
 
@@ -36,15 +37,15 @@ class Statistics:
         if self._seconds is None:
             others, null = map(min, zip(_timed(), _timed(), strict=True))  # the first call is slower
             self._seconds = sum(
-                share / _RANK**_GROWTH * (others + _rotations(groups, rank, self.nulls) * null)
-                for share, (groups, rank) in zip(self.shares, self.ranks, strict=True)
+                share / _RANK**_GROWTH * (_WIDE_SHARE * others if wide else others + draws * null)
+                for share, (wide, draws) in zip(self.shares, map(self._chance, self.ranks), strict=True)
             )
         return self._seconds
 
-
-def _rotations(groups: int, rank: int, nulls: int) -> int:
-    """Those of a null: none for a wide layer."""
-    return 0 if groups == 1 and rank > WIDE else draws_for(rank, nulls)
+    def _chance(self, layer: tuple[int, int]) -> tuple[bool, int]:
+        """Whether a layer's null and errors are found without rotations, and how many it has else."""
+        groups, rank = layer
+        return groups == 1 and rank > WIDE, draws_for(rank, self.nulls)
 
 
 def _timed() -> tuple[float, float]:
