@@ -66,8 +66,8 @@ def test_what_is_typed_has_the_last_word():
         ),
         ("fact", (*ONE_STEP, "training.weight_decay=1e-4")),
         ("deep_linear", (*ONE_STEP, "model.depth=2", "model.initialization=balanced")),
-        ("grokking", (*SMALL_SUMS, "data.shuffle=false", "model=mlp_quadratic")),
-        ("symmetry", (*SMALL_SUMS, "data.move=0", "data.moved=random", "model=rfm_gaussian")),
+        ("grokking", (*SMALL_SUMS, "data.shuffle=false", "model=mlp_quadratic", "seed=0")),
+        ("symmetry", (*SMALL_SUMS, "data.move=0", "data.moved=random", "model=rfm_gaussian", "seed=0")),
     ],
 )
 def test_a_step_of_that_size_runs(run, experiment, options):
