@@ -278,7 +278,7 @@ class FeaturePair(Published):
 
         def cosines() -> list[float]:
             """Without each group: in wide layers to first order, and only one as it is."""
-            if corrected or R == 2 or not self._is_wide:
+            if corrected or not self._is_wide:
                 return cosine_each(map(left_out, range(R)))
             return self._slopes(power).without_each(groups)
 

@@ -58,15 +58,19 @@ def test_groups_that_are_alike_change_nothing(kind):
     assert ratios_of(pair, parts, 0.5).tolist() == pytest.approx([1.0] * 4, abs=1e-6)
 
 
+@pytest.mark.parametrize("groups", [4, 2])
 @pytest.mark.parametrize("kind", KINDS)
-def test_errors_of_wide_layers_are_those_of_the_jackknife(kind, monkeypatch):
+def test_errors_of_wide_layers_are_those_of_the_jackknife(kind, groups, monkeypatch):
     W, sums = groups_of(kind, WIDE + 8, like=0.0)
+    counts, sums = [3] * groups, sums[:groups]
+    options = {"factors": kind == "factors", "halves": True}
     pair = pair_of(kind, W, sums)
-    fast = pair.precision(sums, [3, 3, 3, 3], 0.5, factors=kind == "factors")
+    fast = pair.precision(sums, counts, 0.5, **options)
     monkeypatch.setattr("nfa.ansatz.pair.WIDE", 10**6)
-    exact = pair.precision(sums, [3, 3, 3, 3], 0.5, factors=kind == "factors")
+    exact = pair.precision(sums, counts, 0.5, **options)
     assert fast.cosine == pytest.approx(exact.cosine, rel=0.2)
     assert fast.cosine_bias == pytest.approx(exact.cosine_bias, rel=0.2)
+    assert fast.drift == pytest.approx(exact.drift, rel=0.05)
     assert fast.alignment == exact.alignment
 
 
