@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nfa.ansatz.report import AnsatzReport
 from nfa.ansatz.row import AnsatzRow
-from nfa.compare.reading import LARGEST, is_regular
+from nfa.compare.reading import holds_too_large, is_regular
 from nfa.compare.runs import is_run, read_run
 from nfa.errors import NfaError
 
@@ -144,9 +144,8 @@ def _check_rows(rows: list[AnsatzRow], path: Path) -> None:
         twice = next(layer for layer in layers if layers.count(layer) > 1)
         raise NfaError(f"{path} is damaged: it has {twice!r} twice. Measure again")
     for row in rows:
-        numbers = [value for value in vars(row).values() if isinstance(value, int | float)]
         wrong = (
-            any(abs(v) > LARGEST for v in numbers)
+            holds_too_large(row)
             or any(getattr(row, name) < 0 for name in _ERRORS)
             or any(abs(getattr(row, name)) > _MOST for name in _CORRELATIONS)
             or row.basis > _MOST  # of equal singular values it may be less than -1

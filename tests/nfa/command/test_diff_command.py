@@ -13,7 +13,7 @@ import nfa
 from nfa.ansatz.difference import differences
 from nfa.ansatz.difference_groups import grouped
 from nfa.ansatz.report_file import write_json
-from nfa.ansatz.row import AnsatzRow
+from nfa.ansatz.row import AnsatzRow, read_csv, write_csv
 from nfa.command.cli import main
 from nfa.layers.groups import layer_blocks
 from tests.nfa.example_rows import MEASURED, SKIPPED, TRIVIAL
@@ -243,6 +243,15 @@ def test_damaged_files(capsys, text):
     for arguments in (("bad", "good"), ("good", "bad/audit.json")):
         refused(capsys, *arguments, "--out", "o")
         assert not Path("o").exists()
+
+
+def test_an_interval_of_the_exponent_may_be_open(capsys):
+    for name, high in (("a", math.inf), ("b", 2.0)):
+        folder = make_run(Path(name))
+        rows = [replace(row, alpha_low=0.5, alpha_high=high) for row in read_csv(folder / "ansatz.csv")]
+        write_csv(folder / "ansatz.csv", rows, with_epoch=True)
+    assert diff("a", "b", "--out", "o") == 0
+    assert math.isinf(read_csv("a/ansatz.csv")[0].alpha_high)
 
 
 def test_a_run_that_was_not_measured(capsys):

@@ -4,12 +4,14 @@ import csv
 import json
 import math
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from nfa import NfaError
+from nfa.ansatz.row import read_csv, write_csv
 from nfa.command.cli import main
 from nfa.compare import compare
 from nfa.compare.similarity import COVARIANCE, _leading
@@ -51,6 +53,14 @@ def test_means_spreads_and_paired_differences(four):
     assert "by 0.0450; 2 seeds do not settle whether that is noise (95 % interval ± 0.0635)" in sentence
     error = math.sqrt(98.5 / 104 * 5.5 / 104 / 104 + 94 / 104 * 10 / 104 / 104)
     assert f"100 samples leave a standard error of up to {error:.4f}" in sentence
+
+
+def test_an_interval_of_the_exponent_may_be_open(tmp_path):
+    folders = [make_run(tmp_path / str(seed), seed=seed) for seed in (0, 1)]
+    path = folders[0] / "ansatz.csv"
+    rows = [replace(row, alpha_low=0.5, alpha_high=math.inf) for row in read_csv(path)]
+    write_csv(path, rows, with_epoch=True)
+    assert len(compare(folders).runs) == 2
 
 
 def test_a_difference_beyond_the_noise_of_seeds(tmp_path):
